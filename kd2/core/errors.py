@@ -1,0 +1,25 @@
+"""Errors that name a config key or file, what was found and what was expected."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used. The text names the key, what was found and the valid choices."""
+
+
+class DataError(ValueError):
+    """An input file cannot be used. The text names the file, the entry in it and what was expected."""
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss became NaN or infinite. The text names the iteration and the loss."""
+
+
+def nearest(found: object, choices: Iterable[object], most: int = 5) -> str:
+    """``did you mean a, b?`` when some choice looks like ``found``, otherwise ``choices: ...``."""
+    names = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(str(found), names, n=most, cutoff=0.5)
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return f"choices: {', '.join(names) or 'none'}"

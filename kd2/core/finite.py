@@ -1,0 +1,33 @@
+"""Noticing a NaN loss without waiting for the device at every step."""
+
+import torch
+from torch import Tensor
+
+from kd2.core.errors import NonFiniteLoss
+
+
+class FiniteWatch:
+    """Remembers, on the device, the first iteration at which each loss was not finite."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, Tensor] = {}
+
+    def see(self, losses: dict[str, Tensor], iteration: int) -> None:
+        """Take note of scalars ``{name: loss}``; never synchronises."""
+        for name, loss in losses.items():
+            value = loss.detach()
+            if name not in self._first:
+                self._first[name] = torch.full((), -1, dtype=torch.int64, device=value.device)
+            bad = ~torch.isfinite(value) & (self._first[name] < 0)
+            self._first[name] = torch.where(bad, iteration, self._first[name])
+
+    def check(self) -> None:
+        """Raises NonFiniteLoss naming the first bad iteration and its losses. Reads the device once."""
+        if not self._first:
+            return
+        first = torch.stack(list(self._first.values())).tolist()
+        seen = {name: iteration for name, iteration in zip(self._first, first) if iteration >= 0}
+        if seen:
+            earliest = min(seen.values())
+            names = ", ".join(name for name, iteration in seen.items() if iteration == earliest)
+            raise NonFiniteLoss(f"{names} became NaN or infinite at iteration {earliest}; the last checkpoint is kept")

@@ -1,0 +1,62 @@
+"""The scene: what a loss term may know of a batch besides the maps. Tensors and numbers only.
+
+Frames: boxes and anchors are x1, y1, x2, y2 in pixels of the resized image, origin at its top left corner. Padding is
+added on the right and at the bottom, so the same numbers hold in the padded batch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class AnchorGrid:
+    """The anchors of one level: K base boxes repeated at every cell.
+
+    Attributes:
+        base: (K, 4) the anchors of cell (0, 0).
+        stride: (y, x) pixels from cell to cell.
+        size: (H, W) cells. The anchor of cell (i, j) is ``base + (j * sx, i * sy, j * sx, i * sy)``.
+    """
+
+    base: Tensor
+    stride: tuple[float, float]
+    size: Size
+
+    def dense(self) -> Tensor:
+        """All anchors, (H, W, K, 4)."""
+        y = torch.arange(self.size[0], device=self.base.device) * self.stride[0]
+        x = torch.arange(self.size[1], device=self.base.device) * self.stride[1]
+        shift = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None], x[None, :], y[:, None]), -1)
+        return shift[:, :, None] + self.base
+
+
+@dataclass
+class Scene:
+    """One training batch as the terms see it.
+
+    Attributes:
+        image_sizes: (H, W) of each resized image, without padding.
+        padded_size: (H, W) of the batch.
+        boxes: per image (M, 4), float32. They stay where the data loader put them (the host): index work on them then
+            costs no synchronisation.
+        iteration: optimiser steps done before this one.
+        seed: the run's seed; random draws of a term come from ``generator``.
+        anchors: given the (H, W) of a tap's maps, the student's own anchor grids on them; None for anchor-free students.
+    """
+
+    image_sizes: list[Size]
+    padded_size: Size
+    boxes: list[Tensor] = field(default_factory=list)
+    iteration: int = 0
+    seed: int = 0
+    anchors: Callable[[list[Size]], list[AnchorGrid]] | None = None
+
+    def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
+        """A generator on ``device`` that depends on seed, iteration and ``stream`` alone, so a resumed run repeats it."""
+        mixed = (self.seed * 1_000_003 + self.iteration) * 1_000_003 + stream
+        return torch.Generator(device).manual_seed(mixed % (1 << 63))

@@ -1,0 +1,104 @@
+"""Loss terms: one published idea per file.
+
+A file of this folder whose name does not begin with an underscore is a term; its name is the ``TYPE`` in the config, and
+its ``TERM`` is a module built as ``TERM(student_specs, teacher_specs, **options)``. The keyword-only arguments of its
+constructor are the keys of its config block, in capitals, checked against their type hints.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from torch import nn
+
+from kd2.core import ConfigError, MapSpec, Schedule, Use, nearest
+
+_COMMON = {"TYPE": str, "TAP": str, "WEIGHT": float, "START": int, "RAMP": int, "STOP": int}
+
+
+def term_types() -> list[str]:
+    """The valid values of ``TYPE``."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def active_blocks(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The blocks of ``KD.TERMS`` that count: a term of weight 0 is not built. Checks every block, active or not.
+
+    Raises:
+        ConfigError: an unknown type or key, a value of the wrong type; names key, value and choices.
+    """
+    for name, block in blocks.items():
+        _check_block(name, block)
+    return {name: block for name, block in blocks.items() if block.get("WEIGHT", 1.0) != 0}
+
+
+def build_terms(
+    blocks: Mapping[str, Mapping[str, Any]],
+    student: Mapping[str, list[MapSpec]],
+    teacher: Mapping[str, list[MapSpec]],
+) -> tuple[dict[str, nn.Module], dict[str, Use]]:
+    """Build the active terms of ``KD.TERMS``.
+
+    Args:
+        blocks: name -> block; the loss is called ``loss_<name>``.
+        student, teacher: what the rehearsals saw, by tap alias.
+
+    Returns:
+        The modules, and the tap and schedule of each, by name.
+
+    Raises:
+        ConfigError: see ``active_blocks``; an unknown tap; different numbers of maps on the two sides.
+    """
+    modules, uses = {}, {}
+    for name, block in active_blocks(blocks).items():
+        key = f"KD.TERMS.{name}"
+        tap = block.get("TAP", "fpn")
+        for side, specs in (("student", student), ("teacher", teacher)):
+            if tap not in specs:
+                raise ConfigError(f"{key}.TAP is {tap!r}, no tap of the {side} has that alias; {nearest(tap, specs)}")
+        if len(student[tap]) != len(teacher[tap]):
+            raise ConfigError(
+                f"{key}.TAP {tap!r} has {len(student[tap])} maps in the student and {len(teacher[tap])} in the teacher"
+            )
+        options = {k.lower(): v for k, v in block.items() if k not in _COMMON}
+        try:
+            modules[name] = _term_class(name, block)(student[tap], teacher[tap], **options)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        schedule = Schedule(*(block.get(k, d) for k, d in (("WEIGHT", 1.0), ("START", 0), ("RAMP", 0), ("STOP", -1))))
+        uses[name] = Use(tap, schedule)
+    return modules, uses
+
+
+def _term_class(name: str, block: Mapping[str, Any]) -> type[nn.Module]:
+    kind = block.get("TYPE", name)
+    if kind not in term_types():
+        key = f"KD.TERMS.{name}.TYPE" if "TYPE" in block else f"KD.TERMS.{name}"
+        raise ConfigError(f"{key}: there is no term {kind!r}; {nearest(kind, term_types())}")
+    return importlib.import_module(f"{__name__}.{kind}").TERM
+
+
+def _check_block(name: str, block: Any) -> None:
+    if not isinstance(block, Mapping):
+        raise ConfigError(f"KD.TERMS.{name} is {block!r}, expected a block of keys such as WEIGHT and TAP")
+    build = _term_class(name, block).__init__
+    options = [p.name for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    hints = get_type_hints(build)
+    expected = _COMMON | {option.upper(): hints[option] for option in options}
+    for key, value in block.items():
+        where = f"KD.TERMS.{name}.{key}"
+        if key not in expected:
+            raise ConfigError(f"{where}: no such key; {nearest(key, expected)}")
+        _check_value(where, value, expected[key])
+
+
+def _check_value(where: str, value: Any, hint: Any) -> None:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{where} is {value!r}; {nearest(value, get_args(hint))}")
+        return
+    accepted = (int, float) if hint is float else hint
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} is {value!r} ({type(value).__name__}), expected {hint.__name__}")
