@@ -1,0 +1,130 @@
+"""Checkpoint files: read without running code, written all or nothing."""
+
+import os
+import pickle
+import zipfile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd2.core import ConfigError, nearest
+
+
+def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint file on the CPU. Only tensors and plain containers are unpickled.
+
+    Args:
+        path: a file of ``torch.save``, or a ``.pkl`` of Detectron2's zoo.
+        key: the config key that named it, for errors.
+        allow_pickle: the explicit opt-in (``KD.ALLOW_PICKLE``) that ``.pkl`` files need.
+
+    Raises:
+        ConfigError: a missing, truncated or foreign file, or one that needs the opt-in.
+    """
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        near = nearest(os.path.basename(path), os.listdir(folder)) if os.path.isdir(folder) else f"no folder {folder}"
+        raise ConfigError(f"{key}: no file {path}; {near}")
+    pickled = path.endswith(".pkl")
+    if pickled and not allow_pickle:
+        raise ConfigError(
+            f"{key}: {path} is a pickle, which can run code when loaded; set KD.ALLOW_PICKLE True only for a file you trust"
+        )
+    try:
+        if pickled:
+            with open(path, "rb") as file:
+                content = pickle.load(file, encoding="latin1")
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(f"{key}: {path} is no checkpoint of plain tensors: {str(error).splitlines()[0]}") from None
+    except (EOFError, RuntimeError, OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{key}: {path} is truncated or no checkpoint: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{key}: {path} holds a {type(content).__name__}, expected a dict of weights")
+    return content
+
+
+def save_atomically(content: Any, path: str) -> None:
+    """``torch.save`` to a temporary neighbour, then rename: the old file survives a crash or a full disk.
+
+    Raises:
+        OSError: the folder is not writable or the disk is full; the temporary file is removed.
+    """
+    temporary = f"{path}.partial"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        if isinstance(error, RuntimeError):  # what torch's writer makes of a full disk
+            raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
+        raise
+
+
+def check_writable(folder: str) -> None:
+    """Create the output folder. Raises ConfigError naming OUTPUT_DIR when nothing can be written there."""
+    probe = os.path.join(folder, ".writable")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(probe, "w"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {folder!r} is not writable: {error.strerror}") from None
+
+
+class Match:
+    """How a checkpoint's tensors met a model's, by name and shape.
+
+    Attributes:
+        share: part of the model's parameters and buffers, in elements, that the checkpoint fills; 0 to 1.
+        missing, unexpected: names in the model, in the checkpoint, only.
+        shapes: names whose shapes differ, with (in the checkpoint, in the model).
+    """
+
+    def __init__(self, model: nn.Module, state: dict[str, Tensor]):
+        # A counter that only momentum-free batch norm reads; files of other tools leave it out.
+        own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+        self.shapes = {
+            k: (tuple(state[k].shape), tuple(v.shape)) for k, v in own.items() if k in state and state[k].shape != v.shape
+        }
+        self.missing = [k for k in own if k not in state]
+        self.unexpected = [k for k in state if k not in own and not k.endswith("num_batches_tracked")]
+        filled = sum(v.numel() for k, v in own.items() if k in state and k not in self.shapes)
+        self.share = filled / max(sum(v.numel() for v in own.values()), 1)
+
+    def text(self) -> str:
+        """One line: the share, and the first names that did not match."""
+        notes = [f"{100 * self.share:.1f} % of the weights matched"]
+        for label, names in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("other shape", [f"{k} {a} instead of {b}" for k, (a, b) in self.shapes.items()]),
+        ):
+            if names:
+                notes.append(f"{len(names)} {label} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+        return "; ".join(notes)
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], source: str, key: str, partial: bool) -> Match:
+    """Load what fits by name and shape.
+
+    Args:
+        source: the file, for errors. key: the config key that named it.
+        partial: whether a match below 100 % is accepted.
+
+    Raises:
+        ConfigError: less than everything matched and ``partial`` is false, or nothing matched at all. The model is then
+            unchanged.
+    """
+    match = Match(model, state)
+    if match.share == 0 or (match.share < 1 and not partial):
+        raise ConfigError(f"{key}: {source} does not fit the model: {match.text()}")
+    model.load_state_dict({k: v for k, v in state.items() if k not in match.shapes}, strict=False)
+    return match

@@ -1,0 +1,21 @@
+"""Gradient clipping over all parameters at once, in whatever trainer."""
+
+import torch
+
+
+def clipping(optimizer: type[torch.optim.Optimizer], limit: float) -> type[torch.optim.Optimizer]:
+    """A subclass of ``optimizer`` whose ``step`` first scales all gradients to a total L2 norm of at most ``limit``.
+
+    Inside ``step`` the gradients are already unscaled and averaged, in float16 training too.
+    """
+
+    class Clipping(optimizer):
+        def step(self, closure=None):
+            # A closure (Lightning's) computes the gradients: they exist only after it ran.
+            loss = closure() if closure is not None else None
+            torch.nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], limit)
+            super().step()
+            return loss
+
+    Clipping.__name__ = f"{optimizer.__name__}WithNormClipping"
+    return Clipping

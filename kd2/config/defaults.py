@@ -1,0 +1,44 @@
+"""The keys that kd2 adds to a framework's own."""
+
+from fvcore.common.config import CfgNode as CN
+
+
+def add_kd_config(cfg: CN) -> CN:
+    """Add kd2's keys to a config such as Detectron2's ``get_cfg()``; returns ``cfg``."""
+    # Which bridge trains: detectron2 or torchvision.
+    cfg.FRAMEWORK = "detectron2"
+
+    # Own data without Python. Name -> {JSON: file, IMAGES: folder} for COCO, or {VOC: folder, SPLIT: file of
+    # ImageSets/Main} for Pascal VOC. Relative paths start at $DETECTRON2_DATASETS (default ./datasets). Classes are read
+    # from the files; all data sets of a run must agree on them.
+    cfg.DATASETS.CUSTOM = CN(new_allowed=True)
+
+    # SGD or AdamW.
+    cfg.SOLVER.OPTIMIZER = "SGD"
+
+    cfg.KD = CN()
+    # Loss terms: name -> block. Keys of every block: TYPE (a file of kd2/terms; default the name), TAP (alias; default
+    # fpn), WEIGHT (0: not built), START, RAMP, STOP (iterations). The rest are the term's own, see its file.
+    cfg.KD.TERMS = CN(new_allowed=True)
+    # Unpickle checkpoints of Detectron2's zoo (.pkl). A pickle can run code: only for files that you trust.
+    cfg.KD.ALLOW_PICKLE = False
+
+    cfg.KD.STUDENT = CN()
+    # The student's meta-architecture in Detectron2, wrapped when MODEL.META_ARCHITECTURE is Distiller.
+    cfg.KD.STUDENT.META_ARCHITECTURE = "RetinaNet"
+    # Where to listen, as alias=module.path[:key,key][@nchw|nhwc|tokens[+prefix][/HxW]].
+    cfg.KD.STUDENT.TAPS = ["fpn=backbone"]
+
+    cfg.KD.TEACHER = CN()
+    # The teacher's own config file: a path relative to this file, to the working folder, or a Detectron2 zoo name such as
+    # COCO-Detection/retinanet_R_101_FPN_3x.yaml. Its normalisation and colour order are read from there.
+    cfg.KD.TEACHER.CONFIG_FILE = ""
+    # Its weights: a path, a URL, or a zoo name.
+    cfg.KD.TEACHER.WEIGHTS = ""
+    # KEY VALUE pairs over the teacher's config file.
+    cfg.KD.TEACHER.OPTS = []
+    # The teacher's taps; aliases as on the student's side.
+    cfg.KD.TEACHER.TAPS = ["fpn=backbone"]
+    # Go on although the checkpoint lacks weights of the teacher.
+    cfg.KD.TEACHER.ALLOW_PARTIAL = False
+    return cfg

@@ -1,0 +1,112 @@
+"""Reading config files: safe YAML, ``_BASE_``, and errors that name the key."""
+
+import ast
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from kd2.core import ConfigError, nearest
+
+FRAMEWORKS = ("detectron2", "torchvision")
+
+
+def read(path: str, options: list[str] = ()) -> dict[str, Any]:
+    """A config file with its ``_BASE_`` files and then ``KEY VALUE`` pairs merged, as a plain dict.
+
+    Raises:
+        ConfigError: a missing or unsafe file, text that is no YAML mapping, an odd number of options.
+    """
+    try:
+        loaded = CfgNode.load_yaml_with_base(path, allow_unsafe=False)
+    except OSError as error:
+        raise ConfigError(f"config file {error.filename or path}: {error.strerror or 'cannot be read'}") from None
+    except (yaml.YAMLError, TypeError, AssertionError) as error:
+        raise ConfigError(f"config file {path}: not a safe YAML mapping: {error}") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"config file {path}: expected a mapping of keys, found {type(loaded).__name__}")
+    if len(options) % 2:
+        raise ConfigError(f"expected KEY VALUE pairs, found {len(options)} words: {' '.join(options)}")
+    for key, text in zip(options[::2], options[1::2]):
+        node = loaded
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{key}: {parent} is a value, not a group of keys")
+        node[last] = _literal(text)
+    return loaded
+
+
+def framework_of(loaded: Mapping[str, Any], path: str) -> str:
+    """The value of ``FRAMEWORK`` (default detectron2)."""
+    name = loaded.get("FRAMEWORK", "detectron2")
+    if name not in FRAMEWORKS:
+        raise ConfigError(f"FRAMEWORK in {path} is {name!r}; {nearest(name, FRAMEWORKS)}")
+    return name
+
+
+def merge(cfg: CfgNode, loaded: Mapping[str, Any]) -> CfgNode:
+    """Merge a dict from ``read`` into the defaults ``cfg``; returns ``cfg``.
+
+    Raises:
+        ConfigError: an unknown key (with near names), or a value of another type than the default's.
+    """
+    _merge(cfg, loaded, "")
+    return cfg
+
+
+def _merge(node: CfgNode, loaded: Mapping[str, Any], prefix: str) -> None:
+    for key, value in loaded.items():
+        name = f"{prefix}{key}"
+        if key not in node:
+            if not node.is_new_allowed():
+                raise ConfigError(f"{name}: no such key; {nearest(key, node)}")
+            node[key] = _free(value)
+        elif isinstance(node[key], CfgNode):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{name} is {value!r}, expected a group of keys: {', '.join(node[key]) or 'any'}")
+            _merge(node[key], value, f"{name}.")
+        else:
+            node[key] = _converted(name, value, node[key])
+
+
+def _converted(name: str, value: Any, default: Any) -> Any:
+    """``value`` as the type of ``default``: int for float and list for tuple (and back) are the same thing."""
+    if isinstance(value, str) and not isinstance(default, str):
+        value = _literal(value)
+    if default is None or value is None and name.endswith("_BIAS"):
+        return value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(default)(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"{name} is {value!r} ({type(value).__name__}), expected {type(default).__name__} like {default!r}")
+    return value
+
+
+def _literal(text: str) -> Any:
+    """The Python literal that ``text`` spells ("1e-3", "(800,)", "True"), otherwise the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _free(value: Any) -> Any:
+    """A value below a node that takes new keys."""
+    if isinstance(value, Mapping):
+        return CfgNode({key: _free(child) for key, child in value.items()}, new_allowed=True)
+    return _literal(value) if isinstance(value, str) else value
+
+
+def teacher_file(name: str, config_file: str) -> str | None:
+    """The teacher's config file as an existing path: relative to the student's file or to the working folder, else None."""
+    for folder in (os.path.dirname(os.path.abspath(config_file)), os.getcwd()):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return path
+    return None

@@ -1,0 +1,119 @@
+"""Defaults of the torchvision path: Detectron2's names and meanings wherever it has the key."""
+
+from fvcore.common.config import CfgNode as CN
+
+from kd2.config.defaults import add_kd_config
+
+
+def torchvision_config() -> CN:
+    """A new config with every key that the torchvision path reads."""
+    cfg = CN()
+    cfg.VERSION = 2
+    cfg.SEED = -1
+    cfg.OUTPUT_DIR = "./output"
+
+    model = cfg.MODEL = CN()
+    # RetinaNet, FCOS, FasterRCNN or MaskRCNN.
+    model.META_ARCHITECTURE = "RetinaNet"
+    model.DEVICE = "auto"
+    # A kd2 or torchvision checkpoint of the whole detector.
+    model.WEIGHTS = ""
+    # 0..255, channels in INPUT.FORMAT order.
+    model.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    model.PIXEL_STD = [58.395, 57.12, 57.375]
+
+    model.BACKBONE = CN()
+    # A torchvision ResNet or MobileNetV3 (resnet18, ..., mobilenet_v3_large), or timm/NAME.
+    model.BACKBONE.NAME = "resnet50"
+    # A state dict file for the backbone alone, or IMAGENET for the library's own (needs network access).
+    model.BACKBONE.WEIGHTS = ""
+    # Norm layer: BN, FrozenBN or GN. FrozenBN needs pretrained weights.
+    model.BACKBONE.NORM = "BN"
+    # Stages frozen from the stem on, as in Detectron2 (0: none, 2: stem and the first stage).
+    model.BACKBONE.FREEZE_AT = 0
+
+    model.FPN = CN()
+    model.FPN.OUT_CHANNELS = 256
+    # "", BN or GN.
+    model.FPN.NORM = ""
+
+    model.ANCHOR_GENERATOR = CN()
+    # Sides in pixels: one list for all levels times 2^level is not implied; give a list per level.
+    model.ANCHOR_GENERATOR.SIZES = [[x, x * 2 ** (1 / 3), x * 2 ** (2 / 3)] for x in (32, 64, 128, 256, 512)]
+    model.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
+
+    # Heads of RetinaNet and FCOS.
+    model.RETINANET = CN()
+    model.RETINANET.NUM_CLASSES = 80
+    # 1 to 4.
+    model.RETINANET.NUM_CONVS = 4
+    model.RETINANET.NORM = ""
+    model.RETINANET.SCORE_THRESH_TEST = 0.05
+    model.RETINANET.NMS_THRESH_TEST = 0.5
+    model.RETINANET.TOPK_CANDIDATES_TEST = 1000
+
+    # Heads of Faster and Mask R-CNN.
+    model.ROI_HEADS = CN()
+    model.ROI_HEADS.NUM_CLASSES = 80
+    model.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
+    model.ROI_HEADS.SCORE_THRESH_TEST = 0.05
+    model.ROI_HEADS.NMS_THRESH_TEST = 0.5
+
+    cfg.INPUT = CN()
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.MIN_SIZE_TRAIN = [800]
+    # choice of the sizes, or any size in the range of two.
+    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
+    cfg.INPUT.MAX_SIZE_TRAIN = 1333
+    cfg.INPUT.MIN_SIZE_TEST = 800
+    cfg.INPUT.MAX_SIZE_TEST = 1333
+    # horizontal, vertical or none.
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+
+    cfg.DATASETS = CN()
+    cfg.DATASETS.TRAIN = []
+    cfg.DATASETS.TEST = []
+
+    cfg.DATALOADER = CN()
+    cfg.DATALOADER.NUM_WORKERS = 4
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = True
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+
+    solver = cfg.SOLVER = CN()
+    solver.MAX_ITER = 40000
+    solver.IMS_PER_BATCH = 16
+    solver.BASE_LR = 0.001
+    # End value of the cosine schedule.
+    solver.BASE_LR_END = 0.0
+    solver.MOMENTUM = 0.9
+    solver.NESTEROV = False
+    solver.WEIGHT_DECAY = 0.0001
+    solver.WEIGHT_DECAY_NORM = 0.0
+    # None: as WEIGHT_DECAY.
+    solver.WEIGHT_DECAY_BIAS = None
+    # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR.
+    solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    solver.GAMMA = 0.1
+    solver.STEPS = [30000]
+    solver.POLY_LR_POWER = 0.9
+    solver.WARMUP_FACTOR = 0.001
+    solver.WARMUP_ITERS = 1000
+    solver.CHECKPOINT_PERIOD = 5000
+    solver.CLIP_GRADIENTS = CN()
+    solver.CLIP_GRADIENTS.ENABLED = False
+    # value (each entry) or full_model (the norm of all gradients).
+    solver.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    solver.CLIP_GRADIENTS.CLIP_VALUE = 1.0
+    solver.AMP = CN()
+    solver.AMP.ENABLED = False
+    # bf16 or fp16.
+    solver.AMP.PRECISION = "bf16"
+
+    cfg.TEST = CN()
+    # Iterations between evaluations; 0: at the end only.
+    cfg.TEST.EVAL_PERIOD = 0
+    cfg.TEST.DETECTIONS_PER_IMAGE = 100
+
+    add_kd_config(cfg)
+    cfg.FRAMEWORK = "torchvision"
+    return cfg
