@@ -38,12 +38,21 @@ def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ConfigError(f"{key}: {path} is no checkpoint of plain tensors: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{key}: {path} is no checkpoint of plain tensors ({_first(error)})") from None
     except (EOFError, RuntimeError, OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{key}: {path} is truncated or no checkpoint: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{key}: {path} is truncated or no checkpoint ({_first(error)})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{key}: {path} holds a {type(content).__name__}, expected a dict of weights")
     return content
+
+
+def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The model's weights in a checkpoint: its ``model`` entry, or the whole file when it is a bare state dict."""
+    return content["model"] if isinstance(content.get("model"), dict) else content
+
+
+def _first(error: Exception) -> str:
+    return str(error).split(". ")[0].strip()
 
 
 def save_atomically(content: Any, path: str) -> None:
@@ -63,7 +72,7 @@ def save_atomically(content: Any, path: str) -> None:
         if os.path.exists(temporary):
             os.remove(temporary)
         if isinstance(error, RuntimeError):  # what torch's writer makes of a full disk
-            raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
+            raise OSError(f"{path} could not be written ({_first(error)})") from error
         raise
 
 
