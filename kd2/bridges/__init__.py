@@ -1,1 +1,26 @@
 """The only room that names a framework: one folder a framework, and what they share in files of this level."""
+
+import importlib
+from types import ModuleType
+
+from kd2.core import ConfigError
+
+_FOLDERS = {"detectron2": "d2", "torchvision": "tv"}
+_INSTALL = {
+    "detectron2": "see https://detectron2.readthedocs.io/en/latest/tutorials/install.html",
+    "torchvision": "pip install -e '.[torchvision]'",
+}
+
+
+def bridge(framework: str, module: str) -> ModuleType:
+    """The module (``run``, ``preflight``, ...) of a framework's bridge.
+
+    Raises:
+        ConfigError: the framework is not installed.
+    """
+    try:
+        return importlib.import_module(f"kd2.bridges.{_FOLDERS[framework]}.{module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("kd2"):
+            raise
+        raise ConfigError(f"FRAMEWORK: {framework} needs the package {error.name!r}: {_INSTALL[framework]}") from None

@@ -103,10 +103,17 @@ def _free(value: Any) -> Any:
     return _literal(value) if isinstance(value, str) else value
 
 
+def resolve_teacher(cfg: CfgNode, config_file: str) -> None:
+    """Make ``KD.TEACHER.CONFIG_FILE`` absolute when it is a file beside ``config_file`` or in the working folder."""
+    found = teacher_file(cfg.KD.TEACHER.CONFIG_FILE, config_file)
+    if found:
+        cfg.KD.TEACHER.CONFIG_FILE = found
+
+
 def teacher_file(name: str, config_file: str) -> str | None:
     """The teacher's config file as an existing path: relative to the student's file or to the working folder, else None."""
     for folder in (os.path.dirname(os.path.abspath(config_file)), os.getcwd()):
-        path = os.path.join(folder, name)
+        path = os.path.normpath(os.path.join(folder, name))
         if os.path.isfile(path):
             return path
     return None

@@ -85,8 +85,7 @@ class Distiller(nn.Module):
         self.terms = nn.ModuleDict(terms or {})
         self.uses = dict(uses or {})
         self.student_taps = student_taps
-        self.teacher_taps = teacher_taps
-        self.teacher = Teacher(teacher) if teacher is not None else None
+        self.teacher = Teacher(teacher, teacher_taps) if teacher is not None else None
         self.seed = seed
         self.iteration = 0
 
@@ -127,7 +126,7 @@ class Distiller(nn.Module):
     def look(self, batch: Any) -> Maps:
         """The teacher's maps of a batch. Its forward pass ends behind the last tapped module."""
         self.teacher.model.eval()
-        with torch.no_grad(), self.teacher_taps.listen(stop=True) as maps:
+        with torch.no_grad(), self.teacher.taps.listen(stop=True) as maps:
             self.teacher_forward(batch)
         return maps
 

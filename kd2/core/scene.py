@@ -10,6 +10,8 @@ from typing import Callable
 import torch
 from torch import Tensor
 
+from kd2.core.errors import ConfigError
+
 Size = tuple[int, int]
 
 
@@ -60,3 +62,18 @@ class Scene:
         """A generator on ``device`` that depends on seed, iteration and ``stream`` alone, so a resumed run repeats it."""
         mixed = (self.seed * 1_000_003 + self.iteration) * 1_000_003 + stream
         return torch.Generator(device).manual_seed(mixed % (1 << 63))
+
+
+def match_levels(wanted: list[Size], available: list[Size]) -> list[int]:
+    """Indices of ``available`` sizes (H, W) that meet ``wanted`` in order: a tap may leave levels out.
+
+    Raises:
+        ConfigError: a wanted size is not there.
+    """
+    indices, start = [], 0
+    for size in wanted:
+        if size not in available[start:]:
+            raise ConfigError(f"no anchors for a map of {size} cells; the student's anchors lie on {available}")
+        indices.append(available.index(size, start))
+        start = indices[-1] + 1
+    return indices

@@ -1,0 +1,1 @@
+"""Training with Lightning, for every framework that has no trainer of its own."""

@@ -1,0 +1,100 @@
+"""A distiller as a Lightning module."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from kd2.bridges.files import Match, load_state
+from kd2.bridges.fit.solver import build_lr_scheduler, build_optimizer, parameter_groups
+from kd2.core import ConfigError, Distiller, FiniteWatch
+from kd2.data.seeding import random_states, restore_random_states
+
+# Steps between looks at the losses on an accelerator; a look waits for it.
+LOOK_EVERY = 20
+
+
+class FitModule(lightning.LightningModule):
+    """Trains the student and the terms of a distiller with one optimiser.
+
+    Args:
+        distiller: its terms may be empty.
+        cfg: SOLVER and SEED are read.
+        evaluator: called per batch with (student, batch), and asked for ``result()`` at the end: a dict of numbers.
+    """
+
+    def __init__(self, distiller: Distiller, cfg: CfgNode, evaluator: Callable[[], Any]):
+        super().__init__()
+        self.distiller = distiller
+        self.cfg = cfg
+        self.new_evaluator = evaluator
+        self.watch = FiniteWatch()
+        self.results: dict[str, float] = {}
+        self._states: list[dict] | None = None
+
+    def configure_optimizers(self) -> dict:
+        groups = parameter_groups([self.distiller.student, self.distiller.terms], self.cfg)
+        optimizer = build_optimizer(self.cfg, groups)
+        scheduler = build_lr_scheduler(self.cfg, optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.distiller.iteration = self.global_step
+        losses = self.distiller(batch)
+        self.watch.see(losses, self.global_step)
+        if self.device.type == "cpu" or self.global_step % LOOK_EVERY == 0:
+            self.watch.check()
+        total = sum(losses.values())
+        scalars = {name: loss.detach() for name, loss in losses.items()}
+        self.log_dict(scalars, batch_size=len(batch.images))
+        self.log("total_loss", total.detach(), prog_bar=True, batch_size=len(batch.images))
+        return total
+
+    def on_train_start(self) -> None:
+        if self._states is not None:
+            # More ranks than the run was started with: the new ones go on with their own draws.
+            if self.global_rank < len(self._states):
+                restore_random_states(self._states[self.global_rank])
+            self._states = None
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluator = self.new_evaluator()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluator(self.distiller.student, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.results = self.evaluator.result()
+        self.log_dict(self.results, rank_zero_only=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.watch.check()
+        states = [random_states()]
+        if self.trainer.world_size > 1:
+            states = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, random_states())
+        checkpoint["kd2"] = {"seed": self.cfg.SEED, "random": states}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._states = checkpoint["kd2"]["random"]
+
+    def final_checkpoint(self) -> dict[str, Any]:
+        """The student under its own key names, the adapters apart, and how long it was trained."""
+        return {
+            "model": self.distiller.student.state_dict(),
+            "adapters": self.distiller.terms.state_dict(),
+            "iteration": self.global_step - 1,
+        }
+
+
+def load_student(student: torch.nn.Module, state: dict[str, Tensor], source: str, partial: bool) -> Match:
+    """Initial or final weights of the student from ``MODEL.WEIGHTS``; raises ConfigError when they do not fit."""
+    if any(not isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"MODEL.WEIGHTS: {source} is no state dict of a model")
+    return load_state(student, state, source, "MODEL.WEIGHTS", partial)

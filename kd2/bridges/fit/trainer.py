@@ -1,0 +1,102 @@
+"""Lightning's Trainer from a config: logs, checkpoints, resuming, precision, processes."""
+
+import argparse
+import glob
+import os
+import re
+from typing import Any
+from urllib.parse import urlparse
+
+import lightning
+import torch
+from fvcore.common.config import CfgNode
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from kd2.bridges.files import read_checkpoint, save_atomically
+from kd2.core import ConfigError, nearest
+
+_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and are read without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        save_atomically(checkpoint, str(path))
+
+    def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(str(path), "--resume")
+
+
+def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) -> lightning.Trainer:
+    """A Trainer that stops after ``SOLVER.MAX_ITER`` optimiser steps.
+
+    Args:
+        args: num_gpus, num_machines, machine_rank, dist_url as in Detectron2's scripts.
+        callbacks: more Lightning callbacks.
+
+    Raises:
+        ConfigError: an unknown precision or clipping, more GPUs than there are.
+    """
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    kinds = {"value": "value", "full_model": "norm"}
+    if clip.CLIP_TYPE not in kinds:
+        raise ConfigError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}; {nearest(clip.CLIP_TYPE, kinds)}")
+    checkpoints = ModelCheckpoint(
+        cfg.OUTPUT_DIR, "model_{step:07d}", auto_insert_metric_name=False, save_top_k=-1,
+        every_n_train_steps=cfg.SOLVER.CHECKPOINT_PERIOD, save_on_train_epoch_end=False,
+    )
+    return lightning.Trainer(
+        **_devices(cfg, args),
+        precision=_precision(cfg),
+        max_steps=cfg.SOLVER.MAX_ITER,
+        val_check_interval=cfg.TEST.EVAL_PERIOD or None,
+        limit_val_batches=None if cfg.TEST.EVAL_PERIOD else 0,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=clip.CLIP_VALUE if clip.ENABLED else None,
+        gradient_clip_algorithm=kinds[clip.CLIP_TYPE] if clip.ENABLED else None,
+        use_distributed_sampler=False,
+        log_every_n_steps=20,
+        logger=[TensorBoardLogger(cfg.OUTPUT_DIR, name="", version=""), CSVLogger(cfg.OUTPUT_DIR, name="csv")],
+        callbacks=[checkpoints, TQDMProgressBar(refresh_rate=20), LearningRateMonitor(), *callbacks],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=cfg.OUTPUT_DIR,
+        enable_model_summary=False,
+    )
+
+
+def last_checkpoint(folder: str) -> str | None:
+    """The newest checkpoint of a run in its output folder."""
+    found = {int(m[1]): p for p in glob.glob(os.path.join(folder, "model_*.ckpt")) if (m := re.search(r"_(\d+)\.ckpt$", p))}
+    return found[max(found)] if found else None
+
+
+def _precision(cfg: CfgNode) -> str:
+    amp = cfg.SOLVER.AMP
+    if amp.PRECISION not in _PRECISION:
+        raise ConfigError(f"SOLVER.AMP.PRECISION is {amp.PRECISION!r}; {nearest(amp.PRECISION, _PRECISION)}")
+    return _PRECISION[amp.PRECISION] if amp.ENABLED else "32-true"
+
+
+def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    wanted = args.num_gpus if cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available() else 0
+    if wanted > torch.cuda.device_count():
+        raise ConfigError(f"--num-gpus is {wanted}, this machine has {torch.cuda.device_count()}")
+    if args.num_machines > 1 or wanted > 1:
+        url = urlparse(args.dist_url)
+        if args.num_machines > 1 and (url.scheme != "tcp" or not url.port):
+            raise ConfigError(f"--dist-url is {args.dist_url!r}, expected tcp://HOST:PORT for several machines")
+        if url.port:
+            os.environ.setdefault("MASTER_ADDR", url.hostname)
+            os.environ.setdefault("MASTER_PORT", str(url.port))
+        os.environ.setdefault("NODE_RANK", str(args.machine_rank))
+    return {
+        "accelerator": "gpu" if wanted else "cpu",
+        "devices": wanted or 1,
+        "num_nodes": args.num_machines,
+        "strategy": "ddp" if wanted > 1 or args.num_machines > 1 else "auto",
+    }

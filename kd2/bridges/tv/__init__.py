@@ -1,0 +1,1 @@
+"""The torchvision bridge: detectors, their data and their distillation."""
