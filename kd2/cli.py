@@ -16,8 +16,9 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def guarded(main: Callable[[], int]) -> int:
     """Run a script; a bad config, file or loss becomes one line on the error stream and exit code 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    logging.getLogger("kd2").setLevel(logging.INFO)
+    logger = logging.getLogger("kd2")
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
     try:
         return main()
     except (ConfigError, DataError, NonFiniteLoss, OSError) as error:

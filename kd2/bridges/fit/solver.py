@@ -80,4 +80,4 @@ def _with_warmup(cfg: CfgNode, decay: ParamScheduler) -> ParamScheduler:
     if share == 1:
         return LinearParamScheduler(start, decay(share))
     warmup = LinearParamScheduler(start, decay(share))
-    return CompositeParamScheduler([warmup, decay], ["rescaled", "fixed"], [share, 1 - share])
+    return CompositeParamScheduler([warmup, decay], [share, 1 - share], ["rescaled", "fixed"])

@@ -21,6 +21,7 @@ class TorchvisionDistiller(Distiller):
 
     def __init__(self, student: nn.Module, guide: Guide | None = None, **parts):
         super().__init__(student, guide.model if guide else None, **parts)
+        self.facts: dict[str, tuple] = {}
         self.flip_for_teacher = guide is not None and guide.flip
         self.first_label = first_label(student)
         generator = anchor_generator(student)
@@ -68,14 +69,21 @@ def build_distiller(cfg: CfgNode) -> TorchvisionDistiller:
     blocks = active_blocks(cfg.KD.TERMS)
     if not blocks:
         return TorchvisionDistiller(student, seed=cfg.SEED)
+    key, classes = num_classes(cfg)
     with torch.random.fork_rng(devices=[]):
-        guide = build_teacher(cfg, *num_classes(cfg))
+        guide = build_teacher(cfg, key, classes)
         student_taps = _rehearsed(student, cfg.KD.STUDENT.TAPS, "KD.STUDENT.TAPS")
         teacher_taps = _rehearsed(guide.model, cfg.KD.TEACHER.TAPS, "KD.TEACHER.TAPS")
         terms, uses = build_terms(blocks, student_taps.specs, teacher_taps.specs)
-    return TorchvisionDistiller(
+    distiller = TorchvisionDistiller(
         student, guide, student_taps=student_taps, teacher_taps=teacher_taps, terms=terms, uses=uses, seed=cfg.SEED
     )
+    distiller.facts = {
+        "classes": (classes, guide.classes),
+        "colour order": (cfg.INPUT.FORMAT, guide.format),
+        "matched weights": ("from scratch", f"{100 * guide.matched:.1f} %"),
+    }
+    return distiller
 
 
 def _rehearsed(model: nn.Module, taps: list[str], key: str):

@@ -87,7 +87,10 @@ def prepared(cfg: CfgNode, resuming: bool = False) -> TorchvisionDistiller:
     distiller = build_distiller(cfg)
     if cfg.MODEL.WEIGHTS and not resuming:
         state = weights_of(read_checkpoint(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS"))
-        logger.info("MODEL.WEIGHTS: %s", load_student(distiller.student, state, cfg.MODEL.WEIGHTS, partial=True).text())
+        match = load_student(distiller.student, state, cfg.MODEL.WEIGHTS, partial=True)
+        logger.info("MODEL.WEIGHTS: %s", match.text())
+        if distiller.facts:
+            distiller.facts["matched weights"] = (f"{100 * match.share:.1f} %", distiller.facts["matched weights"][1])
     return distiller.train()
 
 

@@ -1,0 +1,84 @@
+"""Checks of a configured pair of models before training: what would be distilled, and whether it would do anything."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from kd2.bridges.trial import Trial
+from kd2.core import Distiller, MapSpec
+
+Rows = list[list[Any]]
+
+
+def tap_rows(distiller: Distiller) -> Rows:
+    """A row a tap: alias, then for student and teacher the number of maps, channels and strides."""
+    rows = []
+    for alias in distiller.student_taps.specs:
+        sides = [taps.specs.get(alias, []) for taps in (distiller.student_taps, distiller.teacher.taps)]
+        rows.append([alias, *[text for specs in sides for text in (len(specs), _each(specs, "channels"), _strides(specs))]])
+    return rows
+
+
+TAP_HEADER = ["tap", "student maps", "channels", "strides", "teacher maps", "channels", "strides"]
+TERM_HEADER = ["loss", "raw", "weight", "weighted", "gradient norm into the student", "adapter parameters"]
+
+
+def term_rows(trial: Trial) -> Rows:
+    """A row a loss: raw value, full weight, their product, norm of the raw gradient into the student, parameters."""
+    distiller = trial.distiller
+    raw = distiller.raw_terms(trial.batch)
+    weights = [p for p in distiller.student.parameters() if p.requires_grad]
+    rows = []
+    for name, value in raw.items():
+        gradients = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else []
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
+        term = max((t for t in distiller.terms if name.startswith(f"loss_{t}")), key=len)
+        weight = distiller.uses[term].schedule.weight
+        parameters = sum(p.numel() for p in distiller.terms[term].parameters())
+        rows.append([name, value.item(), weight, weight * value.item(), norm, parameters])
+    return rows
+
+
+def problems(rows: Rows) -> list[str]:
+    """Why training would not distil, from ``term_rows``: a loss of 0, not finite, or without gradient."""
+    found = []
+    for name, raw, _, _, norm, _ in rows:
+        if not math.isfinite(raw) or not math.isfinite(norm):
+            found.append(f"{name} is not finite (value {raw}, gradient norm {norm})")
+        elif raw == 0:
+            found.append(f"{name} is 0")
+        elif norm == 0:
+            found.append(f"{name} has no gradient into the student")
+    return found
+
+
+def teacher_share(trial: Trial) -> float:
+    """The teacher's part of the time of one training step (forward and backward), 0 to 1; one warm measurement."""
+    distiller = trial.distiller
+
+    def step() -> None:
+        sum(distiller(trial.batch).values()).backward()
+        distiller.zero_grad()
+
+    step()
+    return _seconds(lambda: distiller.look(trial.batch)) / _seconds(step)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _each(specs: list[MapSpec], field: str) -> str:
+    values = [getattr(spec, field) for spec in specs]
+    return str(values[0]) if len(set(values)) == 1 else " ".join(map(str, values))
+
+
+def _strides(specs: list[MapSpec]) -> str:
+    return " ".join(f"{y:g}" if y == x else f"{y:g}x{x:g}" for y, x in (spec.stride for spec in specs))
