@@ -22,8 +22,15 @@ def guarded(main: Callable[[], int]) -> int:
     try:
         return main()
     except (ConfigError, DataError, NonFiniteLoss, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_without_traceback(str(error))}", file=sys.stderr)
         return 1
+
+
+def _without_traceback(text: str) -> str:
+    """An error from a worker of a data loader carries the worker's traceback; its last line is the error itself."""
+    if text.startswith("Caught ") and "Traceback" in text:
+        return text.strip().splitlines()[-1].partition(": ")[2]
+    return text
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import tempfile
 import zipfile
-from typing import Any
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +24,7 @@ def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str
     Raises:
         ConfigError: a missing, truncated or foreign file, or one that needs the opt-in.
     """
-    if not os.path.isfile(path):
-        folder = os.path.dirname(path) or "."
-        near = nearest(os.path.basename(path), os.listdir(folder)) if os.path.isdir(folder) else f"no folder {folder}"
-        raise ConfigError(f"{key}: no file {path}; {near}")
+    check_file(path, key)
     pickled = path.endswith(".pkl")
     if pickled and not allow_pickle:
         raise ConfigError(
@@ -46,6 +45,14 @@ def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str
     return content
 
 
+def check_file(path: str, key: str) -> None:
+    """Raises ConfigError naming the config key ``key`` and near file names when there is no file ``path``."""
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        near = nearest(os.path.basename(path), os.listdir(folder)) if os.path.isdir(folder) else f"no folder {folder}"
+        raise ConfigError(f"{key}: no file {path}; {near}")
+
+
 def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
     """The model's weights in a checkpoint: its ``model`` entry, or the whole file when it is a bare state dict."""
     return content["model"] if isinstance(content.get("model"), dict) else content
@@ -61,10 +68,19 @@ def save_atomically(content: Any, path: str) -> None:
     Raises:
         OSError: the folder is not writable or the disk is full; the temporary file is removed.
     """
+    _replace(path, lambda file: torch.save(content, file))
+
+
+def write_atomically(text: str, path: str) -> None:
+    """Write a text file all or nothing, as ``save_atomically`` does."""
+    _replace(path, lambda file: file.write(text.encode()))
+
+
+def _replace(path: str, write: Callable[[BinaryIO], Any]) -> None:
     temporary = f"{path}.partial"
     try:
         with open(temporary, "wb") as file:
-            torch.save(content, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -76,14 +92,27 @@ def save_atomically(content: Any, path: str) -> None:
         raise
 
 
+def tag_last_checkpoint(path: str) -> None:
+    """Make ``path`` the one from which its run is resumed."""
+    folder, name = os.path.split(path)
+    write_atomically(name, os.path.join(folder, "last_checkpoint"))
+
+
+def last_checkpoint(folder: str) -> str | None:
+    """The checkpoint that a run saved last, None before the first. Older runs in the same folder do not count."""
+    tag = os.path.join(folder, "last_checkpoint")
+    if not os.path.isfile(tag):
+        return None
+    with open(tag) as file:
+        return os.path.join(folder, file.read().strip())
+
+
 def check_writable(folder: str) -> None:
     """Create the output folder. Raises ConfigError naming OUTPUT_DIR when nothing can be written there."""
-    probe = os.path.join(folder, ".writable")
     try:
         os.makedirs(folder, exist_ok=True)
-        with open(probe, "w"):
+        with tempfile.TemporaryFile(dir=folder):  # a name of its own: other processes of the run do the same
             pass
-        os.remove(probe)
     except OSError as error:
         raise ConfigError(f"OUTPUT_DIR {folder!r} is not writable: {error.strerror}") from None
 
@@ -122,18 +151,17 @@ class Match:
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: str, key: str, partial: bool) -> Match:
-    """Load what fits by name and shape.
+    """Load what fits by name and shape. Names that only the file has count as a mismatch: ResNet-34's include ResNet-18's.
 
     Args:
         source: the file, for errors. key: the config key that named it.
-        partial: whether a match below 100 % is accepted.
+        partial: whether anything less than an exact match is accepted.
 
     Raises:
-        ConfigError: less than everything matched and ``partial`` is false, or nothing matched at all. The model is then
-            unchanged.
+        ConfigError: no exact match and ``partial`` is false, or nothing matched at all. The model is then unchanged.
     """
     match = Match(model, state)
-    if match.share == 0 or (match.share < 1 and not partial):
+    if match.share == 0 or (not partial and (match.share < 1 or match.unexpected)):
         raise ConfigError(f"{key}: {source} does not fit the model: {match.text()}")
     model.load_state_dict({k: v for k, v in state.items() if k not in match.shapes}, strict=False)
     return match

@@ -1,7 +1,10 @@
 """Configuration: Detectron2's key names for every framework, plus the KD node."""
 
 from kd2.config.defaults import add_kd_config
-from kd2.config.load import framework_of, merge, read, resolve_teacher, teacher_file
+from kd2.config.load import framework_of, merge, overrides, read, resolve_teacher, teacher_file
 from kd2.config.torchvision import torchvision_config
 
-__all__ = ["add_kd_config", "framework_of", "merge", "read", "resolve_teacher", "teacher_file", "torchvision_config"]
+__all__ = [
+    "add_kd_config", "framework_of", "merge", "overrides", "read", "resolve_teacher", "teacher_file",
+    "torchvision_config",
+]

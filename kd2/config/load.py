@@ -23,12 +23,28 @@ def read(path: str, options: list[str] = ()) -> dict[str, Any]:
         loaded = CfgNode.load_yaml_with_base(path, allow_unsafe=False)
     except OSError as error:
         raise ConfigError(f"config file {error.filename or path}: {error.strerror or 'cannot be read'}") from None
-    except (yaml.YAMLError, TypeError, AssertionError) as error:
+    except RecursionError:
+        raise ConfigError(f"config file {path}: its _BASE_ files lead back to itself") from None
+    except (TypeError, AttributeError):
+        raise ConfigError(f"config file {path}: expected a mapping of keys, here and in its _BASE_ files") from None
+    except (yaml.YAMLError, ValueError, AssertionError) as error:
         raise ConfigError(f"config file {path}: not a safe YAML mapping: {error}") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"config file {path}: expected a mapping of keys, found {type(loaded).__name__}")
+    _set(loaded, options)
+    return loaded
+
+
+def overrides(options: list[str]) -> dict[str, Any]:
+    """``KEY VALUE`` pairs as a nested dict for ``merge``; raises ConfigError for an odd number of words."""
+    loaded: dict[str, Any] = {}
+    _set(loaded, options)
+    return loaded
+
+
+def _set(loaded: dict[str, Any], options: list[str]) -> None:
     if len(options) % 2:
-        raise ConfigError(f"expected KEY VALUE pairs, found {len(options)} words: {' '.join(options)}")
+        raise ConfigError(f"expected KEY VALUE pairs, found {len(options)} words: {' '.join(map(str, options))}")
     for key, text in zip(options[::2], options[1::2]):
         node = loaded
         *parents, last = key.split(".")
@@ -37,7 +53,6 @@ def read(path: str, options: list[str] = ()) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a group of keys")
         node[last] = _literal(text)
-    return loaded
 
 
 def framework_of(loaded: Mapping[str, Any], path: str) -> str:

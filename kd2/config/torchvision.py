@@ -29,7 +29,8 @@ def torchvision_config() -> CN:
     model.BACKBONE.WEIGHTS = ""
     # Norm layer: BN, FrozenBN or GN. FrozenBN needs pretrained weights.
     model.BACKBONE.NORM = "BN"
-    # Stages frozen from the stem on, as in Detectron2 (0: none, 2: stem and the first stage).
+    # Stages frozen from the stem on, as in Detectron2 (0: none, 2: stem and the first stage). Only the parameters: use
+    # FrozenBN to keep batch statistics as well.
     model.BACKBONE.FREEZE_AT = 0
 
     model.FPN = CN()

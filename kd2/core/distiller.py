@@ -112,14 +112,15 @@ class Distiller(nn.Module):
         factors = {name: use.schedule.at(self.iteration) for name, use in self.uses.items()}
         if not any(factors.values()):
             self._release_teacher()
-            return self.student_losses(batch) | {f"loss_{name}": _zero(self.terms[name]) for name in factors}
+            losses = dict(self.student_losses(batch))
+            return losses | {f"loss_{name}": _zero(self.terms[name], losses) for name in factors}
         teacher_maps = self.look(batch)
         with self.student_taps.listen() as student_maps:
             losses = dict(self.student_losses(batch))
         scene = self.scene(batch)
         scene.iteration, scene.seed = self.iteration, self.seed
         for name, factor in factors.items():
-            parts = self._evaluate(name, student_maps, teacher_maps, scene) if factor else _zero(self.terms[name])
+            parts = self._evaluate(name, student_maps, teacher_maps, scene) if factor else _zero(self.terms[name], losses)
             losses |= _weighted(name, factor, parts)
         return losses
 
@@ -161,6 +162,7 @@ def _weighted(name: str, factor: float, parts: Tensor | dict[str, Tensor]) -> di
     return {f"loss_{name}_{part}" if part else f"loss_{name}": factor * value for part, value in named}
 
 
-def _zero(term: nn.Module) -> Tensor:
-    """An exact zero that touches every parameter of a resting term, as DistributedDataParallel demands."""
-    return sum((p.flatten()[0] * 0.0 for p in term.parameters() if p.requires_grad), torch.zeros(()))
+def _zero(term: nn.Module, losses: dict[str, Tensor]) -> Tensor:
+    """An exact zero beside ``losses`` that touches every parameter of a resting term, as DistributedDataParallel demands."""
+    zero = torch.zeros((), device=next(iter(losses.values())).device)
+    return sum((p.flatten()[0] * 0.0 for p in term.parameters() if p.requires_grad), zero)

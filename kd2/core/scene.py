@@ -31,8 +31,9 @@ class AnchorGrid:
 
     def dense(self) -> Tensor:
         """All anchors, (H, W, K, 4)."""
-        y = torch.arange(self.size[0], device=self.base.device) * self.stride[0]
-        x = torch.arange(self.size[1], device=self.base.device) * self.stride[1]
+        like = {"dtype": self.base.dtype, "device": self.base.device}
+        y = torch.arange(self.size[0], **like) * self.stride[0]
+        x = torch.arange(self.size[1], **like) * self.stride[1]
         shift = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None], x[None, :], y[:, None]), -1)
         return shift[:, :, None] + self.base
 

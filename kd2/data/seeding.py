@@ -16,7 +16,7 @@ def seeded(*key: int) -> Iterator[None]:
     try:
         random.seed(int(words[0]))
         numpy.random.seed(int(words[1]))
-        torch.manual_seed(int(words[2]))
+        torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would seed the GPUs as well
         yield
     finally:
         random.setstate(states[0])

@@ -40,14 +40,8 @@ def anchor_masks(
     Source: Wang et al., CVPR 2019 (arXiv 1906.03609), section 3.2, eq. 1-3.
     """
     layout = _Rows(grids, boxes[0].device)
-    box = torch.cat(boxes).double()
-    anchor = layout.base
-    if plus_one:
-        box = torch.cat([box[:, :2], box[:, 2:] + 1], 1)
-        anchor = torch.cat([anchor[..., :2], anchor[..., 2:] + 1], -1)
-    box_area = _side(box, 0) * _side(box, 1)
-    anchor_area = _side(anchor, 0) * _side(anchor, 1)
-    best = _best_iou(box, anchor, layout, box_area, anchor_area)
+    box, anchor = _edges(torch.cat(boxes).double(), plus_one), _edges(layout.base, plus_one)
+    best = _best_iou(box, anchor, layout)
     if level_rule == "joint":
         best = best.amax(1, keepdim=True).expand_as(best)
     threshold = (psi * best)[:, layout.level, None]
@@ -56,7 +50,7 @@ def anchor_masks(
     bases = anchor[layout.level]
     bottom = torch.minimum(bases[..., 3] + layout.y, box[:, 3, None, None])
     height = bottom - torch.maximum(bases[..., 1] + layout.y, box[:, 1, None, None])
-    areas = (anchor_area[layout.level] + box_area[:, None, None]) * (1 + 1e-9)
+    areas = (_area(anchor)[layout.level] + _area(box)[:, None, None]) * (1 + 1e-9)
     t = threshold * areas / ((1 + threshold) * height)
     first = torch.floor((t + box[:, 0, None, None] - bases[..., 2]) / layout.sx) + 1
     last = torch.ceil((box[:, 2, None, None] - bases[..., 0] - t) / layout.sx) - 1
@@ -64,6 +58,12 @@ def anchor_masks(
     widest = torch.minimum(_side(bases, 0), _side(box, 0)[:, None, None])
     passes = (height > 0) & (t < widest) & (first <= last)
     return layout.fill(first, last, passes, [len(b) for b in boxes])
+
+
+def best_iou(boxes: list[Tensor], grids: list[AnchorGrid], plus_one: bool = False) -> Tensor:
+    """Best IoU of every box with the anchors of every level, (M, L) float64; arguments as in ``anchor_masks``."""
+    layout = _Rows(grids, boxes[0].device)
+    return _best_iou(_edges(torch.cat(boxes).double(), plus_one), _edges(layout.base, plus_one), layout)
 
 
 class _Rows:
@@ -79,15 +79,15 @@ class _Rows:
             base[level, : len(grid.base)] = grid.base
         heights = [grid.size[0] for grid in grids]
 
-        def per_row(values: list[float]) -> Tensor:
-            return torch.tensor([v for v, h in zip(values, heights) for _ in range(h)], device=device)
+        def per_row(values: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.tensor([v for v, h in zip(values, heights) for _ in range(h)], dtype=dtype, device=device)
 
         self.base = base
         self.sizes = [grid.size for grid in grids]
         self.strides = torch.tensor([grid.stride for grid in grids], dtype=torch.float64, device=device)
-        self.level = per_row(list(range(len(grids))))
-        self.width = per_row([float(grid.size[1]) for grid in grids])[:, None].double()
-        self.sx = per_row([float(grid.stride[1]) for grid in grids])[:, None].double()
+        self.level = per_row(list(range(len(grids))), torch.int64)
+        self.width = per_row([grid.size[1] for grid in grids])[:, None]
+        self.sx = per_row([grid.stride[1] for grid in grids])[:, None]
         rows = torch.tensor([i * grid.stride[0] for grid in grids for i in range(grid.size[0])], dtype=torch.float64)
         self.y = rows.to(device)[:, None]
         cells = torch.tensor([0] + [grid.size[1] + 1 for grid in grids for _ in range(grid.size[0])])
@@ -116,7 +116,16 @@ def _side(box: Tensor, axis: int) -> Tensor:
     return box[..., axis + 2] - box[..., axis]
 
 
-def _best_iou(box: Tensor, anchor: Tensor, layout: _Rows, box_area: Tensor, anchor_area: Tensor) -> Tensor:
+def _area(box: Tensor) -> Tensor:
+    return _side(box, 0) * _side(box, 1)
+
+
+def _edges(box: Tensor, plus_one: bool) -> Tensor:
+    """Boxes (..., 4) in continuous coordinates: inclusive ones end one pixel later."""
+    return torch.cat([box[..., :2], box[..., 2:] + 1], -1) if plus_one else box
+
+
+def _best_iou(box: Tensor, anchor: Tensor, layout: _Rows) -> Tensor:
     """Best IoU of every box on every level, (M, L): the product of the largest overlap width and height of each shape."""
     sizes = torch.tensor(layout.sizes, dtype=torch.float64).to(box.device)
     overlap = 1.0
@@ -130,7 +139,7 @@ def _best_iou(box: Tensor, anchor: Tensor, layout: _Rows, box_area: Tensor, anch
             shift = torch.minimum(cell.clamp(min=0), cells - 1) * stride
             widths.append(torch.minimum(anchor[..., axis + 2] + shift, high) - torch.maximum(anchor[..., axis] + shift, low))
         overlap = overlap * torch.maximum(*widths).clamp(min=0)
-    union = anchor_area + box_area[:, None, None] - overlap
+    union = _area(anchor) + _area(box)[:, None, None] - overlap
     return torch.where(overlap > 0, overlap / union, 0.0).amax(2)
 
 

@@ -55,11 +55,12 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.
 def _decay(cfg: CfgNode) -> ParamScheduler:
     solver = cfg.SOLVER
     end = solver.BASE_LR_END / solver.BASE_LR
+    steps = sorted(step for step in set(solver.STEPS) if 0 < step < solver.MAX_ITER)
     schedules = {
         "WarmupMultiStepLR": lambda: MultiStepParamScheduler(
-            values=[solver.GAMMA**k for k in range(len(solver.STEPS) + 1)],
-            milestones=[s for s in solver.STEPS],
-            num_updates=solver.MAX_ITER,
+            values=[solver.GAMMA**k for k in range(len(steps) + 1)],
+            milestones=steps,
+            num_updates=max(solver.MAX_ITER, 1),
         ),
         "WarmupCosineLR": lambda: CosineParamScheduler(1.0, end),
         "WarmupPolyLR": lambda: PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER),

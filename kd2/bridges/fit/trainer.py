@@ -1,20 +1,18 @@
 """Lightning's Trainer from a config: logs, checkpoints, resuming, precision, processes."""
 
 import argparse
-import glob
 import os
-import re
 from typing import Any
 from urllib.parse import urlparse
 
 import lightning
 import torch
 from fvcore.common.config import CfgNode
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from kd2.bridges.files import read_checkpoint, save_atomically
+from kd2.bridges.files import read_checkpoint, save_atomically, tag_last_checkpoint
 from kd2.core import ConfigError, nearest
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -26,6 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         save_atomically(checkpoint, str(path))
+        tag_last_checkpoint(str(path))
 
     def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(str(path), "--resume")
@@ -36,7 +35,7 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) 
 
     Args:
         args: num_gpus, num_machines, machine_rank, dist_url as in Detectron2's scripts.
-        callbacks: more Lightning callbacks.
+        callbacks: more Lightning callbacks; a progress bar among them takes the place of the usual one.
 
     Raises:
         ConfigError: an unknown precision or clipping, more GPUs than there are.
@@ -45,9 +44,10 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) 
     kinds = {"value": "value", "full_model": "norm"}
     if clip.CLIP_TYPE not in kinds:
         raise ConfigError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}; {nearest(clip.CLIP_TYPE, kinds)}")
+    bar = [] if any(isinstance(c, ProgressBar) for c in callbacks) else [TQDMProgressBar(refresh_rate=20)]
     checkpoints = ModelCheckpoint(
         cfg.OUTPUT_DIR, "model_{step:07d}", auto_insert_metric_name=False, save_top_k=-1,
-        every_n_train_steps=cfg.SOLVER.CHECKPOINT_PERIOD, save_on_train_epoch_end=False,
+        every_n_train_steps=cfg.SOLVER.CHECKPOINT_PERIOD, save_on_train_epoch_end=False, enable_version_counter=False,
     )
     return lightning.Trainer(
         **_devices(cfg, args),
@@ -62,17 +62,11 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) 
         use_distributed_sampler=False,
         log_every_n_steps=20,
         logger=[TensorBoardLogger(cfg.OUTPUT_DIR, name="", version=""), CSVLogger(cfg.OUTPUT_DIR, name="csv")],
-        callbacks=[checkpoints, TQDMProgressBar(refresh_rate=20), LearningRateMonitor(), *callbacks],
+        callbacks=[checkpoints, *bar, LearningRateMonitor(), *callbacks],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=cfg.OUTPUT_DIR,
         enable_model_summary=False,
     )
-
-
-def last_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint of a run in its output folder."""
-    found = {int(m[1]): p for p in glob.glob(os.path.join(folder, "model_*.ckpt")) if (m := re.search(r"_(\d+)\.ckpt$", p))}
-    return found[max(found)] if found else None
 
 
 def _precision(cfg: CfgNode) -> str:

@@ -17,8 +17,9 @@ from kd2.core import ConfigError, nearest
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups, or the most that divide ``channels``."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """32 groups, or the most that divide ``channels`` into groups of at least two: a 1x1 map has no norm otherwise."""
+    groups = math.gcd(32, channels)
+    return nn.GroupNorm(groups // 2 if groups == channels else groups, channels)
 
 
 NORMS = {"": None, "BN": nn.BatchNorm2d, "GN": group_norm, "FrozenBN": FrozenBatchNorm2d}
@@ -107,7 +108,7 @@ def _timm_body(cfg: CfgNode, first_level: int) -> nn.Module:
     _refuse_freezing(cfg)
     norm_layer(cfg.MODEL.BACKBONE.NORM, "MODEL.BACKBONE.NORM", ("BN",))
     name = cfg.MODEL.BACKBONE.NAME.removeprefix("timm/")
-    if name not in timm.list_models():
+    if not timm.is_model(name):
         raise ConfigError(f"MODEL.BACKBONE.NAME: timm has no {name!r}; {nearest(name, timm.list_models())}")
     weights = cfg.MODEL.BACKBONE.WEIGHTS
     with torch.random.fork_rng(devices=[]):

@@ -84,12 +84,16 @@ class Mapper:
         image, target = self.augment(image, target)
         pixels = image.as_subclass(Tensor)
         plain = {k: v.as_subclass(Tensor) for k, v in target.items()}
+        solid = (plain["boxes"][:, 2:] > plain["boxes"][:, :2]).all(1)  # a sliver may have no width left in float32
+        plain = {k: v[solid] for k, v in plain.items()}
         return (pixels.flip(0) if self.bgr else pixels), plain, record
 
 
 def _augmentations(cfg: CfgNode) -> list[v2.Transform]:
-    sizes, flip = list(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.RANDOM_FLIP
-    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range":
+    sizes, sampling, flip = list(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, cfg.INPUT.RANDOM_FLIP
+    if sampling not in ("choice", "range"):
+        raise ConfigError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}; {nearest(sampling, ('choice', 'range'))}")
+    if sampling == "range":
         sizes = list(range(min(sizes), max(sizes) + 1))
     flips = {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()], "none": []}
     if flip not in flips:
@@ -129,22 +133,21 @@ def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
     """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
 
     Raises:
-        ConfigError: no data set is named, or their classes differ.
+        ConfigError: no data set is named.
         DataError: a file cannot be used, see ``kd2.data.records``.
     """
     names, key = cfg.DATASETS[split], f"DATASETS.{split}"
     if not names:
         raise ConfigError(f"{key} is empty, expected names of DATASETS.CUSTOM or of {', '.join(records.BUILTIN)}")
-    loaded = [records.load(name, cfg.DATASETS.CUSTOM, key) for name in names]
-    for other in loaded[1:]:
-        if other.classes != loaded[0].classes:
-            raise ConfigError(f"{key}: {loaded[0].name} has the classes {loaded[0].classes}, {other.name} {other.classes}")
-    return loaded
+    return [records.load(name, cfg.DATASETS.CUSTOM, key) for name in names]
 
 
 def check_classes(data: list[records.Records], key: str, count: int) -> None:
-    """Raises ConfigError when the data's class count is not the model's ``count`` from config key ``key``."""
+    """Raises ConfigError when data sets differ in their classes, or in number from ``count`` of config key ``key``."""
     classes = data[0].classes
+    for other in data[1:]:
+        if other.classes != classes:
+            raise ConfigError(f"DATASETS: {data[0].name} has the classes {classes}, {other.name} {other.classes}")
     if len(classes) != count:
         raise ConfigError(f"{key} is {count}, but {data[0].source} has {len(classes)} classes: {', '.join(classes[:10])}")
 
@@ -157,8 +160,8 @@ def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank
     ]
     if not keep:
         raise DataError(f"{data[0].source}: no image has an annotation that is not crowd")
-    if cfg.SOLVER.IMS_PER_BATCH % ranks:
-        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, not a multiple of {ranks} processes")
+    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % ranks:
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, expected a multiple of {ranks} processes")
     batches = Batches(
         functools.partial(shuffled, len(keep), cfg.SEED),
         cfg.SOLVER.IMS_PER_BATCH // ranks,

@@ -107,7 +107,9 @@ def _ground_truth(data: Records) -> COCO:
 
 
 def _area(annotation: dict, record: dict) -> float:
-    """Area in pixels: of the mask where there is one, as COCO counts it, otherwise of the box."""
+    """Area in pixels: the file's own, otherwise of the mask, otherwise of the box."""
+    if "area" in annotation:
+        return annotation["area"]
     code = annotation.get("segmentation")
     if not code:
         return annotation["bbox"][2] * annotation["bbox"][3]

@@ -102,7 +102,10 @@ def _retinanet(cfg: CfgNode) -> RetinaNet:
 
 
 def _fcos(cfg: CfgNode) -> FCOS:
-    backbone, head_cfg = fpn_backbone(cfg, first_level=3), cfg.MODEL.RETINANET
+    width, head_cfg = cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.RETINANET
+    if width % 32:
+        raise ConfigError(f"MODEL.FPN.OUT_CHANNELS is {width}; FCOS needs a multiple of 32, its heads have 32 groups")
+    backbone = fpn_backbone(cfg, first_level=3)
     head = FCOSHead(backbone.out_channels, 1, head_cfg.NUM_CLASSES)
     _truncated([head.classification_head.conv, head.regression_head.conv], head_cfg.NUM_CONVS, per_conv=3)
     return FCOS(backbone, head_cfg.NUM_CLASSES, head=head, **_input(cfg), **_one_stage_test(cfg))

@@ -9,9 +9,9 @@ import lightning
 import torch
 from fvcore.common.config import CfgNode
 
-from kd2.bridges.files import check_writable, read_checkpoint, save_atomically, weights_of
+from kd2.bridges.files import check_writable, last_checkpoint, read_checkpoint, save_atomically, weights_of
 from kd2.bridges.fit.module import FitModule, load_student
-from kd2.bridges.fit.trainer import build_trainer, last_checkpoint
+from kd2.bridges.fit.trainer import build_trainer
 from kd2.bridges.tv.data import check_classes, load_all, test_batches, training_batches
 from kd2.bridges.tv.distiller import TorchvisionDistiller, build_distiller, build_student
 from kd2.bridges.tv.evaluation import CocoEvaluator
@@ -60,10 +60,8 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
 def train(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) -> dict[str, float]:
     """Train, write ``model_final.pth``, and evaluate when ``DATASETS.TEST`` is given."""
     data = load_all(cfg, "TRAIN")
-    check_classes(data, *num_classes(cfg))
     tests = load_all(cfg, "TEST") if cfg.DATASETS.TEST else []
-    for test in tests:
-        check_classes([test], *num_classes(cfg))
+    check_classes([*data, *tests], *num_classes(cfg))
     saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
     module = FitModule(prepared(cfg, resuming=bool(saved)), cfg, functools.partial(CocoEvaluator, tests[0]) if tests else None)
     trainer = build_trainer(cfg, args, callbacks)

@@ -7,7 +7,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from kd2.bridges.files import load_state, read_checkpoint, weights_of
+from kd2.bridges.files import check_file, load_state, read_checkpoint, weights_of
 from kd2.bridges.tv.models import NoResize, build_detector, num_classes
 from kd2.config import framework_of, merge, read, torchvision_config
 from kd2.core import ConfigError
@@ -51,6 +51,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     path = cfg.KD.TEACHER.CONFIG_FILE
     if not path:
         raise ConfigError("KD.TEACHER.CONFIG_FILE is empty, but KD.TERMS has terms that need a teacher")
+    check_file(path, "KD.TEACHER.CONFIG_FILE")
     loaded = read(path, list(cfg.KD.TEACHER.OPTS))
     if framework_of(loaded, path) != "torchvision":
         raise ConfigError(f"KD.TEACHER.CONFIG_FILE: FRAMEWORK in {path} is not torchvision, the student's")

@@ -1,0 +1,7 @@
+"""Detectron2: importing this package puts the ``Distiller`` and the timm backbones into Detectron2's registries."""
+
+from kd2.bridges.d2 import timm_backbone as _backbones  # registers the backbones
+from kd2.bridges.d2.config import add_d2_config
+from kd2.bridges.d2.distiller import Distiller
+
+__all__ = ["Distiller", "add_d2_config"]

@@ -1,0 +1,110 @@
+"""Distillation as a meta-architecture of Detectron2: ``MODEL.META_ARCHITECTURE: Distiller``."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import EventStorage, get_event_storage, has_event_storage
+from torch import Tensor, nn
+
+from kd2 import core
+from kd2.bridges.d2.models import build_student, listen_to
+from kd2.bridges.d2.scene import StudentAnchors, gt_boxes, padded_size
+from kd2.bridges.d2.teacher import Guide, build_teacher, flip_colours
+from kd2.terms import active_blocks, build_terms
+
+Batch = list[dict[str, Any]]
+
+
+@META_ARCH_REGISTRY.register()
+class Distiller(core.Distiller):
+    """Any Detectron2 model in training beside its teacher. Batches are Detectron2's: a list with a dict an image.
+
+    Args:
+        student: the model of ``KD.STUDENT.META_ARCHITECTURE``.
+        flip_for_teacher: reverse the colour channels for the teacher.
+        others: see ``kd2.core.Distiller``.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        student: nn.Module,
+        teacher: nn.Module | None = None,
+        flip_for_teacher: bool = False,
+        student_taps: core.Taps | None = None,
+        teacher_taps: core.Taps | None = None,
+        terms: Mapping[str, nn.Module] | None = None,
+        uses: Mapping[str, core.Use] | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(student, teacher, student_taps, teacher_taps, terms, uses, seed)
+        self.flip_for_teacher = flip_for_teacher
+        self.anchors = StudentAnchors.of(student)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return build_parts(cfg)[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student lives."""
+        return next(self.student.parameters()).device
+
+    def forward(self, batch: Batch) -> Any:
+        """The losses in training, the student's output in eval mode; the iteration is the trainer's."""
+        if self.training and has_event_storage():
+            self.iteration = get_event_storage().iter
+        return super().forward(batch)
+
+    def student_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The student's own losses. Outside a trainer what it logs is dropped."""
+        if has_event_storage():
+            return self.student(batch)
+        with EventStorage(self.iteration):
+            return self.student(batch)
+
+    def teacher_forward(self, batch: Batch) -> None:
+        """The same pixels; the teacher normalises and pads them its own way."""
+        if self.flip_for_teacher:
+            batch = [{**sample, "image": sample["image"].flip(0)} for sample in batch]
+        self.teacher.model(batch)
+
+    def scene(self, batch: Batch) -> core.Scene:
+        """Boxes and anchors on the host, in pixels of the resized images."""
+        sizes = [tuple(sample["image"].shape[-2:]) for sample in batch]
+        padded = padded_size(sizes, self.student.backbone)
+        anchors = functools.partial(self.anchors.grids, padded) if self.anchors else None
+        return core.Scene(sizes, padded, [gt_boxes(sample) for sample in batch], anchors=anchors)
+
+
+def build_parts(cfg: CfgNode) -> tuple[dict[str, Any], Guide | None]:
+    """The arguments of ``Distiller`` for a config, and the teacher when some term counts.
+
+    The student is built first and the rest draws nothing from its random stream, so it starts like the plain model of
+    the same seed. Without active terms nothing of the teacher is read.
+    """
+    student = build_student(cfg)
+    blocks = active_blocks(cfg.KD.TERMS)
+    if not blocks:
+        return {"student": student, "seed": cfg.SEED}, None
+    with torch.random.fork_rng(devices=[]):
+        guide = build_teacher(cfg, student)
+        student_taps = listen_to(student, cfg, cfg.KD.STUDENT.TAPS, "KD.STUDENT.TAPS")
+        teacher_taps = listen_to(guide.model, guide.cfg, cfg.KD.TEACHER.TAPS, "KD.TEACHER.TAPS")
+        terms, uses = build_terms(blocks, student_taps.specs, teacher_taps.specs)
+    parts = {
+        "student": student,
+        "teacher": guide.model,
+        "flip_for_teacher": flip_colours(cfg.INPUT.FORMAT, guide.cfg.INPUT.FORMAT),
+        "student_taps": student_taps,
+        "teacher_taps": teacher_taps,
+        "terms": terms,
+        "uses": uses,
+        "seed": cfg.SEED,
+    }
+    return parts, guide

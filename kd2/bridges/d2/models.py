@@ -1,0 +1,62 @@
+"""Plain Detectron2 models for the two roles, and their class counts."""
+
+from collections.abc import Iterable
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.modeling.meta_arch import RetinaNet
+from torch import nn
+
+from kd2.bridges.d2.scene import padded_size
+from kd2.core import ConfigError, Taps, nearest, rehearsed
+
+
+def build_student(cfg: CfgNode) -> nn.Module:
+    """The model of ``KD.STUDENT.META_ARCHITECTURE`` on ``MODEL.DEVICE``, exactly as plain Detectron2 builds it."""
+    return build_plain(cfg, cfg.KD.STUDENT.META_ARCHITECTURE, "KD.STUDENT.META_ARCHITECTURE")
+
+
+def build_plain(cfg: CfgNode, name: str, key: str) -> nn.Module:
+    """The model of ``cfg`` with meta-architecture ``name``; raises ConfigError naming ``key`` for an unknown one."""
+    choices = [known for known, _ in META_ARCH_REGISTRY if known != "Distiller"]
+    if name not in choices:
+        raise ConfigError(f"{key} is {name!r}; {nearest(name, choices)}")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE = name
+    return build_model(cfg)
+
+
+def listen_to(model: nn.Module, cfg: CfgNode, taps: Iterable[str], key: str) -> Taps:
+    """Taps of ``model``, rehearsed on a blank image whose sides are a multiple of every stride."""
+    height, width = padded_size([(256, 256)], model.backbone)
+    image = torch.zeros(len(cfg.MODEL.PIXEL_MEAN), height, width, dtype=torch.uint8)
+    batch = [{"image": image, "height": height, "width": width}]
+    return rehearsed(model, list(taps), lambda: model(batch), (height, width), key)
+
+
+def class_keys(model: nn.Module, cfg: CfgNode) -> dict[str, tuple[str, int]]:
+    """Config key and class count of the heads that ``model`` has: for ``things`` (boxes) and ``stuff`` (pixels)."""
+    found = {}
+    if isinstance(model, RetinaNet):
+        found["things"] = ("MODEL.RETINANET.NUM_CLASSES", cfg.MODEL.RETINANET.NUM_CLASSES)
+    if hasattr(model, "roi_heads"):
+        found["things"] = ("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    if hasattr(model, "sem_seg_head"):
+        found["stuff"] = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    return found
+
+
+def check_data_classes(student: nn.Module, cfg: CfgNode, names: Iterable[str]) -> None:
+    """Raises ConfigError when a data set has another number of box classes than the student."""
+    keys = class_keys(student, cfg)
+    if "things" not in keys:
+        return
+    key, count = keys["things"]
+    for name in names:
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if classes is not None and len(classes) != count:
+            found = f"{len(classes)} classes ({', '.join(classes[:9])})"
+            raise ConfigError(f"{key} is {count}, data set {name!r} has {found}")

@@ -1,0 +1,49 @@
+"""A trial of a Detectron2 config: both models and one batch."""
+
+import contextlib
+from collections.abc import Iterator
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch import nn
+
+from kd2.bridges.d2 import timm_backbone as _backbones  # registers the backbones
+from kd2.bridges.d2.checkpoint import CheckedCheckpointer
+from kd2.bridges.d2.config import load_config
+from kd2.bridges.d2.data import register, train_loader
+from kd2.bridges.d2.distiller import Distiller, build_parts
+from kd2.bridges.d2.models import check_data_classes, class_keys
+from kd2.bridges.trial import Trial
+from kd2.core import ConfigError
+
+
+@contextlib.contextmanager
+def trial(config_file: str, options: list[str]) -> Iterator[Trial]:
+    """Build what training would build, and fetch its first batch. Raises like training would."""
+    cfg = load_config(config_file, options)
+    cfg.DATALOADER.NUM_WORKERS = 0
+    if cfg.SEED < 0:
+        cfg.SEED = comm.shared_random_seed()
+    register(cfg, cfg.DATASETS.TRAIN)
+    parts, guide = build_parts(cfg)
+    if guide is None:
+        raise ConfigError("KD.TERMS has no term with a weight other than 0: there is no distillation to look at")
+    student = parts["student"]
+    check_data_classes(student, cfg, cfg.DATASETS.TRAIN)
+    loader = CheckedCheckpointer(student, "MODEL.WEIGHTS", cfg.KD.ALLOW_PICKLE, partial=True)
+    loader.load(cfg.MODEL.WEIGHTS)
+    facts = {
+        "classes": (_classes(student, cfg), _classes(guide.model, guide.cfg)),
+        "colour order": (cfg.INPUT.FORMAT, guide.cfg.INPUT.FORMAT),
+        "matched weights": (_percent(loader.match.share) if loader.match else "from scratch", _percent(guide.matched)),
+    }
+    distiller = Distiller(**parts).to(cfg.MODEL.DEVICE).train()
+    yield Trial(distiller, next(iter(train_loader(cfg))), facts)
+
+
+def _classes(model: nn.Module, cfg: CfgNode) -> str:
+    return ", ".join(f"{count} {kind}" for kind, (_, count) in class_keys(model, cfg).items())
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,137 @@
+"""Merging a file into the defaults: types, unknown keys, the teacher's file."""
+
+import pytest
+from fvcore.common.config import CfgNode
+
+from kd2.config import merge, read, resolve_teacher, teacher_file, torchvision_config
+from kd2.core import ConfigError
+from kd2.terms import active_blocks
+
+
+def merged(loaded: dict) -> CfgNode:
+    return merge(torchvision_config(), loaded)
+
+
+def test_an_unknown_key_is_refused_with_near_names():
+    with pytest.raises(ConfigError, match=r"^SOLVR: no such key; did you mean SOLVER"):
+        merged({"SOLVR": {}})
+
+
+def test_an_unknown_nested_key_is_refused_with_its_whole_path():
+    with pytest.raises(ConfigError, match=r"^MODEL.RETINANET.NUM_CLASES: no such key; did you mean NUM_CLASSES, NUM_CONVS\?$"):
+        merged({"MODEL": {"RETINANET": {"NUM_CLASES": 3}}})
+
+
+@pytest.mark.parametrize(
+    ("loaded", "text"),
+    [
+        ({"SEED": 1.5}, r"SEED is 1.5 \(float\), expected int like -1"),
+        ({"SEED": True}, r"SEED is True \(bool\), expected int like -1"),
+        ({"SEED": "one"}, r"SEED is 'one' \(str\), expected int"),
+        ({"OUTPUT_DIR": 5}, r"OUTPUT_DIR is 5 \(int\), expected str like './output'"),
+        ({"OUTPUT_DIR": None}, r"OUTPUT_DIR is None \(NoneType\), expected str"),
+        ({"SOLVER": {"NESTEROV": 1}}, r"SOLVER.NESTEROV is 1 \(int\), expected bool like False"),
+        ({"SOLVER": {"BASE_LR": True}}, r"SOLVER.BASE_LR is True \(bool\), expected float"),
+        ({"INPUT": {"MIN_SIZE_TRAIN": 800}}, r"INPUT.MIN_SIZE_TRAIN is 800 \(int\), expected list like \[800\]"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(loaded, text):
+    with pytest.raises(ConfigError, match=f"^{text}"):
+        merged(loaded)
+
+
+def test_a_value_where_a_group_belongs_is_refused_with_the_groups_keys():
+    with pytest.raises(ConfigError, match=r"^SOLVER.AMP is True, expected a group of keys: ENABLED, PRECISION$"):
+        merged({"SOLVER": {"AMP": True}})
+
+
+def test_an_int_serves_as_a_float():
+    value = merged({"SOLVER": {"BASE_LR": 1}}).SOLVER.BASE_LR
+    assert (value, type(value)) == (1.0, float)
+
+
+@pytest.mark.parametrize("sizes", [(640, 800), [640, 800], "(640, 800)"])
+def test_tuple_list_and_the_text_of_a_tuple_are_the_same(sizes):
+    assert merged({"INPUT": {"MIN_SIZE_TRAIN": sizes}}).INPUT.MIN_SIZE_TRAIN == [640, 800]
+
+
+def test_yamls_1e_3_is_a_number():
+    """YAML 1.1 reads 1e-3, without a dot, as text."""
+    assert merged({"SOLVER": {"BASE_LR": "1e-3"}}).SOLVER.BASE_LR == 0.001
+
+
+def test_1e_3_is_a_number_inside_a_term_too():
+    assert merged({"KD": {"TERMS": {"hint": {"WEIGHT": "1e-3"}}}}).KD.TERMS.hint.WEIGHT == 0.001
+
+
+def test_a_key_without_default_type_takes_a_number():
+    assert merged({"SOLVER": {"WEIGHT_DECAY_BIAS": 0.0}}).SOLVER.WEIGHT_DECAY_BIAS == 0.0
+
+
+def test_terms_take_new_names():
+    cfg = merged({"KD": {"TERMS": {"near": {"TYPE": "imitation", "WEIGHT": 2.0}}}})
+    assert list(active_blocks(cfg.KD.TERMS)) == ["near"]
+
+
+def test_an_option_can_switch_a_term_off():
+    loaded = {"KD": {"TERMS": {"imitation": {"WEIGHT": 0}}}}
+    assert active_blocks(merged(loaded).KD.TERMS) == {}
+
+
+def test_a_term_off_is_still_checked():
+    loaded = {"KD": {"TERMS": {"imitation": {"WEIGHT": 0, "PSY": 0.5}}}}
+    with pytest.raises(ConfigError, match=r"^KD.TERMS.imitation.PSY: no such key; did you mean PSI\?"):
+        active_blocks(merged(loaded).KD.TERMS)
+
+
+def test_own_data_sets_take_new_names():
+    entry = {"JSON": "a.json", "IMAGES": "a"}
+    assert merged({"DATASETS": {"CUSTOM": {"mine": entry}}}).DATASETS.CUSTOM.mine == entry
+
+
+def test_defaults_are_not_shared_between_configs():
+    merged({"KD": {"TERMS": {"hint": {}}}})
+    assert not torchvision_config().KD.TERMS
+
+
+def test_a_dumped_config_reads_back_equal(tmp_path):
+    cfg = merged({"KD": {"TERMS": {"hint": {"WEIGHT": 2}}}, "SOLVER": {"BASE_LR": 0.5}})
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert merged(read(str(tmp_path / "config.yaml"))) == cfg
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    for name in ("configs", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+def test_the_teacher_is_found_beside_the_students_file(folders):
+    (folders / "configs" / "teacher.yaml").touch()
+    found = teacher_file("teacher.yaml", str(folders / "configs" / "student.yaml"))
+    assert found == str(folders / "configs" / "teacher.yaml")
+
+
+def test_the_teacher_is_found_in_the_working_folder(folders):
+    (folders / "work" / "teacher.yaml").touch()
+    found = teacher_file("teacher.yaml", str(folders / "configs" / "student.yaml"))
+    assert found == str(folders / "work" / "teacher.yaml")
+
+
+def test_beside_the_students_file_comes_first(folders):
+    for name in ("configs", "work"):
+        (folders / name / "teacher.yaml").touch()
+    found = teacher_file("teacher.yaml", str(folders / "configs" / "student.yaml"))
+    assert found == str(folders / "configs" / "teacher.yaml")
+
+
+def test_a_name_that_is_no_file_stays_as_it_is(folders):
+    cfg = merged({"KD": {"TEACHER": {"CONFIG_FILE": "COCO-Detection/some.yaml"}}})
+    resolve_teacher(cfg, str(folders / "configs" / "student.yaml"))
+    assert cfg.KD.TEACHER.CONFIG_FILE == "COCO-Detection/some.yaml"
+
+
+def test_without_a_teacher_there_is_nothing_to_find(folders):
+    assert teacher_file("", str(folders / "configs" / "student.yaml")) is None

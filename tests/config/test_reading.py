@@ -1,0 +1,140 @@
+"""Config files: inheritance, options on the command line, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from kd2.config import framework_of, overrides, read
+from kd2.core import ConfigError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text: str, name: str = "run.yaml") -> str:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write_file
+
+
+def test_a_file_becomes_a_plain_dict(write):
+    assert read(write("SOLVER: {MAX_ITER: 5}")) == {"SOLVER": {"MAX_ITER": 5}}
+
+
+def test_a_file_overrides_its_base_key_by_key(write):
+    write("SOLVER: {MAX_ITER: 5, GAMMA: 0.5}", "base.yaml")
+    assert read(write("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 9}")) == {"SOLVER": {"MAX_ITER": 9, "GAMMA": 0.5}}
+
+
+def test_a_base_is_relative_to_the_file_that_names_it(write):
+    write("SEED: 1", "base.yaml")
+    write("_BASE_: ../base.yaml", "deeper/middle.yaml")
+    assert read(write("_BASE_: deeper/middle.yaml")) == {"SEED": 1}
+
+
+def test_of_several_bases_the_last_wins(write):
+    write("{SEED: 1, OUTPUT_DIR: one}", "one.yaml")
+    write("SEED: 2", "two.yaml")
+    assert read(write("_BASE_: [one.yaml, two.yaml]")) == {"SEED": 2, "OUTPUT_DIR": "one"}
+
+
+def test_a_group_cannot_replace_a_value_of_the_base(write):
+    write("SOLVER: 1", "base.yaml")
+    with pytest.raises(ConfigError, match=r"run.yaml: not a safe YAML mapping: Cannot inherit key 'SOLVER' from base"):
+        read(write("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 9}"))
+
+
+def test_a_base_that_leads_back_is_refused(write):
+    with pytest.raises(ConfigError, match="run.yaml: its _BASE_ files lead back to itself"):
+        read(write("_BASE_: run.yaml"))
+
+
+def test_options_override_the_file(write):
+    assert read(write("SOLVER: {MAX_ITER: 5}"), ["SOLVER.MAX_ITER", "7"]) == {"SOLVER": {"MAX_ITER": 7}}
+
+
+def test_options_reach_groups_that_the_file_lacks(write):
+    loaded = read(write("SEED: 1"), ["KD.TERMS.hint.WEIGHT", "1e-3"])
+    assert loaded == {"SEED": 1, "KD": {"TERMS": {"hint": {"WEIGHT": 0.001}}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("1e-3", 0.001), ("True", True), ("[800, 832]", [800, 832]), ("(800,)", (800,)), ("{}", {}), ("a/b.pth", "a/b.pth")],
+)
+def test_an_option_is_the_python_literal_it_spells_or_text(write, text, value):
+    assert read(write("SEED: 1"), ["X", text])["X"] == value
+
+
+def test_an_odd_number_of_options_is_refused(write):
+    with pytest.raises(ConfigError, match="expected KEY VALUE pairs, found 3 words: SEED 1 OUTPUT_DIR$"):
+        read(write("SEED: 1"), ["SEED", "1", "OUTPUT_DIR"])
+
+
+def test_an_option_below_a_value_is_refused(write):
+    with pytest.raises(ConfigError, match="^SEED.X: SEED is a value, not a group of keys$"):
+        read(write("SEED: 1"), ["SEED.X", "1"])
+
+
+def test_options_alone_become_a_nested_dict():
+    assert overrides(["MODEL.FPN.OUT_CHANNELS", "16", "SEED", "2"]) == {"MODEL": {"FPN": {"OUT_CHANNELS": 16}}, "SEED": 2}
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"^config file .*nowhere.yaml: No such file or directory$"):
+        read(str(tmp_path / "nowhere.yaml"))
+
+
+def test_a_missing_base_is_named(write):
+    with pytest.raises(ConfigError, match=r"^config file .*nowhere.yaml: No such file or directory$"):
+        read(write("_BASE_: nowhere.yaml"))
+
+
+def test_a_folder_is_no_config_file(tmp_path):
+    with pytest.raises(ConfigError, match="Is a directory$"):
+        read(str(tmp_path))
+
+
+def test_yaml_tags_that_run_code_are_refused_and_do_not_run(write, tmp_path):
+    trace = tmp_path / "trace"
+    with pytest.raises(ConfigError, match="not a safe YAML mapping: could not determine a constructor for the tag"):
+        read(write(f"SEED: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{trace}']]"))
+    assert not trace.exists()
+
+
+def test_text_that_is_no_yaml_is_refused_with_its_line(write):
+    with pytest.raises(ConfigError, match="(?s)run.yaml: not a safe YAML mapping: .*line 2"):
+        read(write("SEED: 1\nSOLVER: ]"))
+
+
+def test_a_binary_file_is_refused(write, tmp_path):
+    Path(write("")).write_bytes(bytes(range(128, 256)))
+    with pytest.raises(ConfigError, match="run.yaml: not a safe YAML mapping"):
+        read(str(tmp_path / "run.yaml"))
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- b", "5"])
+def test_a_file_that_is_no_mapping_is_refused(write, text):
+    with pytest.raises(ConfigError, match="run.yaml: expected a mapping of keys"):
+        read(write(text))
+
+
+@pytest.mark.parametrize("text", ["", "- a"])
+def test_a_base_that_is_no_mapping_is_refused(write, text):
+    write(text, "base.yaml")
+    with pytest.raises(ConfigError, match="expected a mapping of keys"):
+        read(write("_BASE_: base.yaml"))
+
+
+def test_the_framework_is_read_from_the_file():
+    assert framework_of({"FRAMEWORK": "torchvision"}, "run.yaml") == "torchvision"
+
+
+def test_without_a_framework_it_is_detectron2():
+    assert framework_of({}, "run.yaml") == "detectron2"
+
+
+def test_an_unknown_framework_is_refused_with_a_near_name():
+    with pytest.raises(ConfigError, match=r"^FRAMEWORK in run.yaml is 'torchvison'; did you mean torchvision\?$"):
+        framework_of({"FRAMEWORK": "torchvison"}, "run.yaml")

@@ -1,0 +1,73 @@
+"""Benchmarks.
+
+    python tools/benchmark.py terms [--only NAME] [--threads one|all|both] [--device cuda] [--json FILE]
+    python tools/benchmark.py step --config-file FILE [KEY VALUE ...]
+
+``terms`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
+faster ours is, the extra memory of either, and the largest error between their values and gradients relative to the
+largest element. Exit status 1 when an error is beyond the case's tolerance.
+
+``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the terms alone and the whole
+distilled step (forward and backward), and the overhead: whole / (teacher + student + terms).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from kd2.benchmark import rows, term_cases
+from kd2.benchmark.step import step_times
+from kd2.bridges import bridge
+from kd2.cli import config_arguments, guarded, table
+from kd2.config import framework_of, read
+
+_COLUMNS = ("name", "threads", "ours_ms", "reference_ms", "ratio", "ours_mib", "reference_mib", "max_error")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    terms = commands.add_parser("terms", help="every loss term against its plain formula")
+    terms.add_argument("--only", choices=term_cases(), metavar="NAME", help=f"one of {', '.join(term_cases())}")
+    terms.add_argument("--threads", choices=("one", "all", "both"), default="both")
+    terms.add_argument("--device", type=torch.device, default="cpu")
+    terms.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as a list")
+    terms.set_defaults(run=run_terms)
+    step = commands.add_parser("step", help="what distillation adds to a training step")
+    config_arguments(step)
+    step.set_defaults(run=run_step)
+    arguments = parser.parse_args()
+    return arguments.run(arguments)
+
+
+def run_terms(arguments: argparse.Namespace) -> int:
+    everything = torch.get_num_threads()
+    threads = {"one": [1], "all": [everything], "both": sorted({1, everything})}[arguments.threads]
+    names = [arguments.only] if arguments.only else list(term_cases())
+    print(line(dict(zip(_COLUMNS, _COLUMNS))))
+    measured = []
+    for row in rows(names, threads, arguments.device):
+        print(line(row), flush=True)
+        measured.append(row)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(measured, indent=1) + "\n")
+    return 1 if any(row["max_error"] > row["tolerance"] for row in measured) else 0
+
+
+def run_step(arguments: argparse.Namespace) -> int:
+    framework = framework_of(read(arguments.config_file, arguments.opts), arguments.config_file)
+    with bridge(framework, "trial").trial(arguments.config_file, arguments.opts) as trial:
+        print(table(["", "median"], step_times(trial).items()))
+    return 0
+
+
+def line(row: dict) -> str:
+    cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in _COLUMNS]
+    return f"{cells[0]:<32}" + "".join(f"{cell:>14}" for cell in cells[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,36 @@
+"""Distil a small detector in minutes on a CPU and see what it gained.
+
+python tools/quickstart.py
+python tools/quickstart.py --data coco.json images/ --output output/own
+
+Trains a teacher, a student alone and the same student distilled, on drawn shapes or on your own COCO data (split and
+reduced in size), and writes report.md, report.json, curves.png and predictions.png to the output folder.
+"""
+
+import argparse
+import os
+import sys
+
+from kd2.cli import guarded
+from kd2.quickstart.run import quickstart
+
+CONFIGS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configs", "quickstart")
+
+
+def main() -> int:
+    """Parse the arguments, run, print the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="output/quickstart", metavar="DIR")
+    parser.add_argument("--data", nargs=2, metavar=("JSON", "IMAGES"), help="your own COCO instances file and image folder")
+    parser.add_argument("--seed", type=int, default=1, help="of the shapes or the split, and of every training")
+    parser.add_argument("--iterations", type=int, metavar="N", help="of each training (default: the config's)")
+    args = parser.parse_args()
+    quickstart(args.output, CONFIGS, args.data, args.seed, args.iterations)
+    with open(os.path.join(args.output, "report.md")) as file:
+        print(file.read())
+    print(f"Pictures and models are in {args.output}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
