@@ -44,20 +44,38 @@ def anchor_masks(
     best = _best_iou(box, anchor, layout)
     if level_rule == "joint":
         best = best.amax(1, keepdim=True).expand_as(best)
-    threshold = (psi * best)[:, layout.level, None]
-
-    # Overlap heights of every row's anchors, (M, R, K), and the overlap width t that IoU > threshold then asks for.
+    image = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor([len(b) for b in boxes])).to(box.device)
+    ends = layout.no_ends(len(boxes))
     bases = anchor[layout.level]
+    many = _boxes_at_once(bases)
+    for of in (slice(start, start + many) for start in range(0, len(box), many)):
+        layout.mark(ends, image[of], *_intervals(box[of], bases, psi * best[of], layout))
+    return layout.masks(ends, len(boxes))
+
+
+def _boxes_at_once(bases: Tensor) -> int:
+    """So many that temporaries stay small: on the CPU below the size from which PyTorch would wake other threads."""
+    return max((1 << (15 if bases.device.type == "cpu" else 20)) // bases.shape[:2].numel(), 1)
+
+
+def _intervals(box: Tensor, bases: Tensor, threshold: Tensor, layout: "_Rows") -> tuple[Tensor, Tensor, Tensor]:
+    """First and last column that pass, and whether any does, each (M, R, K).
+
+    Args:
+        box: (M, 4). bases: (R, K, 4), the anchors of every row's first cell in its level's first row.
+        threshold: (M, L), what the IoU must exceed.
+    """
+    threshold = threshold[:, layout.level, None]
     bottom = torch.minimum(bases[..., 3] + layout.y, box[:, 3, None, None])
-    height = bottom - torch.maximum(bases[..., 1] + layout.y, box[:, 1, None, None])
-    areas = (_area(anchor)[layout.level] + _area(box)[:, None, None]) * (1 + 1e-9)
-    t = threshold * areas / ((1 + threshold) * height)
-    first = torch.floor((t + box[:, 0, None, None] - bases[..., 2]) / layout.sx) + 1
-    last = torch.ceil((box[:, 2, None, None] - bases[..., 0] - t) / layout.sx) - 1
-    first, last = first.clamp_(min=0), torch.minimum(last, layout.width - 1)
+    height = bottom.sub_(torch.maximum(bases[..., 1] + layout.y, box[:, 1, None, None]))
+    # IoU > threshold asks for an overlap wider than t.
+    areas = (_area(bases) + _area(box)[:, None, None]).mul_(1 + 1e-9)
+    t = areas.mul_(threshold).div_((1 + threshold) * height)
+    first = (t + box[:, 0, None, None]).sub_(bases[..., 2]).div_(layout.sx).floor_().add_(1).clamp_(min=0)
+    last = (box[:, 2, None, None] - bases[..., 0]).sub_(t).div_(layout.sx).ceil_().sub_(1)
+    last = torch.minimum(last, layout.width - 1)
     widest = torch.minimum(_side(bases, 0), _side(box, 0)[:, None, None])
-    passes = (height > 0) & (t < widest) & (first <= last)
-    return layout.fill(first, last, passes, [len(b) for b in boxes])
+    return first, last, (height > 0).logical_and_(t < widest).logical_and_(first <= last)
 
 
 def best_iou(boxes: list[Tensor], grids: list[AnchorGrid], plus_one: bool = False) -> Tensor:
@@ -77,35 +95,34 @@ class _Rows:
         base = torch.full((len(grids), shapes, 4), -1e9, dtype=torch.float64, device=device)
         for level, grid in enumerate(grids):
             base[level, : len(grid.base)] = grid.base
-        heights = [grid.size[0] for grid in grids]
-
-        def per_row(values: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.tensor([v for v, h in zip(values, heights) for _ in range(h)], dtype=dtype, device=device)
-
         self.base = base
         self.sizes = [grid.size for grid in grids]
-        self.strides = torch.tensor([grid.stride for grid in grids], dtype=torch.float64, device=device)
-        self.level = per_row(list(range(len(grids))), torch.int64)
-        self.width = per_row([grid.size[1] for grid in grids])[:, None]
-        self.sx = per_row([grid.stride[1] for grid in grids])[:, None]
-        rows = torch.tensor([i * grid.stride[0] for grid in grids for i in range(grid.size[0])], dtype=torch.float64)
-        self.y = rows.to(device)[:, None]
-        cells = torch.tensor([0] + [grid.size[1] + 1 for grid in grids for _ in range(grid.size[0])])
-        starts = cells.cumsum(0)
-        self.start, self.total = starts[:-1].to(device)[:, None], int(starts[-1])
+        # Per level: cells (y, x), stride (y, x).
+        self.levels = torch.tensor([(*grid.size, *grid.stride) for grid in grids], dtype=torch.float64, device=device)
+        heights = torch.tensor([grid.size[0] for grid in grids])
+        rows = int(heights.sum())
+        level = torch.repeat_interleave(heights, output_size=rows).to(device)
+        row = torch.arange(rows, device=device) - (heights.cumsum(0) - heights).to(device)[level]
+        of_row = self.levels[level]
+        self.level, self.width, self.sx = level, of_row[:, 1:2], of_row[:, 3:4]
+        self.y = (row * of_row[:, 2])[:, None]
+        ends = (of_row[:, 1].long() + 1).cumsum(0)
+        self.start = (ends - of_row[:, 1].long() - 1)[:, None]
+        self.total = sum(h * (w + 1) for h, w in self.sizes)
 
-    def fill(self, first: Tensor, last: Tensor, passes: Tensor, boxes_per_image: list[int]) -> list[Tensor]:
-        """Masks (N, H, W) of the intervals first..last (M, R, K) of columns where ``passes``."""
-        images = len(boxes_per_image)
-        device = first.device
-        image = torch.repeat_interleave(
-            torch.arange(images), torch.tensor(boxes_per_image), output_size=sum(boxes_per_image)
-        )
-        row = self.start + (image.to(device) * self.total)[:, None, None]
-        mark = passes.int()
-        ends = torch.zeros(images * self.total, dtype=torch.int32, device=device)
-        ends.index_add_(0, (row + first.where(passes, 0).long()).flatten(), mark.flatten())
-        ends.index_add_(0, (row + last.where(passes, -1).long() + 1).flatten(), mark.flatten(), alpha=-1)
+    def no_ends(self, images: int) -> Tensor:
+        """Room for the ends of intervals in the rows of ``images`` images, with one more cell behind every row."""
+        return torch.zeros(images * self.total, dtype=torch.int32, device=self.base.device)
+
+    def mark(self, ends: Tensor, image: Tensor, first: Tensor, last: Tensor, passes: Tensor) -> None:
+        """Add +1 at ``first`` and -1 behind ``last`` (M, R, K) where ``passes``; ``image`` (M,) is the boxes' image."""
+        row = self.start + (image * self.total)[:, None, None]
+        mark = passes.int().flatten()
+        ends.index_add_(0, (row + first.where(passes, 0).long()).flatten(), mark)
+        ends.index_add_(0, (row + last.where(passes, -1).long() + 1).flatten(), mark, alpha=-1)
+
+    def masks(self, ends: Tensor, images: int) -> list[Tensor]:
+        """The L masks (N, H, W) inside the marked intervals."""
         # Every row's marks sum to zero, so one running sum over everything never carries into the next row.
         inside = (ends.cumsum(0, dtype=torch.int32) > 0).view(images, self.total)
         masks = inside.split([h * (w + 1) for h, w in self.sizes], dim=1)
@@ -127,18 +144,16 @@ def _edges(box: Tensor, plus_one: bool) -> Tensor:
 
 def _best_iou(box: Tensor, anchor: Tensor, layout: _Rows) -> Tensor:
     """Best IoU of every box on every level, (M, L): the product of the largest overlap width and height of each shape."""
-    sizes = torch.tensor(layout.sizes, dtype=torch.float64).to(box.device)
-    overlap = 1.0
-    for axis, along in ((0, 1), (1, 0)):
-        low, high = box[:, axis, None, None], box[:, axis + 2, None, None]
-        stride, cells = layout.strides[:, along, None], sizes[:, along, None]
-        # Overlap is largest where the centres meet: one of the two cells around that place.
-        centred = torch.floor((low + high - anchor[..., axis] - anchor[..., axis + 2]) / (2 * stride))
-        widths = []
-        for cell in (centred, centred + 1):
-            shift = torch.minimum(cell.clamp(min=0), cells - 1) * stride
-            widths.append(torch.minimum(anchor[..., axis + 2] + shift, high) - torch.maximum(anchor[..., axis] + shift, low))
-        overlap = overlap * torch.maximum(*widths).clamp(min=0)
+    low, high = box[:, None, None, :2], box[:, None, None, 2:]  # (M, 1, 1, xy)
+    anchor_low, anchor_high = anchor[..., :2], anchor[..., 2:]  # (L, K, xy)
+    cells, stride = layout.levels[:, None, [1, 0]], layout.levels[:, None, [3, 2]]  # (L, 1, xy)
+    # Overlap is largest where the centres meet: in one of the two cells around that place.
+    centred = ((low + high - (anchor_low + anchor_high)) / (2 * stride)).floor_()
+    widths = []
+    for cell in (centred, centred + 1):
+        shift = torch.minimum(cell.clamp(min=0), cells - 1).mul_(stride)
+        widths.append(torch.minimum(anchor_high + shift, high) - torch.maximum(anchor_low + shift, low))
+    overlap = torch.maximum(*widths).clamp_(min=0).prod(-1)
     union = _area(anchor) + _area(box)[:, None, None] - overlap
     return torch.where(overlap > 0, overlap / union, 0.0).amax(2)
 
