@@ -21,7 +21,7 @@ def main() -> int:
     """Parse the arguments, run, print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="output/quickstart", metavar="DIR")
-    parser.add_argument("--data", nargs=2, metavar=("JSON", "IMAGES"), help="your own COCO instances file and image folder")
+    parser.add_argument("--data", nargs=2, metavar=("JSON", "IMAGES"), help="your COCO instances file, your images")
     parser.add_argument("--seed", type=int, default=1, help="of the shapes or the split, and of every training")
     parser.add_argument("--iterations", type=int, metavar="N", help="of each training (default: the config's)")
     args = parser.parse_args()

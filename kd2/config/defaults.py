@@ -1,10 +1,11 @@
 """The keys that kd2 adds to a framework's own."""
 
-from fvcore.common.config import CfgNode as CN
+from fvcore.common.config import CfgNode
 
 
-def add_kd_config(cfg: CN) -> CN:
+def add_kd_config(cfg: CfgNode) -> CfgNode:
     """Add kd2's keys to a config such as Detectron2's ``get_cfg()``; returns ``cfg``."""
+    CN = type(cfg)  # a framework's own class of nodes merges with nothing else
     # Which bridge trains: detectron2 or torchvision.
     cfg.FRAMEWORK = "detectron2"
 

@@ -79,7 +79,7 @@ def _merge(node: CfgNode, loaded: Mapping[str, Any], prefix: str) -> None:
         if key not in node:
             if not node.is_new_allowed():
                 raise ConfigError(f"{name}: no such key; {nearest(key, node)}")
-            node[key] = _free(value)
+            node[key] = _free(value, type(node))
         elif isinstance(node[key], CfgNode):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{name} is {value!r}, expected a group of keys: {', '.join(node[key]) or 'any'}")
@@ -111,10 +111,10 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _free(value: Any) -> Any:
+def _free(value: Any, kind: type[CfgNode]) -> Any:
     """A value below a node that takes new keys."""
     if isinstance(value, Mapping):
-        return CfgNode({key: _free(child) for key, child in value.items()}, new_allowed=True)
+        return kind({key: _free(child, kind) for key, child in value.items()}, new_allowed=True)
     return _literal(value) if isinstance(value, str) else value
 
 

@@ -145,6 +145,7 @@ class Distiller(nn.Module):
 
     def _evaluate(self, name: str, student: Maps, teacher: Maps, scene: Scene) -> Tensor | dict[str, Tensor]:
         tap = self.uses[name].tap
+        scene.term = name
         return self.terms[name](student[tap], teacher[tap], scene)
 
     def _release_teacher(self) -> None:

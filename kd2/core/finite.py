@@ -1,7 +1,7 @@
-"""Noticing a NaN loss without waiting for the device at every step."""
+"""Noticing a NaN loss without waiting for the device at every step, and NaN weights before they are saved."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd2.core.errors import NonFiniteLoss
 
@@ -31,3 +31,13 @@ class FiniteWatch:
             earliest = min(seen.values())
             names = ", ".join(name for name, iteration in seen.items() if iteration == earliest)
             raise NonFiniteLoss(f"{names} became NaN or infinite at iteration {earliest}; the last checkpoint is kept")
+
+
+def check_weights(model: nn.Module, iterations: int) -> None:
+    """Raises NonFiniteLoss when a weight is not finite after ``iterations``: such a checkpoint would be of no use."""
+    bad = [name for name, x in model.state_dict().items() if not torch.isfinite(x).all()]
+    if bad:
+        raise NonFiniteLoss(
+            f"{len(bad)} weights became NaN or infinite by iteration {iterations} ({', '.join(bad[:3])}); the last checkpoint "
+            "is kept"
+        )

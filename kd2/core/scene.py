@@ -4,6 +4,7 @@ Frames: boxes and anchors are x1, y1, x2, y2 in pixels of the resized image, ori
 added on the right and at the bottom, so the same numbers hold in the padded batch.
 """
 
+import zlib
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -49,6 +50,7 @@ class Scene:
             costs no synchronisation.
         iteration: optimiser steps done before this one.
         seed: the run's seed; random draws of a term come from ``generator``.
+        term: name of the term that is being evaluated; two terms of one kind draw differently.
         anchors: given the (H, W) of a tap's maps, the student's own anchor grids on them; None for anchor-free students.
     """
 
@@ -57,11 +59,14 @@ class Scene:
     boxes: list[Tensor] = field(default_factory=list)
     iteration: int = 0
     seed: int = 0
+    term: str = ""
     anchors: Callable[[list[Size]], list[AnchorGrid]] | None = None
 
     def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
-        """A generator on ``device`` that depends on seed, iteration and ``stream`` alone, so a resumed run repeats it."""
-        mixed = (self.seed * 1_000_003 + self.iteration) * 1_000_003 + stream
+        """A generator on ``device``. It depends on seed, iteration, term and ``stream`` alone: a resumed run repeats it."""
+        mixed = 0
+        for part in (self.seed, self.iteration, zlib.crc32(self.term.encode()), stream):
+            mixed = mixed * 1_000_003 + part
         return torch.Generator(device).manual_seed(mixed % (1 << 63))
 
 

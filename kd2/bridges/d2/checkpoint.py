@@ -102,7 +102,7 @@ class StudentCheckpointer(CheckedCheckpointer):
         super().__init__(student, "MODEL.WEIGHTS", allow_pickle, True, save_dir, adapters=terms, **extras)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """With ``resume`` everything of the last checkpoint, when there is one; otherwise the student from ``path``."""
+        """With ``resume`` everything of the last checkpoint, if there is one; otherwise the student from ``path``."""
         if not (resume and self.has_checkpoint()):
             return self.load(path, checkpointables=[])
         self.key, self.partial = "--resume", False

@@ -15,6 +15,10 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     """Add every key that this bridge reads to Detectron2's ``get_cfg()``; returns ``cfg``."""
     add_kd_config(cfg)
 
+    # [data set name, factor] pairs for the weighted samplers; other data sets count once. Detectron2 reads the key
+    # without giving it a default.
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
+
     # Read by the backbones build_timm_backbone, build_timm_fpn_backbone (p2 to p6) and
     # build_retinanet_timm_fpn_backbone (p3 to p7).
     cfg.MODEL.TIMM = CfgNode()

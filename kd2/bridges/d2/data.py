@@ -31,19 +31,11 @@ def register(cfg: CfgNode, names: Iterable[str]) -> None:
         DataError: see ``kd2.data.records``.
     """
     for name in names:
-        if name not in cfg.DATASETS.CUSTOM:
-            _known(name, cfg)
-            continue
-        source = (data_root(), *sorted(cfg.DATASETS.CUSTOM[name].items()))
-        if _registered.get(name) == source:
-            continue
-        if name in _registered:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        elif name in DatasetCatalog:
-            raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
-        _add(load(name, cfg.DATASETS.CUSTOM))
-        _registered[name] = source
+        if name in cfg.DATASETS.CUSTOM:
+            _register_custom(name, cfg.DATASETS.CUSTOM)
+        elif name not in DatasetCatalog:
+            choices = [*cfg.DATASETS.CUSTOM, *DatasetCatalog.list()]
+            raise ConfigError(f"DATASETS: {name!r} is not in DATASETS.CUSTOM or built in; {nearest(name, choices)}")
 
 
 def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
@@ -61,6 +53,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     if cfg.SEED < 0:
         raise ConfigError(f"SEED is {cfg.SEED}, the stream of batches needs the seed that was drawn for the run")
     ranks = comm.get_world_size()
+    register(cfg, cfg.DATASETS.TRAIN)
     images = cfg.SOLVER.IMS_PER_BATCH
     if images % ranks or images <= 0:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH is {images}, {ranks} processes need a multiple of {ranks}")
@@ -82,15 +75,24 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     return keyed_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS)
 
 
-def test_loader(cfg: CfgNode, name: str) -> DataLoader:
+def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Detectron2's test loader of a data set; an image that cannot be read is named."""
+    register(cfg, [name])
     return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, DatasetMapper(cfg, False)))
 
 
-def _known(name: str, cfg: CfgNode) -> None:
-    if name not in DatasetCatalog:
-        choices = [*cfg.DATASETS.CUSTOM, *DatasetCatalog.list()]
-        raise ConfigError(f"DATASETS: no data set {name!r} in DATASETS.CUSTOM or built in; {nearest(name, choices)}")
+def _register_custom(name: str, custom: CfgNode) -> None:
+    source = (data_root(), str(custom[name]))
+    if _registered.get(name) == source:
+        return
+    if name in DatasetCatalog and name not in _registered:
+        raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
+    data = load(name, custom)
+    if name in _registered:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    _add(data)
+    _registered[name] = source
 
 
 def _add(data: Records) -> None:
@@ -105,7 +107,6 @@ def _add(data: Records) -> None:
 
 
 def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
-    _known(name, cfg)
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     proposals = [cfg.DATASETS.PROPOSAL_FILES_TRAIN[index]] if cfg.MODEL.LOAD_PROPOSALS else None
     try:

@@ -95,7 +95,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 
 def _saved_seed(folder: str) -> int | None:
     path = last_checkpoint(folder)
-    return read_checkpoint(path, "--resume")["trainer"]["hooks"]["RandomStates"]["seed"] if path else None
+    return read_checkpoint(path, "--resume")["trainer"]["hooks"]["RankStates"]["seed"] if path else None
 
 
 def _processes(cfg: CfgNode, args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ _CLIPS = ("value", "norm", "full_model")
 def build_optimizer(cfg: CfgNode, student: nn.Module, terms: nn.Module) -> torch.optim.Optimizer:
     """``SOLVER.OPTIMIZER`` over the student's groups, as plain Detectron2 makes them, then those of the terms.
 
-    ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE``: ``value`` or ``norm`` (of each tensor), or ``full_model`` (norm of everything).
+    ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE``: ``value``, ``norm`` (of each tensor) or ``full_model`` (norm of everything).
 
     Raises:
         ConfigError: an unknown optimiser or type of clipping.

@@ -14,11 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from kd2.bridges.d2.checkpoint import StudentCheckpointer
-from kd2.bridges.d2.data import register, test_loader, train_loader
+from kd2.bridges.d2.data import eval_loader, register, train_loader
 from kd2.bridges.d2.distiller import Distiller
 from kd2.bridges.d2.evaluators import build_evaluator
-from kd2.bridges.d2.hooks import RandomStates, WatchedAMPTrainer, WatchedTrainer
+from kd2.bridges.d2.loop import WatchedAMPTrainer, WatchedTrainer
 from kd2.bridges.d2.models import check_data_classes
+from kd2.bridges.d2.resume import RankStates, warm_up
 from kd2.bridges.d2.solver import build_optimizer
 
 
@@ -46,6 +47,8 @@ class Trainer(DefaultTrainer):
         """Go on from the last checkpoint of ``OUTPUT_DIR``, or initialise the student from ``MODEL.WEIGHTS``."""
         super().resume_or_load(resume)
         self.data_loader.batch_sampler.start = self.start_iter
+        if self.start_iter > 0:
+            warm_up()
         period = self.cfg.TEST.EVAL_PERIOD
         if self._precise_bn_loader is not None and period > 0:
             done = self.start_iter // period
@@ -60,12 +63,16 @@ class Trainer(DefaultTrainer):
         """Detectron2's hooks; checkpoints hold the student, precise BN runs the student alone."""
         student = self.distiller.student
         self.checkpointer = StudentCheckpointer(
-            student, self.distiller.terms, self.cfg.OUTPUT_DIR, self.cfg.KD.ALLOW_PICKLE, trainer=weakref.proxy(self)
+            student,
+            self.distiller.terms,
+            self.cfg.OUTPUT_DIR,
+            self.cfg.KD.ALLOW_PICKLE,
+            trainer=weakref.proxy(self),
         )
         self._precise_bn_loader = None
         found = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PreciseBN)]
         saving = next(i for i, h in enumerate(found) if isinstance(h, (hooks.PeriodicCheckpointer, hooks.EvalHook)))
-        found.insert(saving, RandomStates(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.SEED))
+        found.insert(saving, RankStates(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.SEED, student))
         if self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(student):
             found.insert(saving, self._precise_bn(student))
         return found
@@ -93,7 +100,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        return test_loader(cfg, dataset_name)
+        return eval_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:

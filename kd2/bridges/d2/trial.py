@@ -7,7 +7,6 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from kd2.bridges.d2 import timm_backbone as _backbones  # registers the backbones
 from kd2.bridges.d2.checkpoint import CheckedCheckpointer
 from kd2.bridges.d2.config import load_config
 from kd2.bridges.d2.data import register, train_loader
@@ -33,15 +32,14 @@ def trial(config_file: str, options: list[str]) -> Iterator[Trial]:
     loader = CheckedCheckpointer(student, "MODEL.WEIGHTS", cfg.KD.ALLOW_PICKLE, partial=True)
     loader.load(cfg.MODEL.WEIGHTS)
     facts = {
-        "classes": (_classes(student, cfg), _classes(guide.model, guide.cfg)),
+        "classes": (_counts(student, cfg), _counts(guide.model, guide.cfg)),
         "colour order": (cfg.INPUT.FORMAT, guide.cfg.INPUT.FORMAT),
         "matched weights": (_percent(loader.match.share) if loader.match else "from scratch", _percent(guide.matched)),
     }
-    distiller = Distiller(**parts).to(cfg.MODEL.DEVICE).train()
-    yield Trial(distiller, next(iter(train_loader(cfg))), facts)
+    yield Trial(Distiller(**parts).to(cfg.MODEL.DEVICE).train(), next(iter(train_loader(cfg))), facts)
 
 
-def _classes(model: nn.Module, cfg: CfgNode) -> str:
+def _counts(model: nn.Module, cfg: CfgNode) -> str:
     return ", ".join(f"{count} {kind}" for kind, (_, count) in class_keys(model, cfg).items())
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kd2.bridges.files import Match, load_state
 from kd2.bridges.fit.solver import build_lr_scheduler, build_optimizer, parameter_groups
-from kd2.core import ConfigError, Distiller, FiniteWatch
+from kd2.core import ConfigError, Distiller, FiniteWatch, check_weights
 from kd2.data.seeding import random_states, restore_random_states
 
 # Steps between looks at the losses on an accelerator; a look waits for it.
@@ -75,6 +75,7 @@ class FitModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.watch.check()
+        check_weights(self.distiller, self.global_step)
         states = [random_states()]
         if self.trainer.world_size > 1:
             states = [None] * self.trainer.world_size
@@ -82,10 +83,14 @@ class FitModule(lightning.LightningModule):
         checkpoint["kd2"] = {"seed": self.cfg.SEED, "random": states}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        match = Match(self, checkpoint["state_dict"])
+        if match.share < 1 or match.unexpected:
+            raise ConfigError(f"--resume: the checkpoint is from a run with another model or other terms: {match.text()}")
         self._states = checkpoint["kd2"]["random"]
 
     def final_checkpoint(self) -> dict[str, Any]:
         """The student under its own key names, the adapters apart, and how long it was trained."""
+        check_weights(self.distiller, self.global_step)
         return {
             "model": self.distiller.student.state_dict(),
             "adapters": self.distiller.terms.state_dict(),

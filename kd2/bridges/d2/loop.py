@@ -1,0 +1,32 @@
+"""Detectron2's training loops with an error that names the loss that broke."""
+
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from torch import Tensor
+
+from kd2.core import FiniteWatch, NonFiniteLoss
+
+
+class _Watched:
+    """Names the loss in Detectron2's stop at a loss that is not finite."""
+
+    def _write_metrics(
+        self, loss_dict: dict[str, Tensor], data_time: float, prefix: str = "", iter: int | None = None
+    ) -> None:
+        watch = FiniteWatch()
+        watch.see(loss_dict, self.iter)
+        try:
+            super()._write_metrics(loss_dict, data_time, prefix, iter)
+        except FloatingPointError:
+            watch.check()
+            raise NonFiniteLoss(
+                f"a loss of another process became NaN or infinite at iteration {self.iter}; "
+                "the last checkpoint is kept"
+            ) from None
+
+
+class WatchedTrainer(_Watched, SimpleTrainer):
+    """Detectron2's SimpleTrainer; raises NonFiniteLoss before a broken step changes any weight."""
+
+
+class WatchedAMPTrainer(_Watched, AMPTrainer):
+    """Detectron2's AMPTrainer; raises NonFiniteLoss before a broken step changes any weight."""
