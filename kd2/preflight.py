@@ -22,6 +22,20 @@ def tap_rows(distiller: Distiller) -> Rows:
     return rows
 
 
+def start_up(distiller: Distiller) -> list[str]:
+    """The cheap part, from the rehearsals alone: a line a tap and a line a term, for the log of a training run."""
+    if distiller.teacher is None:
+        return ["no term counts: plain training of the student"]
+    lines = [
+        f"tap {alias}: {maps} maps, channels {c} / {teacher_c}, strides {s} / {teacher_s} (student / teacher)"
+        for alias, maps, c, s, _, teacher_c, teacher_s in tap_rows(distiller)
+    ]
+    for name, use in distiller.uses.items():
+        parameters = sum(p.numel() for p in distiller.terms[name].parameters())
+        lines.append(f"term {name} on tap {use.tap}: {use.schedule}, {parameters} parameters of adapters")
+    return lines
+
+
 TAP_HEADER = ["tap", "student maps", "channels", "strides", "teacher maps", "channels", "strides"]
 TERM_HEADER = ["loss", "raw", "weight", "weighted", "gradient norm into the student", "adapter parameters"]
 

@@ -151,7 +151,9 @@ class Match:
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: str, key: str, partial: bool) -> Match:
-    """Load what fits by name and shape. Names that only the file has count as a mismatch: ResNet-34's include ResNet-18's.
+    """Load what fits by name and shape.
+
+    Names that only the file has are a mismatch too: a ResNet-34's weights include all that a ResNet-18 asks for.
 
     Args:
         source: the file, for errors. key: the config key that named it.

@@ -15,6 +15,7 @@ def torchvision_config() -> CN:
     model = cfg.MODEL = CN()
     # RetinaNet, FCOS, FasterRCNN or MaskRCNN.
     model.META_ARCHITECTURE = "RetinaNet"
+    # auto, cpu or cuda.
     model.DEVICE = "auto"
     # A kd2 or torchvision checkpoint of the whole detector.
     model.WEIGHTS = ""

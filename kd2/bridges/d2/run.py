@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 from typing import Any
 
@@ -21,6 +22,9 @@ from kd2.bridges.d2.models import build_student, check_data_classes
 from kd2.bridges.d2.trainer import Trainer
 from kd2.bridges.files import check_writable, last_checkpoint, read_checkpoint, write_atomically
 from kd2.core import ConfigError
+from kd2.preflight import start_up
+
+logger = logging.getLogger(__name__)
 
 _RESULTS = "results.json"
 
@@ -73,6 +77,8 @@ def setup(config_file: str, options: list[str], args: argparse.Namespace) -> Cfg
 def train(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     """Train to ``SOLVER.MAX_ITER``; returns Detectron2's nested results."""
     trainer = Trainer(cfg)
+    for line in start_up(trainer.distiller):
+        logger.info(line)
     trainer.resume_or_load(resume)
     return trainer.train()
 

@@ -85,7 +85,7 @@ class FitModule(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         match = Match(self, checkpoint["state_dict"])
         if match.share < 1 or match.unexpected:
-            raise ConfigError(f"--resume: the checkpoint is from a run with another model or other terms: {match.text()}")
+            raise ConfigError(f"--resume: the checkpoint does not fit this model and these terms: {match.text()}")
         self._states = checkpoint["kd2"]["random"]
 
     def final_checkpoint(self) -> dict[str, Any]:

@@ -54,7 +54,6 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.
 
 def _decay(cfg: CfgNode) -> ParamScheduler:
     solver = cfg.SOLVER
-    end = solver.BASE_LR_END / solver.BASE_LR
     steps = sorted(step for step in set(solver.STEPS) if 0 < step < solver.MAX_ITER)
     schedules = {
         "WarmupMultiStepLR": lambda: MultiStepParamScheduler(
@@ -62,7 +61,7 @@ def _decay(cfg: CfgNode) -> ParamScheduler:
             milestones=steps,
             num_updates=max(solver.MAX_ITER, 1),
         ),
-        "WarmupCosineLR": lambda: CosineParamScheduler(1.0, end),
+        "WarmupCosineLR": lambda: CosineParamScheduler(1.0, solver.BASE_LR_END / solver.BASE_LR),
         "WarmupPolyLR": lambda: PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER),
     }
     if solver.LR_SCHEDULER_NAME not in schedules:

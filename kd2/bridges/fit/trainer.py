@@ -38,8 +38,9 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) 
         callbacks: more Lightning callbacks; a progress bar among them takes the place of the usual one.
 
     Raises:
-        ConfigError: an unknown precision or clipping, more GPUs than there are.
+        ConfigError: an unknown precision, clipping or device, a negative number, more GPUs than there are.
     """
+    _check_counts(cfg)
     clip = cfg.SOLVER.CLIP_GRADIENTS
     kinds = {"value": "value", "full_model": "norm"}
     if clip.CLIP_TYPE not in kinds:
@@ -69,6 +70,24 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) 
     )
 
 
+def uses_gpu(cfg: CfgNode) -> bool:
+    """Whether ``MODEL.DEVICE`` means a GPU here; raises ConfigError when it names none of this machine's devices."""
+    name, devices = cfg.MODEL.DEVICE, ("auto", "cpu", "cuda")
+    if name not in devices:
+        raise ConfigError(f"MODEL.DEVICE is {name!r}; {nearest(name, devices)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("MODEL.DEVICE is 'cuda', but torch finds no GPU; auto takes what there is")
+    return name != "cpu" and torch.cuda.is_available()
+
+
+def _check_counts(cfg: CfgNode) -> None:
+    for group, key in (
+        ("SOLVER", "MAX_ITER"), ("SOLVER", "CHECKPOINT_PERIOD"), ("TEST", "EVAL_PERIOD"), ("DATALOADER", "NUM_WORKERS"),
+    ):
+        if cfg[group][key] < 0:
+            raise ConfigError(f"{group}.{key} is {cfg[group][key]}, expected 0 or more")
+
+
 def _precision(cfg: CfgNode) -> str:
     amp = cfg.SOLVER.AMP
     if amp.PRECISION not in _PRECISION:
@@ -77,7 +96,7 @@ def _precision(cfg: CfgNode) -> str:
 
 
 def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
-    wanted = args.num_gpus if cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available() else 0
+    wanted = args.num_gpus if uses_gpu(cfg) else 0
     if wanted > torch.cuda.device_count():
         raise ConfigError(f"--num-gpus is {wanted}, this machine has {torch.cuda.device_count()}")
     if args.num_machines > 1 or wanted > 1:

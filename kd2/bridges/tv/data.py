@@ -93,6 +93,8 @@ def _augmentations(cfg: CfgNode) -> list[v2.Transform]:
     sizes, sampling, flip = list(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, cfg.INPUT.RANDOM_FLIP
     if sampling not in ("choice", "range"):
         raise ConfigError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}; {nearest(sampling, ('choice', 'range'))}")
+    if not sizes:
+        raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty, expected a list of sizes such as [800]")
     if sampling == "range":
         sizes = list(range(min(sizes), max(sizes) + 1))
     flips = {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()], "none": []}

@@ -18,6 +18,7 @@ from kd2.bridges.tv.evaluation import CocoEvaluator
 from kd2.bridges.tv.models import num_classes
 from kd2.config import merge, read, resolve_teacher, torchvision_config
 from kd2.core import ConfigError
+from kd2.preflight import start_up
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ def prepared(cfg: CfgNode, resuming: bool = False) -> TorchvisionDistiller:
         logger.info("MODEL.WEIGHTS: %s", match.text())
         if distiller.facts:
             distiller.facts["matched weights"] = (f"{100 * match.share:.1f} %", distiller.facts["matched weights"][1])
+    for line in start_up(distiller):
+        logger.info(line)
     return distiller.train()
 
 

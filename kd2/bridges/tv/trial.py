@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
+from kd2.bridges.fit.trainer import uses_gpu
 from kd2.bridges.trial import Trial
 from kd2.bridges.tv.data import check_classes, load_all, training_batches
 from kd2.bridges.tv.models import num_classes
@@ -21,6 +22,6 @@ def trial(config_file: str, options: list[str]) -> Iterator[Trial]:
     distiller = prepared(cfg)
     if distiller.teacher is None:
         raise ConfigError("KD.TERMS has no term with a weight other than 0: there is no distillation to look at")
-    device = torch.device("cuda" if cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if uses_gpu(cfg) else "cpu")
     batch = next(iter(training_batches(cfg, data, start=0, rank=0, ranks=1))).to(device)
     yield Trial(distiller.to(device), batch, distiller.facts)
