@@ -164,6 +164,6 @@ def _weighted(name: str, factor: float, parts: Tensor | dict[str, Tensor]) -> di
 
 
 def _zero(term: nn.Module, losses: dict[str, Tensor]) -> Tensor:
-    """An exact zero beside ``losses`` that touches every parameter of a resting term, as DistributedDataParallel demands."""
+    """An exact zero beside ``losses`` that touches all parameters of a resting term, as DistributedDataParallel asks."""
     zero = torch.zeros((), device=next(iter(losses.values())).device)
     return sum((p.flatten()[0] * 0.0 for p in term.parameters() if p.requires_grad), zero)

@@ -38,6 +38,6 @@ def check_weights(model: nn.Module, iterations: int) -> None:
     bad = [name for name, x in model.state_dict().items() if not torch.isfinite(x).all()]
     if bad:
         raise NonFiniteLoss(
-            f"{len(bad)} weights became NaN or infinite by iteration {iterations} ({', '.join(bad[:3])}); the last checkpoint "
-            "is kept"
+            f"{len(bad)} weights became NaN or infinite by iteration {iterations} ({', '.join(bad[:3])}); "
+            "the last checkpoint is kept"
         )

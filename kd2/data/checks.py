@@ -49,7 +49,8 @@ def box_inside(box: list[float], record: dict, where: str) -> list[float]:
     width, height = record["width"], record["height"]
     if x < -_SLACK or y < -_SLACK or x + w > width + _SLACK or y + h > height + _SLACK:
         raise DataError(
-            f"{where}: box {box} (x, y, width, height) leaves the image {record['file_name']} of {width} x {height} pixels"
+            f"{where}: box {box} (x, y, width, height) leaves the image {record['file_name']} "
+            f"of {width} x {height} pixels"
         )
     left, top = max(x, 0.0), max(y, 0.0)
     w, h = min(x + w, width) - left, min(y + h, height) - top

@@ -1,8 +1,8 @@
 """Detection data sets as plain records, checked before training.
 
-A record is a dict in Detectron2's standard format: ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``,
-each with ``bbox`` (x, y, width, height in pixels), ``category_id`` (0-based, in the order of ``classes``), ``iscrowd`` and,
-when the file has them, ``segmentation`` (COCO polygons or run-length code) and ``area``.
+A record is a dict in Detectron2's standard format: ``file_name``, ``height``, ``width``, ``image_id`` and
+``annotations``, each with ``bbox`` (x, y, width, height in pixels), ``category_id`` (0-based, in the order of
+``classes``), ``iscrowd`` and, when the file has them, ``segmentation`` (COCO polygons or run-length code) and ``area``.
 """
 
 import os
@@ -41,13 +41,16 @@ def load(name: str, custom: Mapping[str, Mapping[str, str]], key: str = "DATASET
         return read_coco(name, _existing(name, entry, "JSON"), _existing(name, entry, "IMAGES"))
     if set(entry) == {"VOC", "SPLIT"}:
         return read_voc(name, _existing(name, entry, "VOC"), entry["SPLIT"])
-    raise ConfigError(f"DATASETS.CUSTOM.{name} has the keys {sorted(entry)}, expected JSON and IMAGES, or VOC and SPLIT")
+    raise ConfigError(
+        f"DATASETS.CUSTOM.{name} has the keys {sorted(entry)}, expected JSON and IMAGES, or VOC and SPLIT"
+    )
 
 
 def _existing(name: str, entry: Mapping[str, str], key: str) -> str:
     path = os.path.join(data_root(), entry[key])
     if not os.path.exists(path):
         raise DataError(
-            f"data set {name!r}: {key} {path} does not exist; relative paths start at {data_root()!r} ($DETECTRON2_DATASETS)"
+            f"data set {name!r}: {key} {path} does not exist; relative paths start at {data_root()!r} "
+            "($DETECTRON2_DATASETS)"
         )
     return path

@@ -10,8 +10,8 @@ from kd2.data.checks import Records, box_inside, files_of, nonempty
 def read_voc(name: str, folder: str, split: str) -> Records:
     """Records of a Pascal VOC folder with JPEGImages, Annotations and ImageSets/Main/``split``.txt.
 
-    Classes are the object names of all annotation files of the folder, in alphabetical order. Boxes are 1-based inclusive
-    pixels; objects marked difficult become crowd.
+    Classes are the object names of all annotation files of the folder, in alphabetical order. Boxes are 1-based
+    inclusive pixels; objects marked difficult become crowd.
 
     Raises:
         DataError: a missing or malformed file, no images or objects, a box outside the image or without area.

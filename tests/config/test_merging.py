@@ -18,7 +18,8 @@ def test_an_unknown_key_is_refused_with_near_names():
 
 
 def test_an_unknown_nested_key_is_refused_with_its_whole_path():
-    with pytest.raises(ConfigError, match=r"^MODEL.RETINANET.NUM_CLASES: no such key; did you mean NUM_CLASSES, NUM_CONVS\?$"):
+    text = r"^MODEL.RETINANET.NUM_CLASES: no such key; did you mean NUM_CLASSES, NUM_CONVS\?$"
+    with pytest.raises(ConfigError, match=text):
         merged({"MODEL": {"RETINANET": {"NUM_CLASES": 3}}})
 
 

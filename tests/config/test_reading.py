@@ -61,7 +61,10 @@ def test_options_reach_groups_that_the_file_lacks(write):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("1e-3", 0.001), ("True", True), ("[800, 832]", [800, 832]), ("(800,)", (800,)), ("{}", {}), ("a/b.pth", "a/b.pth")],
+    [
+        ("3", 3), ("1e-3", 0.001), ("True", True), ("[800, 832]", [800, 832]), ("(800,)", (800,)), ("{}", {}),
+        ("a/b.pth", "a/b.pth"),
+    ],
 )
 def test_an_option_is_the_python_literal_it_spells_or_text(write, text, value):
     assert read(write("SEED: 1"), ["X", text])["X"] == value
@@ -78,7 +81,8 @@ def test_an_option_below_a_value_is_refused(write):
 
 
 def test_options_alone_become_a_nested_dict():
-    assert overrides(["MODEL.FPN.OUT_CHANNELS", "16", "SEED", "2"]) == {"MODEL": {"FPN": {"OUT_CHANNELS": 16}}, "SEED": 2}
+    words = ["MODEL.FPN.OUT_CHANNELS", "16", "SEED", "2"]
+    assert overrides(words) == {"MODEL": {"FPN": {"OUT_CHANNELS": 16}}, "SEED": 2}
 
 
 def test_a_missing_file_is_named(tmp_path):

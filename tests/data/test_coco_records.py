@@ -71,7 +71,8 @@ def test_crowd_is_kept(read):
 
 
 @pytest.mark.parametrize(
-    "segmentation", [[[1, 2, 11, 2, 11, 12]], {"size": [30, 40], "counts": [5, 5, 1190]}, {"size": [30, 40], "counts": "abc"}]
+    "segmentation",
+    [[[1, 2, 11, 2, 11, 12]], {"size": [30, 40], "counts": [5, 5, 1190]}, {"size": [30, 40], "counts": "abc"}],
 )
 def test_polygons_and_run_lengths_are_kept(read, segmentation):
     assert read(changed(segmentation=segmentation)).records[0]["annotations"][0]["segmentation"] == segmentation
@@ -107,7 +108,8 @@ def test_a_box_outside_the_image_is_refused(read, box):
 
 @pytest.mark.parametrize("box", [(3, 3, 0, 5), (3, 3, 5, 0), (9, 9, -4, 4), (40, 3, 1, 5), (3, 3, float("nan"), 5)])
 def test_a_box_without_area_is_refused(read, box):
-    with pytest.raises(DataError, match=r"data.json: annotation 7: box \[.*\] \(x, y, width, height\) has no area in .*1.jpg$"):
+    text = r"data.json: annotation 7: box \[.*\] \(x, y, width, height\) has no area in .*1.jpg$"
+    with pytest.raises(DataError, match=text):
         read(content(box))
 
 
@@ -118,7 +120,8 @@ def test_a_box_that_is_not_four_numbers_is_refused(read, box):
 
 
 def test_an_unknown_category_is_refused(read):
-    with pytest.raises(DataError, match=r"data.json: annotation 7: category_id 3 is not among the categories \[2, 5\]$"):
+    text = r"data.json: annotation 7: category_id 3 is not among the categories \[2, 5\]$"
+    with pytest.raises(DataError, match=text):
         read(changed(category_id=3))
 
 

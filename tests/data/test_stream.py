@@ -70,7 +70,8 @@ def test_starting_late_equals_skipping(group_of, start):
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_the_ranks_together_cover_the_stream_once(ranks):
-    seen = [p for rank in range(ranks) for batch in places(Batches(ORDER, 2, rank=rank, ranks=ranks), 12 // ranks) for p in batch]
+    shares = [places(Batches(ORDER, 2, rank=rank, ranks=ranks), 12 // ranks) for rank in range(ranks)]
+    seen = [place for share in shares for batch in share for place in batch]
     assert sorted(seen) == list(itertools.islice(enumerate(ORDER()), 24))
 
 
