@@ -5,7 +5,8 @@ from kd2.core.errors import ConfigError, DataError, NonFiniteLoss, nearest
 from kd2.core.finite import FiniteWatch, check_weights
 from kd2.core.scene import AnchorGrid, Scene, match_levels
 from kd2.core.schedule import Schedule
-from kd2.core.taps import Maps, MapSpec, Tap, TapError, Taps
+from kd2.core.tap import Tap, TapError
+from kd2.core.taps import Maps, MapSpec, Taps
 from kd2.core.teacher import Teacher
 
 __all__ = [

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from kd2.core.scene import Scene
 from kd2.core.schedule import Schedule
-from kd2.core.taps import Maps, Tap, Taps
+from kd2.core.tap import Tap
+from kd2.core.taps import Maps, Taps
 from kd2.core.teacher import Teacher
 
 

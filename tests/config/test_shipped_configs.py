@@ -7,11 +7,11 @@ import pytest
 pytest.importorskip("torchvision", reason="the torchvision configs need torchvision")
 pytest.importorskip("timm", reason="the torchvision configs need timm")
 
-import torch  # noqa: E402
+import torch
 
-from kd2.bridges.tv.models import build_detector, num_classes  # noqa: E402
-from kd2.config import framework_of, merge, read, resolve_teacher, torchvision_config  # noqa: E402
-from kd2.terms import active_blocks  # noqa: E402
+from kd2.bridges.tv.models import build_detector, num_classes
+from kd2.config import framework_of, merge, read, resolve_teacher, torchvision_config
+from kd2.terms import active_blocks
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = [p for p in sorted(ROOT.rglob("*.yaml")) if framework_of(read(str(p)), str(p)) == "torchvision"]

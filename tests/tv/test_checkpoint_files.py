@@ -8,14 +8,14 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
+import torch
+from torch import nn
 
-from kd2.bridges.files import (  # noqa: E402
+from kd2.bridges.files import (
     Match, check_writable, last_checkpoint, load_state, read_checkpoint, save_atomically, tag_last_checkpoint,
     weights_of,
 )
-from kd2.core import ConfigError  # noqa: E402
+from kd2.core import ConfigError
 
 STATE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
 

@@ -5,11 +5,11 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
+import tiny
+import torch
+from torch import nn
 
-from kd2.bridges.fit.solver import build_lr_scheduler, build_optimizer, parameter_groups  # noqa: E402
+from kd2.bridges.fit.solver import build_lr_scheduler, build_optimizer, parameter_groups
 
 
 def rates(**solver) -> list[float]:

@@ -5,13 +5,13 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
-import torch  # noqa: E402
+import tiny
+import torch
 
-from kd2.bridges.tv.data import Batch  # noqa: E402
-from kd2.bridges.tv.distiller import TorchvisionDistiller, build_student  # noqa: E402
-from kd2.bridges.tv.models import anchor_generator  # noqa: E402
-from kd2.core import ConfigError  # noqa: E402
+from kd2.bridges.tv.data import Batch
+from kd2.bridges.tv.distiller import TorchvisionDistiller, build_student
+from kd2.bridges.tv.models import anchor_generator
+from kd2.core import ConfigError
 
 # Padded to 160 x 224: five by seven cells on P5, so that P6 and P7 do not divide evenly.
 SIZES = [(67, 203), (150, 97)]

@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
-import torch  # noqa: E402
+import tiny
+import torch
 
-from kd2.core import ConfigError, DataError  # noqa: E402
+from kd2.core import ConfigError, DataError
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
-import torch  # noqa: E402
+import tiny
+import torch
 
-from kd2.core import NonFiniteLoss  # noqa: E402
-from kd2.terms.imitation import Imitation  # noqa: E402
+from kd2.core import NonFiniteLoss
+from kd2.terms.imitation import Imitation
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
+import tiny
 
 ROOT = Path(__file__).parents[2]
 # A constant learning rate: the schedule then does not depend on the length of the run.

@@ -10,15 +10,15 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import numpy  # noqa: E402
-import tiny  # noqa: E402
-import torch  # noqa: E402
-from pycocotools.coco import COCO  # noqa: E402
-from pycocotools.cocoeval import COCOeval  # noqa: E402
-from torch import nn  # noqa: E402
+import numpy
+import tiny
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import nn
 
-from kd2.bridges.tv.data import load_all, test_batches as batches_of  # noqa: E402
-from kd2.bridges.tv.evaluation import CocoEvaluator  # noqa: E402
+from kd2.bridges.tv.data import load_all, test_batches as batches_of
+from kd2.bridges.tv.evaluation import CocoEvaluator
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 

@@ -7,18 +7,18 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
-import torch  # noqa: E402
-from torchvision.models import resnet18  # noqa: E402
-from torchvision.models.detection import RetinaNet  # noqa: E402
-from torchvision.models.detection.anchor_utils import AnchorGenerator  # noqa: E402
-from torchvision.models.detection.backbone_utils import BackboneWithFPN  # noqa: E402
-from torchvision.models.detection.retinanet import RetinaNetHead  # noqa: E402
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7  # noqa: E402
+import tiny
+import torch
+from torchvision.models import resnet18
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from kd2.bridges.tv.distiller import build_student  # noqa: E402
-from kd2.bridges.tv.run import prepared, setup  # noqa: E402
-from kd2.config import merge, read, torchvision_config  # noqa: E402
+from kd2.bridges.tv.distiller import build_student
+from kd2.bridges.tv.run import prepared, setup
+from kd2.config import merge, read, torchvision_config
 
 
 @pytest.fixture(scope="module")

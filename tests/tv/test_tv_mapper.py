@@ -5,16 +5,16 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import numpy  # noqa: E402
-import tiny  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from pycocotools import mask as coco_mask  # noqa: E402
+import numpy
+import tiny
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
 
-from kd2.bridges.tv.data import Mapper, collate  # noqa: E402
-from kd2.core import ConfigError, DataError  # noqa: E402
-from kd2.data.seeding import seeded  # noqa: E402
-from kd2.data.stream import mapped  # noqa: E402
+from kd2.bridges.tv.data import Mapper, collate
+from kd2.core import ConfigError, DataError
+from kd2.data.seeding import seeded
+from kd2.data.stream import mapped
 
 # One white rectangle on black; its box, in pixels.
 HEIGHT, WIDTH, BOX = 48, 64, (8, 12, 24, 16)

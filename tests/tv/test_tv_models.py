@@ -5,14 +5,14 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torchvision.models import detection  # noqa: E402
-from torchvision.ops import FrozenBatchNorm2d  # noqa: E402
+import tiny
+import torch
+from torch import nn
+from torchvision.models import detection
+from torchvision.ops import FrozenBatchNorm2d
 
-from kd2.bridges.tv.models import build_detector  # noqa: E402
-from kd2.core import ConfigError  # noqa: E402
+from kd2.bridges.tv.models import build_detector
+from kd2.core import ConfigError
 
 ARCHITECTURES = ["RetinaNet", "FCOS", "FasterRCNN", "MaskRCNN"]
 BACKBONES = ["resnet18", "mobilenet_v3_large", "timm/test_resnet"]

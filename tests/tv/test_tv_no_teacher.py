@@ -5,11 +5,11 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
+import tiny
 
-from kd2.bridges.tv import distiller as distiller_module  # noqa: E402
-from kd2.bridges.tv.run import prepared, setup  # noqa: E402
-from kd2.core import DataError  # noqa: E402
+from kd2.bridges.tv import distiller as distiller_module
+from kd2.bridges.tv.run import prepared, setup
+from kd2.core import DataError
 
 
 @pytest.fixture

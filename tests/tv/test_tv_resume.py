@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
-import torch  # noqa: E402
+import tiny
+import torch
 
-from kd2.core import ConfigError  # noqa: E402
+from kd2.core import ConfigError
 
 # Images of more than 64 pixels: torch's bfloat16 weight gradient of a strided convolution over maps one cell wide reads
 # uninitialised memory on some CPUs.

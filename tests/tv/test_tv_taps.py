@@ -5,11 +5,11 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
+import tiny
 
-from kd2.bridges.tv.data import load_all, training_batches  # noqa: E402
-from kd2.bridges.tv.run import prepared, setup  # noqa: E402
-from kd2.core import ConfigError, TapError  # noqa: E402
+from kd2.bridges.tv.data import load_all, training_batches
+from kd2.bridges.tv.run import prepared, setup
+from kd2.core import ConfigError, TapError
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import tiny  # noqa: E402
-import torch  # noqa: E402
+import tiny
+import torch
 
-from kd2.bridges.tv.data import load_all, training_batches  # noqa: E402
-from kd2.bridges.tv.run import prepared, setup  # noqa: E402
-from kd2.core import ConfigError  # noqa: E402
+from kd2.bridges.tv.data import load_all, training_batches
+from kd2.bridges.tv.run import prepared, setup
+from kd2.core import ConfigError
 
 
 @pytest.fixture
