@@ -4,8 +4,9 @@
     python tools/benchmark.py step --config-file FILE [KEY VALUE ...]
 
 ``terms`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
-faster ours is, the extra memory of either, and the largest error between their values and gradients relative to the
-largest element. Exit status 1 when an error is beyond the case's tolerance.
+faster ours is, the extra memory of either at its peak and what autograd keeps of it for the backward pass, and the
+largest error between their values and gradients relative to the largest element. Exit status 1 when an error is beyond
+the case's tolerance.
 
 ``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the terms alone and the whole
 distilled step (forward and backward), and the overhead: whole / (teacher + student + terms).
@@ -24,7 +25,10 @@ from kd2.bridges import bridge
 from kd2.cli import config_arguments, guarded, table
 from kd2.config import framework_of, read
 
-_COLUMNS = ("name", "threads", "ours_ms", "reference_ms", "ratio", "ours_mib", "reference_mib", "max_error")
+_COLUMNS = (
+    "name", "threads", "ours_ms", "reference_ms", "ratio", "ours_mib", "reference_mib",
+    "ours_saved_mib", "reference_saved_mib", "max_error",
+)  # fmt: skip
 
 
 def main() -> int:

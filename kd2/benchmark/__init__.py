@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kd2.benchmark.measure import median_ms, peak_mib
+from kd2.benchmark.measure import median_ms, peak_mib, saved_mib
 
 Outputs = Sequence[Tensor]
 
@@ -58,6 +58,8 @@ def rows(
                 "ratio": reference / ours,
                 "ours_mib": peak_mib(case.ours, device),
                 "reference_mib": peak_mib(case.reference, device),
+                "ours_saved_mib": saved_mib(case.ours),
+                "reference_saved_mib": saved_mib(case.reference),
                 "max_error": error,
                 "tolerance": case.tolerance,
             }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Measurement, Timer
 
@@ -41,6 +42,19 @@ def peak_mib(call: Callable[[], Any], device: torch.device) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
     return _peak_of_trace(recorded) / _MIB
+
+
+def saved_mib(call: Callable[[], Any]) -> float:
+    """Memory that autograd keeps for the backward pass of what ``call`` computes, in MiB; a storage counts once."""
+    storages: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        call()
+    return sum(storages.values()) / _MIB
 
 
 def _peak_of_trace(recorded: profile) -> int:

@@ -21,6 +21,11 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     # Loss terms: name -> block. Keys of every block: TYPE (a file of kd2/terms; default the name), TAP (alias; default
     # fpn), WEIGHT (0: not built), START, RAMP, STOP (iterations). The rest are the term's own, see its file.
     cfg.KD.TERMS = CN(new_allowed=True)
+    # Start the student from parts of its teacher, after MODEL.WEIGHTS: "", neck, head or neck+head. Both must be of one
+    # architecture; the backbone's body is never copied.
+    cfg.KD.INHERIT = ""
+    # Go on although some tensors of these parts do not agree in name and shape.
+    cfg.KD.INHERIT_PARTIAL = False
     # Unpickle checkpoints of Detectron2's zoo (.pkl). A pickle can run code: only for files that you trust.
     cfg.KD.ALLOW_PICKLE = False
 

@@ -2,7 +2,8 @@
 
 from kd2.core.distiller import Distiller, Use, rehearsed, resting
 from kd2.core.errors import ConfigError, DataError, NonFiniteLoss, nearest
-from kd2.core.finite import FiniteWatch, check_weights
+from kd2.core.finite import FiniteWatch, check_maps, check_weights
+from kd2.core.inherit import Inherited, inherit
 from kd2.core.scene import AnchorGrid, Scene, match_levels
 from kd2.core.schedule import Schedule
 from kd2.core.tap import Tap, TapError
@@ -10,7 +11,7 @@ from kd2.core.taps import Maps, MapSpec, Taps
 from kd2.core.teacher import Teacher
 
 __all__ = [
-    "AnchorGrid", "ConfigError", "DataError", "Distiller", "FiniteWatch", "MapSpec", "Maps", "NonFiniteLoss", "Scene",
-    "Schedule", "Tap", "TapError", "Taps", "Teacher", "Use", "check_weights", "match_levels", "nearest", "rehearsed",
-    "resting",
+    "AnchorGrid", "ConfigError", "DataError", "Distiller", "FiniteWatch", "Inherited", "MapSpec", "Maps", "NonFiniteLoss",
+    "Scene", "Schedule", "Tap", "TapError", "Taps", "Teacher", "Use", "check_maps", "check_weights", "inherit",
+    "match_levels", "nearest", "rehearsed", "resting",
 ]

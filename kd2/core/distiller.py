@@ -10,6 +10,8 @@ from typing import Any, Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from kd2.core.errors import ConfigError
+from kd2.core.finite import check_maps
 from kd2.core.scene import Scene
 from kd2.core.schedule import Schedule
 from kd2.core.tap import Tap
@@ -89,6 +91,7 @@ class Distiller(nn.Module):
         self.teacher = Teacher(teacher, teacher_taps) if teacher is not None else None
         self.seed = seed
         self.iteration = 0
+        self._looked = False
 
     # What a bridge fills in.
 
@@ -126,10 +129,18 @@ class Distiller(nn.Module):
         return losses
 
     def look(self, batch: Any) -> Maps:
-        """The teacher's maps of a batch. Its forward pass ends behind the last tapped module."""
+        """The teacher's maps of a batch. Its forward pass ends behind the last tapped module.
+
+        Raises:
+            ConfigError: NaN or infinity in the first maps ever; later ones are not looked at, that would wait for the
+                device.
+        """
         self.teacher.model.eval()
         with torch.no_grad(), self.teacher.taps.listen(stop=True) as maps:
             self.teacher_forward(batch)
+        if not self._looked:
+            check_maps(maps)
+            self._looked = True
         return maps
 
     def raw_terms(self, batch: Any) -> dict[str, Tensor]:
@@ -147,7 +158,10 @@ class Distiller(nn.Module):
     def _evaluate(self, name: str, student: Maps, teacher: Maps, scene: Scene) -> Tensor | dict[str, Tensor]:
         tap = self.uses[name].tap
         scene.term = name
-        return self.terms[name](student[tap], teacher[tap], scene)
+        try:
+            return self.terms[name](student[tap], teacher[tap], scene)
+        except ConfigError as error:
+            raise ConfigError(f"KD.TERMS.{name}: {error}") from None
 
     def _release_teacher(self) -> None:
         if self.teacher is not None and all(use.schedule.over(self.iteration) for use in self.uses.values()):

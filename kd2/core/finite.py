@@ -1,9 +1,11 @@
-"""Noticing a NaN loss without waiting for the device at every step, and NaN weights before they are saved."""
+"""Noticing NaN: in losses without waiting for the device at every step, in a teacher once, in weights before a save."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from kd2.core.errors import NonFiniteLoss
+from kd2.core.errors import ConfigError, NonFiniteLoss
 
 
 class FiniteWatch:
@@ -31,6 +33,21 @@ class FiniteWatch:
             earliest = min(seen.values())
             names = ", ".join(name for name, iteration in seen.items() if iteration == earliest)
             raise NonFiniteLoss(f"{names} became NaN or infinite at iteration {earliest}; the last checkpoint is kept")
+
+
+def check_maps(maps: Mapping[str, list[Tensor]]) -> None:
+    """Raises ConfigError naming the taps of a teacher whose maps ``{alias: levels}`` hold NaN or infinity.
+
+    Reads the device once: such a teacher is so from the first batch on, and no term could learn from it.
+    """
+    levels = [(alias, level) for alias, found in maps.items() for level in range(len(found))]
+    finite = torch.stack([torch.isfinite(x).all() for found in maps.values() for x in found]).tolist()
+    bad = [f"{alias!r} map {level}" for (alias, level), good in zip(levels, finite) if not good]
+    if bad:
+        raise ConfigError(
+            f"the teacher gives NaN or infinity at tap {', '.join(bad)}; check KD.TEACHER.WEIGHTS, and MODEL.PIXEL_MEAN "
+            "and MODEL.PIXEL_STD in KD.TEACHER.CONFIG_FILE"
+        )
 
 
 def check_weights(model: nn.Module, iterations: int) -> None:

@@ -9,8 +9,9 @@ pytest.importorskip("timm", reason="the torchvision configs need timm")
 
 import torch
 
-from kd2.bridges.tv.models import build_detector, num_classes
+from kd2.bridges.tv.models import BODY, build_detector, num_classes
 from kd2.config import framework_of, merge, read, resolve_teacher, torchvision_config
+from kd2.core import inherit
 from kd2.terms import active_blocks
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -49,6 +50,17 @@ def test_the_teacher_has_a_config_with_as_many_classes(path):
     cfg = config_of(path)
     if active_blocks(cfg.KD.TERMS):
         assert num_classes(config_of(Path(cfg.KD.TEACHER.CONFIG_FILE)))[1] == num_classes(cfg)[1]
+
+
+@every_run
+def test_what_is_inherited_fits(path):
+    cfg = config_of(path)
+    if cfg.KD.INHERIT:
+        own = config_of(Path(cfg.KD.TEACHER.CONFIG_FILE))
+        own.MODEL.BACKBONE.WEIGHTS = cfg.MODEL.BACKBONE.WEIGHTS = ""
+        with torch.device("meta"):
+            student, teacher = build_detector(cfg), build_detector(own)
+        assert inherit(student, teacher, cfg.KD.INHERIT, BODY, partial=False).left == []
 
 
 @pytest.mark.parametrize("name", ["imitation_torchvision", "teacher_torchvision"])

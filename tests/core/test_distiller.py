@@ -99,7 +99,7 @@ def test_under_bfloat16_autocast_a_term_is_float32_and_close():
 def test_gradients_through_activation_checkpointing_equal_the_plain_ones():
     found = []
     for checkpointed in (False, True):
-        model = distiller(WEIGHTED, "fpn=backbone.stage.0", checkpointed)
+        model = distiller(WEIGHTED, tap="fpn=backbone.stage.0", checkpointed=checkpointed)
         total(model(batch())).backward()
         found.append(gradients(model))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -59,13 +59,13 @@ def batch(seed: int = 0, boxes: bool = True) -> dict:
     return {"image": image, "boxes": found if boxes else [torch.zeros(0, 4), torch.zeros(0, 4)]}
 
 
-def distiller(blocks: dict, tap: str = "fpn=backbone:p3,p4", checkpointed: bool = False) -> ToyDistiller:
-    """A student of width 4 and a teacher of width 6; equal weights at every call."""
+def distiller(blocks: dict, *more: str, tap: str = "fpn=backbone:p3,p4", checkpointed: bool = False) -> ToyDistiller:
+    """A student of width 4 and a teacher of width 6, tapped at ``tap`` and ``more``; equal weights at every call."""
     torch.manual_seed(0)
     student, teacher = Toy(4, checkpointed), Toy(6)
     blank = {"image": torch.zeros(1, 3, 32, 48)}
     taps = [
-        rehearsed(model, [tap], lambda model=model: model(blank), (32, 48), key)
+        rehearsed(model, [tap, *more], lambda model=model: model(blank), (32, 48), key)
         for model, key in ((student, "KD.STUDENT.TAPS"), (teacher, "KD.TEACHER.TAPS"))
     ]
     terms, uses = build_terms(blocks, taps[0].specs, taps[1].specs)

@@ -111,6 +111,25 @@ def write_pair(folder: Path, data: Path, *changes: dict, detector: dict = RETINA
     return write_config(folder, data, {"KD": {"TEACHER": source, "TERMS": IMITATION}}, *changes, detector=detector)
 
 
+def every_term(**common: int) -> dict:
+    """Changes that add every other type of term, on taps of a RetinaNet that suit it, to the imitation of ``write_pair``.
+
+    ``common`` keys (START, RAMP, STOP) are added to each block.
+    """
+    terms = {
+        "imitation": {},
+        "hint": {"WEIGHT": 0.001, "TAP": "fine", "RELU": False},
+        "mgd": {"WEIGHT": 0.0001, "RATIO": 0.5},
+        "fgd": {"WEIGHT": 0.1},
+        "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
+        "mimic": {"WEIGHT": 0.0001},
+        "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
+    }
+    taps = {"TAPS": ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score"]}
+    blocks = {name: block | common for name, block in terms.items()}
+    return {"KD": {"STUDENT": taps, "TEACHER": taps, "TERMS": blocks}}
+
+
 def save_model(cfg, path: Path) -> None:
     """Freshly drawn weights of the config's model as a checkpoint."""
     from kd2.bridges.d2.models import build_student

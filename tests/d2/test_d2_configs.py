@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
+import glob
 import os
 
 from detectron2.config import get_cfg
@@ -11,13 +12,24 @@ from detectron2.modeling import build_model
 
 from kd2.bridges.d2 import add_d2_config, zoo
 from kd2.bridges.d2.config import load_config
-from kd2.bridges.d2.models import build_student
+from kd2.bridges.d2.models import BODY, build_student, class_keys
+from kd2.bridges.d2.teacher import flip_colours, teacher_config
+from kd2.config import framework_of, read
+from kd2.core import Tap, inherit
+from kd2.terms import active_blocks
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs")
-OURS = [
-    "Base-RetinaNet", "Base-RCNN-FPN", "coco/fgd_imitation", "coco/fgd_imitation_faster_rcnn",
-    "bccd/Base-Detectron2", "bccd/teacher_detectron2", "bccd/imitation_detectron2",
-]
+
+
+def ours() -> list[str]:
+    """Names of the project's Detectron2 configs."""
+    paths = sorted(glob.glob(os.path.join(CONFIGS, "**", "*.yaml"), recursive=True))
+    found = [path for path in paths if framework_of(read(path), path) == "detectron2"]
+    return [os.path.relpath(path, CONFIGS).removesuffix(".yaml") for path in found]
+
+
+OURS = ours()
+ZOO_PAIRS = [name for name in OURS if name.startswith("coco/") and "Base" not in name]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -28,6 +40,35 @@ def test_detectron2s_own_reader_understands_the_file(name):
     ours = load_config(path)
     for key in ("SOLVER", "INPUT", "DATASETS"):
         assert cfg[key] == ours[key]
+
+
+def test_there_are_configs():
+    assert {"Base-RetinaNet", "bccd/imitation_detectron2", "coco/mgd_retinanet_r101_r50"} <= set(OURS)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_terms_are_valid(name):
+    active_blocks(load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "cpu"]).KD.TERMS)
+
+
+@pytest.mark.parametrize("name", ZOO_PAIRS)
+def test_the_zoos_teacher_fits_the_student(name):
+    """Weights, classes, colours, tapped levels, and what is inherited."""
+    cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "meta"])
+    own = teacher_config(cfg)
+    student, teacher = build_student(cfg), build_model(own)
+    assert zoo.weights_url(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
+    assert cfg.KD.TEACHER.WEIGHTS == cfg.KD.TEACHER.CONFIG_FILE
+    assert class_keys(student, cfg)["things"][1] == class_keys(teacher, own)["things"][1]
+    assert not flip_colours(cfg.INPUT.FORMAT, own.INPUT.FORMAT)
+    shapes = []
+    for model, texts in ((student, cfg.KD.STUDENT.TAPS), (teacher, cfg.KD.TEACHER.TAPS)):
+        (tap,) = [Tap.parse(text) for text in texts]
+        levels = model.backbone.output_shape()
+        shapes.append([(levels[key].channels, levels[key].stride) for key in tap.keys or levels])
+    assert shapes[0] == shapes[1]
+    if cfg.KD.INHERIT:
+        assert inherit(student, teacher, cfg.KD.INHERIT, BODY, cfg.KD.INHERIT_PARTIAL).left == []
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import time
 
 import torch
 import yaml
-from d2_tiny import different, train, weights
+from d2_tiny import different, every_term, train, weights, write_pair
 
 from kd2.core import ConfigError
+from kd2.terms import term_types
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,18 @@ def test_resumed_weights_equal_those_of_the_whole_run(pair, uninterrupted, tmp_p
     torch.manual_seed(12345)
     train(pair, *options, resume=True)
     assert different(weights(tmp_path), weights(uninterrupted)) == []
+
+
+def test_every_term_at_once_with_a_ramp_in_progress(data, tmp_path):
+    """Their adapters, their random draws and their weights over time."""
+    pair = write_pair(tmp_path, data, every_term(START=1, RAMP=2))
+    train(pair)
+    whole = weights(tmp_path / "out")
+    (tmp_path / "out" / "last_checkpoint").write_text("model_0000001.pth")
+    torch.manual_seed(12345)
+    train(pair, resume=True)
+    assert {name.split(".")[1] for name in whole if name.startswith("adapters.")} == set(term_types()) - {"channel_kd"}
+    assert different(weights(tmp_path / "out"), whole) == []
 
 
 def test_precise_batch_norm_continues_its_own_batches(retinanets, tmp_path):

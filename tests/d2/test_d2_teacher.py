@@ -40,7 +40,7 @@ def test_every_zoo_name_of_ours_exists():
     for path in glob.glob(os.path.join(root, "*.yaml")):
         text = open(path).read()
         for line in text.splitlines():
-            if "COCO-Detection/" in line and ":" in line:
+            if line.strip().startswith(("CONFIG_FILE:", "WEIGHTS:")) and line.endswith(".yaml") and "/" in line:
                 assert line.split()[-1] in zoo.config_names()
 
 

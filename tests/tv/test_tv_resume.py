@@ -64,6 +64,11 @@ def test_a_term_with_a_ramp(tmp_path, data, teacher):
     assert interrupted(tmp_path, data, changes) == []
 
 
+def test_every_term_at_once_with_a_ramp_in_progress(tmp_path, data, teacher):
+    """Their adapters, their random draws and their weights over time."""
+    assert interrupted(tmp_path, data, tiny.with_every_term(teacher, START=1, RAMP=4)) == []
+
+
 def test_a_term_that_stops_on_the_way(tmp_path, data, teacher):
     changes = tiny.distilled(teacher, {"KD": {"TERMS": {"imitation": {"STOP": 2}}}})
     assert interrupted(tmp_path, data, changes) == []

@@ -36,6 +36,17 @@ RETINANET = {
     },
 }
 FASTER_RCNN = {"MODEL": {"META_ARCHITECTURE": "FasterRCNN"}}
+# Every type of term, on taps that suit it.
+EVERY_TAP = ["fpn=backbone", "fine=backbone:0,1", "cls=head.classification_head.cls_logits"]
+EVERY_TERM = {
+    "imitation": {"WEIGHT": 0.1},
+    "hint": {"WEIGHT": 0.01, "TAP": "fine", "RELU": False},
+    "mgd": {"WEIGHT": 0.001, "RATIO": 0.5},
+    "fgd": {"WEIGHT": 1.0},
+    "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
+    "mimic": {"WEIGHT": 0.001},
+    "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
+}
 
 
 def write_data(folder: Path, sizes: list[tuple[int, int]] = SIZES, classes: tuple[str, ...] = ("box", "bar")) -> dict:
@@ -88,6 +99,13 @@ def distilled(teacher: Path, changes: dict | None = None) -> dict:
     """Changes that make a config imitate the teacher trained in folder ``teacher``."""
     own = {"CONFIG_FILE": str(teacher / "teacher.yaml"), "WEIGHTS": str(teacher / "out" / "model_final.pth")}
     return merged({"KD": {"TEACHER": own, "TERMS": {"imitation": {"WEIGHT": 0.1}}}}, changes or {})
+
+
+def with_every_term(teacher: Path, **common: int) -> dict:
+    """The same with all of ``EVERY_TERM``, ``common`` keys (START, RAMP, STOP) added to each block."""
+    terms = {name: block | common for name, block in EVERY_TERM.items()}
+    sides = {"STUDENT": {"TAPS": EVERY_TAP}, "TEACHER": {"TAPS": EVERY_TAP}}
+    return distilled(teacher, {"KD": {**sides, "TERMS": terms}})
 
 
 def arguments(**changes) -> argparse.Namespace:

@@ -13,6 +13,10 @@ from kd2.bridges.d2.scene import padded_size
 from kd2.core import ConfigError, Taps, nearest, rehearsed
 
 
+# Where the backbone without its feature pyramid lies in a model's key names.
+BODY = "backbone.bottom_up."
+
+
 def build_student(cfg: CfgNode) -> nn.Module:
     """The model of ``KD.STUDENT.META_ARCHITECTURE`` on ``MODEL.DEVICE``, exactly as plain Detectron2 builds it."""
     return build_plain(cfg, cfg.KD.STUDENT.META_ARCHITECTURE, "KD.STUDENT.META_ARCHITECTURE")

@@ -18,9 +18,10 @@ from kd2.bridges.d2.data import eval_loader, register, train_loader
 from kd2.bridges.d2.distiller import Distiller
 from kd2.bridges.d2.evaluators import build_evaluator
 from kd2.bridges.d2.loop import WatchedAMPTrainer, WatchedTrainer
-from kd2.bridges.d2.models import check_data_classes
+from kd2.bridges.d2.models import BODY, check_data_classes
 from kd2.bridges.d2.resume import RankStates, warm_up
 from kd2.bridges.d2.solver import build_optimizer
+from kd2.bridges.inherit import initialise
 
 
 class Trainer(DefaultTrainer):
@@ -44,11 +45,13 @@ class Trainer(DefaultTrainer):
         return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint of ``OUTPUT_DIR``, or initialise the student from ``MODEL.WEIGHTS``."""
+        """Go on from the last checkpoint of ``OUTPUT_DIR``, or initialise the student: ``MODEL.WEIGHTS``, ``KD.INHERIT``."""
         super().resume_or_load(resume)
         self.data_loader.batch_sampler.start = self.start_iter
         if self.start_iter > 0:
             warm_up()
+        else:
+            initialise(self.distiller, self.cfg, BODY)
         period = self.cfg.TEST.EVAL_PERIOD
         if self._precise_bn_loader is not None and period > 0:
             done = self.start_iter // period

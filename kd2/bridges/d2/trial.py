@@ -11,7 +11,8 @@ from kd2.bridges.d2.checkpoint import CheckedCheckpointer
 from kd2.bridges.d2.config import load_config
 from kd2.bridges.d2.data import register, train_loader
 from kd2.bridges.d2.distiller import Distiller, build_parts
-from kd2.bridges.d2.models import check_data_classes, class_keys
+from kd2.bridges.d2.models import BODY, check_data_classes, class_keys
+from kd2.bridges.inherit import initialise
 from kd2.bridges.trial import Trial
 from kd2.core import ConfigError
 
@@ -36,7 +37,9 @@ def trial(config_file: str, options: list[str]) -> Iterator[Trial]:
         "colour order": (cfg.INPUT.FORMAT, guide.cfg.INPUT.FORMAT),
         "matched weights": (_percent(loader.match.share) if loader.match else "from scratch", _percent(guide.matched)),
     }
-    yield Trial(Distiller(**parts).to(cfg.MODEL.DEVICE).train(), next(iter(train_loader(cfg))), facts)
+    distiller = Distiller(**parts).to(cfg.MODEL.DEVICE).train()
+    initialise(distiller, cfg, BODY)
+    yield Trial(distiller, next(iter(train_loader(cfg))), facts)
 
 
 def _counts(model: nn.Module, cfg: CfgNode) -> str:

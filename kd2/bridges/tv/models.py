@@ -15,6 +15,10 @@ from kd2.bridges.tv.backbones import fpn_backbone, norm_layer
 from kd2.core import ConfigError, nearest
 
 
+# Where the backbone without its feature pyramid lies in a detector's key names.
+BODY = "backbone.body."
+
+
 def build_detector(cfg: CfgNode) -> nn.Module:
     """The detector of ``MODEL``, with torchvision's own classes and key names.
 

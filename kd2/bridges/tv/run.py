@@ -12,10 +12,11 @@ from fvcore.common.config import CfgNode
 from kd2.bridges.files import check_writable, last_checkpoint, read_checkpoint, save_atomically, weights_of
 from kd2.bridges.fit.module import FitModule, load_student
 from kd2.bridges.fit.trainer import build_trainer
+from kd2.bridges.inherit import initialise
 from kd2.bridges.tv.data import check_classes, load_all, test_batches, training_batches
 from kd2.bridges.tv.distiller import TorchvisionDistiller, build_distiller, build_student
 from kd2.bridges.tv.evaluation import CocoEvaluator
-from kd2.bridges.tv.models import num_classes
+from kd2.bridges.tv.models import BODY, num_classes
 from kd2.config import merge, read, resolve_teacher, torchvision_config
 from kd2.core import ConfigError
 from kd2.preflight import start_up
@@ -82,7 +83,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) -> dict[
 
 
 def prepared(cfg: CfgNode, resuming: bool = False) -> TorchvisionDistiller:
-    """The distiller with ``MODEL.WEIGHTS`` in its student, in train mode."""
+    """The distiller in train mode; its student has ``MODEL.WEIGHTS``, then what it inherits, unless it is resuming."""
     distiller = build_distiller(cfg)
     if cfg.MODEL.WEIGHTS and not resuming:
         state = weights_of(read_checkpoint(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS"))
@@ -90,6 +91,8 @@ def prepared(cfg: CfgNode, resuming: bool = False) -> TorchvisionDistiller:
         logger.info("MODEL.WEIGHTS: %s", match.text())
         if distiller.facts:
             distiller.facts["matched weights"] = (f"{100 * match.share:.1f} %", distiller.facts["matched weights"][1])
+    if not resuming:
+        initialise(distiller, cfg, BODY)
     for line in start_up(distiller):
         logger.info(line)
     return distiller.train()

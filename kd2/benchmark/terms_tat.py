@@ -1,0 +1,88 @@
+"""TaT: one-to-many matching against the explicit attention map, and hierarchical distillation against the formula.
+
+All without denormals, which a nearly one-hot attention is full of: they would slow the explicit form down further.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd2.benchmark import Case
+from kd2.core import MapSpec, Scene
+from kd2.terms.tat import Tat
+
+# From query, key, value and target maps (B, C, H, W) to the parts of the loss.
+Formula = Callable[[list[Tensor]], list[Tensor]]
+
+
+def whole_map(channels: int) -> Callable[[torch.device], Case]:
+    """The ImageNet form on 2 x ``channels`` x 64 x 64, forward and backward."""
+
+    def build(device: torch.device) -> Case:
+        return _case(device, (64, 64), channels, lambda maps: [_matched(*(_rows(x) for x in maps))])
+
+    return build
+
+
+def hierarchical(device: torch.device) -> Case:
+    """Patches of 4 x 4 in groups of 4 and anchors of 4 x 4 cells on 2 x 64 x 65 x 65, segmentation projections."""
+
+    def formula(maps: list[Tensor]) -> list[Tensor]:
+        pooled = [_rows(F.avg_pool2d(x, 4)) for x in maps]
+        return [_matched(*(_grouped(x) for x in maps)), 0.4 * _matched(*pooled)]
+
+    projections = {"kernel": 1, "theta": "learned", "statistics": "image"}
+    return _case(device, (65, 65), 64, formula, **projections, patch=(4, 4), group=4, anchor_weight=0.4)
+
+
+def _case(device: torch.device, size: tuple[int, int], channels: int, formula: Formula, **options) -> Case:
+    torch.manual_seed(0)
+    student = torch.randn(2, channels, *size, device=device, requires_grad=True)
+    teacher = torch.randn(2, channels, *size, device=device)
+    spec = [MapSpec(channels, size, (8, 8))]
+    term = Tat(spec, spec, **options).to(device)
+    scene = Scene([], (0, 0))
+    # The bias of theta's norm shifts all logits of a softmax: its gradient is zero up to rounding.
+    leaves = [student, *(p for name, p in term.named_parameters() if not name.endswith("key.bn.bias"))]
+
+    def finished(parts: list[Tensor]) -> list[Tensor]:
+        return [*parts, *torch.autograd.grad(sum(parts), leaves)]
+
+    return Case(
+        _without_denormals(lambda: finished(list(term([student], [teacher], scene).values()))),
+        _without_denormals(lambda: finished(formula(term.blocks[0](student, teacher)))),
+        tolerance=1e-4,
+    )
+
+
+def _matched(query: Tensor, key: Tensor, value: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the values mixed by an explicit attention map; rows (B, P, d)."""
+    attention = torch.softmax(query @ key.transpose(1, 2), dim=2)
+    return F.mse_loss(attention @ value, target)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
+def _grouped(x: Tensor) -> Tensor:
+    """Rows (B * G, 16, 4 C) of 4 x 4 patches, four of them stacked on the channel axis."""
+    n, channels = x.shape[:2]
+    patches = F.unfold(x, 4, stride=4).view(n, channels, 16, -1)
+    return patches.permute(0, 3, 1, 2).reshape(-1, 4 * channels, 16).transpose(1, 2)
+
+
+def _without_denormals(call: Callable[[], list[Tensor]]) -> Callable[[], list[Tensor]]:
+    def flushed() -> list[Tensor]:
+        torch.set_flush_denormal(True)
+        try:
+            return call()
+        finally:
+            torch.set_flush_denormal(False)
+
+    return flushed
+
+
+CASES = {"tat_64x64_32": whole_map(32), "tat_64x64_64": whole_map(64), "tat_hierarchical": hierarchical}

@@ -1,0 +1,95 @@
+"""Every sum over a whole map that FGD takes, in one autograd function that keeps the two maps alone.
+
+Letters: N images, C channels, A cells of a map.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class Sums(NamedTuple):
+    """Of a student map x and a teacher map t, both (N, C, A), and channel weights w (N, C), all at least float32.
+
+    Attributes:
+        error: (N, A) ``sum_c w (x - t)^2``.
+        gap: (N, C) ``sum_a (x - t)``.
+        squares: scalar ``sum (x - t)^2``.
+        cells: (N, A) ``mean_c |x|``.
+        channels: (N, C) ``mean_a |x|``.
+        student_context, teacher_context: (N, C) ``sum_a softmax_a(mask(x)) x`` and the same of t.
+    """
+
+    error: Tensor
+    gap: Tensor
+    squares: Tensor
+    cells: Tensor
+    channels: Tensor
+    student_context: Tensor
+    teacher_context: Tensor
+
+
+def sums(x: Tensor, t: Tensor, weights: Tensor, student_mask: nn.Linear, teacher_mask: nn.Linear) -> Sums:
+    """The sums above; gradients go to ``x`` and to the two masks, linear maps from C channels to one logit a cell."""
+    masks = (student_mask.weight, student_mask.bias, teacher_mask.weight, teacher_mask.bias)
+    return Sums(*_Sums.apply(x, t, weights, *masks))
+
+
+def mean_magnitudes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``mean_c |x|`` (N, A) and ``mean_a |x|`` (N, C) of a map (N, C, A), at least float32."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    magnitude = x.abs()
+    return magnitude.mean(1, dtype=wide), magnitude.mean(2, dtype=wide)
+
+
+class _Sums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, t, weights, student_weight, student_bias, teacher_weight, teacher_bias):
+        with torch.autocast(x.device.type, enabled=False):
+            magnitudes = mean_magnitudes(x)
+            difference = _difference(x, t)
+            gap = difference.sum(2)
+            squared = difference.square_()
+            error = torch.bmm(weights[:, None], squared)[:, 0]
+            student_attention, student_context = _pool(x, student_weight, student_bias)
+            teacher_attention, teacher_context = _pool(t, teacher_weight, teacher_bias)
+            ctx.save_for_backward(x, t, weights, student_weight, teacher_weight, student_attention, teacher_attention)
+            return error, gap, squared.sum(), *magnitudes, student_context, teacher_context
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, error, gap, squares, cells, channels, student_context, teacher_context):
+        x, t, weights, student_weight, teacher_weight, student_attention, teacher_attention = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            logits, student_masks = _pool_backward(x, student_attention, student_context)
+            _, teacher_masks = _pool_backward(t, teacher_attention, teacher_context)
+            # (x - t) times its factor, then three products of a channel vector and a cell vector, then the signs.
+            gradient = _difference(x, t).mul_(torch.addcmul(2 * squares, weights[..., None], 2 * error[:, None]))
+            left = torch.stack([student_weight.expand_as(gap), student_context, gap], 2)
+            right = torch.stack([logits, student_attention, torch.ones_like(logits)], 1)
+            gradient.baddbmm_(left, right)
+            sign = torch.sign(x)
+            gradient.addcmul_(sign, (cells / x.shape[1])[:, None]).addcmul_(sign, (channels / x.shape[2])[..., None])
+        return gradient.to(x.dtype), None, None, *student_masks, *teacher_masks
+
+
+def _difference(x: Tensor, t: Tensor) -> Tensor:
+    wide = torch.promote_types(torch.promote_types(x.dtype, t.dtype), torch.float32)
+    return x - t if x.dtype == wide else x.to(wide).sub_(t)
+
+
+def _pool(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention over cells (N, A) and the map (N, C, A) summed under it (N, C)."""
+    x = x.to(weight.dtype)
+    attention = (torch.bmm(weight.expand(len(x), 1, -1), x)[:, 0] + bias).softmax(1)
+    return attention, torch.bmm(x, attention[..., None])[..., 0]
+
+
+def _pool_backward(x: Tensor, attention: Tensor, context: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Gradients of the logits (N, A), and of weight (1, C) and bias (1,), from that of the pooled context (N, C)."""
+    x = x.to(context.dtype)
+    toward = torch.bmm(context[:, None], x)[:, 0]
+    logits = attention * (toward - (attention * toward).sum(1, keepdim=True))
+    return logits, (torch.bmm(x, logits[..., None]).sum(0).t(), logits.sum((0, 1))[None])

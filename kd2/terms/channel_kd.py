@@ -1,0 +1,58 @@
+"""Channel-wise distillation of segmentation logits: where in the image each class is.
+
+MGD's segmentation recipes add it with weight 3 and temperature 4.
+Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021 (arXiv 2011.13256), eq. 4.
+Letters: N images, K classes, H x W map.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd2.core import ConfigError, MapSpec, Scene
+from kd2.terms._resize import Resize, check_sizes, same_size
+
+
+def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``temperature^2 / (N K) sum KL(teacher || student)`` of each class map's softmax over its H * W cells.
+
+    Args:
+        student, teacher: logits (N, K, H, W); computed in at least float32.
+    """
+    wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    s, t = ((x.flatten(2).to(wide) / temperature).log_softmax(2) for x in (student, teacher))
+    divergence = F.kl_div(s, t, reduction="sum", log_target=True)
+    return divergence * (temperature**2 / max(teacher.shape[0] * teacher.shape[1], 1))
+
+
+class ChannelKd(nn.Module):
+    """``channel_divergence`` of the tapped logits, summed over the tap's L maps.
+
+    Args:
+        student, teacher: what the rehearsal saw of the tapped maps.
+        temperature: above 0.
+        resize: the side that is interpolated when sizes differ.
+
+    Raises:
+        ConfigError: a temperature that is not above 0; class counts that differ; sizes that differ without ``resize``.
+    """
+
+    def __init__(
+        self, student: list[MapSpec], teacher: list[MapSpec], *, temperature: float = 4.0, resize: Resize = "none"
+    ):
+        super().__init__()
+        if temperature <= 0:
+            raise ConfigError(f"TEMPERATURE is {temperature}, expected a number above 0")
+        check_sizes(student, teacher, resize)
+        for s, t in zip(student, teacher):
+            if s.channels != t.channels:
+                raise ConfigError(f"the student's logits have {s.channels} classes, the teacher's {t.channels}")
+        self.temperature, self.resize = temperature, resize
+
+    def forward(self, student: list[Tensor], teacher: list[Tensor], scene: Scene) -> Tensor:
+        """The unweighted loss of L student maps and teacher maps, all (N, K, H, W)."""
+        pairs = [same_size(s, t, self.resize) for s, t in zip(student, teacher, strict=True)]
+        return sum(channel_divergence(s, t, self.temperature) for s, t in pairs)
+
+
+TERM = ChannelKd

@@ -1,0 +1,71 @@
+"""Parts of the target-aware transformer: matching without a map of positions by positions, and its norms."""
+
+import pytest
+import torch
+from whole import random_map
+
+from kd2.terms import _tat_matching as matching
+from kd2.terms._tat_projection import Norm
+
+
+def explicit(query, key, value, target) -> torch.Tensor:
+    return ((query @ key.mT).softmax(-1) @ value - target).square().sum()
+
+
+# Matching.
+
+
+@pytest.mark.parametrize("form", [matching._blockwise, matching._fused])
+@pytest.mark.parametrize("at_once", [1, 7, 40, 10_000])
+def test_both_forms_equal_the_explicit_map(form, at_once, monkeypatch):
+    monkeypatch.setattr(matching, "_AT_ONCE", at_once)
+    inputs = [random_map(3, 6, 5, seed=seed).double().requires_grad_() for seed in range(3)]
+    target = random_map(3, 6, 5, seed=3).double()
+    results = []
+    for distance in (form, explicit):
+        loss = distance(*inputs, target)
+        results.append([loss, *torch.autograd.grad(loss, inputs)])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("fixed", [0, 1, 2])
+def test_an_input_without_gradient_costs_nothing(fixed):
+    inputs = [random_map(2, 6, 5, seed=seed).requires_grad_(seed != fixed) for seed in range(3)]
+    expected = [x.clone().detach().requires_grad_(x.requires_grad) for x in inputs]
+    for leaves, distance in ((inputs, matching.matching_distance), (expected, explicit)):
+        distance(*leaves, random_map(2, 6, 5, seed=3)).backward()
+    assert inputs[fixed].grad is None
+    torch.testing.assert_close([x.grad for x in inputs], [x.grad for x in expected])
+
+
+def test_similarities_in_the_thousands_do_not_overflow():
+    assert matching.matching_distance(*(1000 * random_map(4, 1, 6, 5))).isfinite()
+
+
+# Norms.
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_image_statistics_equal_a_loop_over_images(training):
+    x = 3 + random_map(4, 6, 5, 7)
+    ours, plain = Norm(6, "image").train(training), torch.nn.BatchNorm2d(6).train(training)
+    for norm in (ours, plain):
+        torch.nn.init.constant_(norm.weight, 1.5)
+    torch.testing.assert_close(ours(x), torch.cat([plain(image[None]) for image in x]))
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(dict(ours.named_buffers())[name], buffer)
+
+
+def test_batch_statistics_are_those_of_a_plain_batch_norm():
+    x = 3 + random_map(4, 6, 5, 7)
+    torch.testing.assert_close(Norm(6, "batch")(x), torch.nn.BatchNorm2d(6)(x))
+
+
+@pytest.mark.parametrize("statistics", ["batch", "image"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_gradient_of_one_image_is_right(statistics, training):
+    # A transposed view as incoming gradient, as it comes out of an attention over tokens.
+    norm = Norm(3, statistics).double().train(training)
+    x = random_map(1, 3, 2, 4).double().requires_grad_()
+    slope = random_map(1, 8, 3, seed=1).double()
+    assert torch.autograd.gradcheck(lambda x: (norm(x).flatten(2).transpose(1, 2) * slope).sum(), x)

@@ -1,0 +1,75 @@
+"""What is asked of every term that compares whole maps, for the tests of each of them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.profiler import profile
+
+from kd2.core import MapSpec, Scene
+
+LOW = [torch.bfloat16, torch.float16]
+# The largest map is slow on a CPU; the small one already sums to more than float16 can hold.
+SIZES = [(40, 56), pytest.param((200, 336), marks=pytest.mark.slow)]
+
+
+def spec(channels: int = 6, size: tuple[int, int] = (8, 12), stride: float = 8) -> list[MapSpec]:
+    return [MapSpec(channels, size, (stride, stride))]
+
+
+def random_map(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def scene(images: int = 2, size: tuple[int, int] = (64, 96), **fields) -> Scene:
+    return Scene([size] * images, size, [torch.tensor([[8.0, 8, 40, 30], [20, 16, 28, 30]])] * images, **fields)
+
+
+def value(term: nn.Module, student: Tensor, teacher: Tensor, a_scene: Scene | None = None) -> Tensor:
+    """The term's parts added up."""
+    parts = term([student], [teacher], a_scene or scene(len(student)))
+    return sum(parts.values()) if isinstance(parts, dict) else parts
+
+
+def low_precision_error(term: nn.Module, size: tuple[int, int], dtype: torch.dtype) -> float:
+    """Relative error of the value under autocast on unit-normal maps 2 x 256 x ``size``; gradients must be finite."""
+    student, teacher = random_map(2, 256, *size).requires_grad_(), random_map(2, 256, *size, seed=1)
+    a_scene = scene(2, (8 * size[0], 8 * size[1]))
+    exact = value(term, student, teacher, a_scene).item()
+    with torch.autocast("cpu", dtype=dtype):
+        found = value(term, student, teacher, a_scene)
+    assert found.dtype == torch.float32
+    found.backward()
+    assert student.grad.isfinite().all()
+    return abs(found.item() - exact) / exact
+
+
+def same_for_any_strides(term: nn.Module, channels: int = 6) -> None:
+    """Value and student gradient of NHWC views, and of tokens behind a class token, equal those of NCHW maps."""
+
+    def tokens(x: Tensor) -> Tensor:
+        padded = torch.cat([torch.zeros(len(x), 1, channels), x.flatten(2).transpose(1, 2)], 1)
+        return padded[:, 1:].transpose(1, 2).unflatten(2, x.shape[2:])
+
+    results = []
+    for view in (lambda x: x, lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), tokens):
+        student = view(random_map(2, channels, 8, 12)).detach().requires_grad_()
+        found = value(term, student, view(random_map(2, channels, 8, 12, seed=1)))
+        results.append((found, torch.autograd.grad(found, student)[0]))
+    for found in results[1:]:
+        torch.testing.assert_close(found, results[0])
+
+
+def never_reads_the_device(term: nn.Module, channels: int = 6) -> None:
+    """No step of forward or backward waits for a value, given boxes on the host."""
+    student, teacher = random_map(2, channels, 8, 12).requires_grad_(), random_map(2, channels, 8, 12, seed=1)
+    operations = operations_of(lambda: value(term, student, teacher).backward())
+    assert operations
+    assert "aten::_local_scalar_dense" not in operations
+
+
+def operations_of(call: Callable[[], object]) -> set[str]:
+    with profile() as recorded:
+        call()
+    return {event.key for event in recorded.key_averages()}
