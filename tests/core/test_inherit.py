@@ -110,7 +110,9 @@ def test_no_match_at_all_is_refused_even_then():
         inherit(nn.ModuleDict({"a": nn.Conv2d(1, 1, 1)}), nn.ModuleDict({"b": nn.Conv2d(1, 1, 1)}), "head", BODY, True)
 
 
-@pytest.mark.parametrize(("parts", "hint"), [("nek", "did you mean neck"), ("head+neck", "did you mean neck"), ("all", "choices")])
+@pytest.mark.parametrize(
+    ("parts", "hint"), [("nek", "did you mean neck"), ("head+neck", "did you mean neck"), ("all", "choices")]
+)
 def test_unknown_parts_are_refused(parts, hint):
     with pytest.raises(ConfigError, match=rf"^KD.INHERIT is '{parts.replace('+', '.')}'; {hint}"):
         inherit(Detector(2), Detector(2), parts, BODY, partial=False)

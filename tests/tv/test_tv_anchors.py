@@ -7,6 +7,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import tiny
 import torch
+from torchvision.models.detection.image_list import ImageList
 
 from kd2.bridges.tv.data import Batch
 from kd2.bridges.tv.distiller import TorchvisionDistiller, build_student
@@ -90,3 +91,14 @@ def test_the_padded_size_is_that_of_the_students_input(distillers):
 
 def test_boxes_stay_the_loaders_own(distillers):
     assert distillers["RetinaNet"].scene(BATCH).boxes is BATCH.boxes
+
+
+@pytest.mark.parametrize("architecture", ["RetinaNet", "FCOS", "FasterRCNN"])
+def test_anchors_of_bfloat16_maps_are_float32(distillers, architecture):
+    student = distillers[architecture].student
+    generator = student.rpn.anchor_generator if architecture == "FasterRCNN" else student.anchor_generator
+    maps = [torch.zeros(1, 4, 64 >> i, 96 >> i, dtype=torch.bfloat16) for i in range(5)]
+    (anchors,) = generator(ImageList(torch.zeros(1, 3, 512, 768), [(512, 768)]), maps)
+    assert anchors.dtype == torch.float32
+    (exact,) = generator(ImageList(torch.zeros(1, 3, 512, 768), [(512, 768)]), [x.float() for x in maps])
+    assert torch.equal(anchors, exact)

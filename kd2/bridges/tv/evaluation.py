@@ -29,8 +29,9 @@ class CocoEvaluator:
         self.detections: list[dict] = []
 
     def __call__(self, student: nn.Module, batch: Batch) -> None:
-        """Run the student in eval mode on a batch of images in their original size."""
-        outputs = student([image.float() / 255 for image in batch.images])
+        """Run the student in eval mode on a batch of images in their original size, in float32 whatever it trains in."""
+        with torch.autocast(batch.images[0].device.type, enabled=False):
+            outputs = student([image.float() / 255 for image in batch.images])
         for output, record in zip(outputs, batch.records):
             self.detections += _detections(output, record["image_id"], first_label(student))
 

@@ -3,11 +3,13 @@
 import functools
 from collections.abc import Callable
 
+import torch
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
@@ -53,6 +55,14 @@ def anchor_generator(model: nn.Module) -> AnchorGenerator | None:
     return model.rpn.anchor_generator if isinstance(model, FasterRCNN) else model.anchor_generator
 
 
+class ExactAnchors(AnchorGenerator):
+    """Anchors in float32. torchvision makes them in the precision of the maps: bfloat16 is 2 pixels coarse above 256."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors of the images, per image (A, 4) in pixels; only sizes and device of the maps count."""
+        return super().forward(image_list, [x.new_empty(x.shape[-2:], dtype=torch.float32) for x in feature_maps])
+
+
 class NoResize(GeneralizedRCNNTransform):
     """Normalises and pads, but takes images in the size they have: for the teacher and for rehearsals."""
 
@@ -82,7 +92,7 @@ def _anchors(cfg: CfgNode, levels: int) -> AnchorGenerator:
             f"(one a level) and 1 or {levels}"
         )
     ratios = list(ratios) * levels if len(ratios) == 1 else ratios
-    return AnchorGenerator(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))
+    return ExactAnchors(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))
 
 
 def _truncated(towers: list[nn.Sequential], layers: int, per_conv: int) -> None:
@@ -112,7 +122,10 @@ def _fcos(cfg: CfgNode) -> FCOS:
     backbone = fpn_backbone(cfg, first_level=3)
     head = FCOSHead(backbone.out_channels, 1, head_cfg.NUM_CLASSES)
     _truncated([head.classification_head.conv, head.regression_head.conv], head_cfg.NUM_CONVS, per_conv=3)
-    return FCOS(backbone, head_cfg.NUM_CLASSES, head=head, **_input(cfg), **_one_stage_test(cfg))
+    points = ExactAnchors(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)  # as in torchvision's FCOS
+    return FCOS(
+        backbone, head_cfg.NUM_CLASSES, anchor_generator=points, head=head, **_input(cfg), **_one_stage_test(cfg)
+    )
 
 
 def _one_stage_test(cfg: CfgNode) -> dict:
