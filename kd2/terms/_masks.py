@@ -44,13 +44,19 @@ def anchor_masks(
     best = _best_iou(box, anchor, layout)
     if level_rule == "joint":
         best = best.amax(1, keepdim=True).expand_as(best)
-    image = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor([len(b) for b in boxes])).to(box.device)
+    image = _image_of(boxes).to(box.device)
     ends = layout.no_ends(len(boxes))
     bases = anchor[layout.level]
     many = _boxes_at_once(bases)
     for of in (slice(start, start + many) for start in range(0, len(box), many)):
         layout.mark(ends, image[of], *_intervals(box[of], bases, psi * best[of], layout))
     return layout.masks(ends, len(boxes))
+
+
+def _image_of(boxes: list[Tensor]) -> Tensor:
+    """The image of every box of the batch, (M,), on the host."""
+    counts = [len(b) for b in boxes]
+    return torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor(counts), output_size=sum(counts))
 
 
 def _boxes_at_once(bases: Tensor) -> int:
@@ -100,7 +106,7 @@ class _Rows:
         # Per level: cells (y, x), stride (y, x).
         self.levels = torch.tensor([(*grid.size, *grid.stride) for grid in grids], dtype=torch.float64, device=device)
         heights = torch.tensor([grid.size[0] for grid in grids])
-        rows = int(heights.sum())
+        rows = sum(grid.size[0] for grid in grids)
         level = torch.repeat_interleave(heights, output_size=rows).to(device)
         row = torch.arange(rows, device=device) - (heights.cumsum(0) - heights).to(device)[level]
         of_row = self.levels[level]
@@ -172,7 +178,7 @@ def box_masks(boxes: list[Tensor], sizes: list[tuple[int, int]], strides: list[t
         L boolean masks (N, H, W) on the device of the boxes.
     """
     box = torch.cat(boxes).double()
-    image = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor([len(b) for b in boxes])).to(box.device)
+    image = _image_of(boxes).to(box.device)
     masks = []
     for (height, width), (sy, sx) in zip(sizes, strides):
         left, top = torch.floor(box[:, 0] / sx).clamp(min=0), torch.floor(box[:, 1] / sy).clamp(min=0)
