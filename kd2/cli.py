@@ -16,14 +16,16 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def guarded(main: Callable[[], int]) -> int:
     """Run a script; a bad config, file or loss becomes one line on the error stream and exit code 1."""
-    logger = logging.getLogger("kd2")
-    logger.addHandler(logging.StreamHandler())
+    logger, handler = logging.getLogger("kd2"), logging.StreamHandler()
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         return main()
     except (ConfigError, DataError, NonFiniteLoss, OSError) as error:
         print(f"error: {_without_traceback(str(error))}", file=sys.stderr)
         return 1
+    finally:
+        logger.removeHandler(handler)
 
 
 def _without_traceback(text: str) -> str:
