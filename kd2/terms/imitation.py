@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kd2.core import AnchorGrid, ConfigError, MapSpec, Scene
 from kd2.terms._gather import at_cells, chosen, conv_at_cells
 from kd2.terms._masks import LevelRule, anchor_masks, box_masks, inside_image
+from kd2.terms._squares import squared_distance
 
 Normalizer = Literal["level", "pooled"]
 
@@ -33,12 +34,6 @@ def imitation_loss(
     cells = [chosen(mask, s.device) for mask, s in zip(masks, student)]
     sums = [squared_distance(at_cells(s, c), at_cells(t, c)) for s, t, c in zip(student, teacher, cells)]
     return normalized(sums, cells, normalizer)
-
-
-def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of squared differences, accumulated in float32 or better whatever autocast says."""
-    wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    return (a.to(wide) - b.to(wide)).square().sum()
 
 
 def normalized(sums: list[Tensor], cells: list[Tensor], normalizer: Normalizer) -> Tensor:

@@ -5,7 +5,7 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
-from kd2.bridges.optim import clipping
+from kd2.bridges.d2.clipping import clipping
 from kd2.core import ConfigError, nearest
 
 _CLIPS = ("value", "norm", "full_model")

@@ -1,4 +1,4 @@
-"""Gradient clipping over all parameters at once, in whatever trainer."""
+"""Gradient clipping over all parameters at once; Detectron2 itself clips each tensor on its own."""
 
 import torch
 
@@ -10,12 +10,9 @@ def clipping(optimizer: type[torch.optim.Optimizer], limit: float) -> type[torch
     """
 
     class Clipping(optimizer):
-        def step(self, closure=None):
-            # A closure (Lightning's) computes the gradients: they exist only after it ran.
-            loss = closure() if closure is not None else None
+        def step(self) -> None:
             torch.nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], limit)
             super().step()
-            return loss
 
     Clipping.__name__ = f"{optimizer.__name__}WithNormClipping"
     return Clipping
