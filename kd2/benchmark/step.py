@@ -45,7 +45,7 @@ def _ready(distiller: Distiller, batch: Any) -> tuple[Maps, Maps, Scene]:
     with torch.no_grad(), distiller.student_taps.listen() as student:
         distiller.student_losses(batch)
     leaves = {alias: [x.detach().requires_grad_() for x in maps] for alias, maps in student.items()}
-    return leaves, dict(teacher), distiller.scene(batch)
+    return leaves, dict(teacher), distiller.placed_scene(batch)
 
 
 def _terms(distiller: Distiller, student: Maps, teacher: Maps, scene: Scene) -> Tensor:

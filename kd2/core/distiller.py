@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from kd2.core.errors import ConfigError
 from kd2.core.finite import check_maps
@@ -121,12 +121,19 @@ class Distiller(nn.Module):
         teacher_maps = self.look(batch)
         with self.student_taps.listen() as student_maps:
             losses = dict(self.student_losses(batch))
-        scene = self.scene(batch)
-        scene.iteration, scene.seed = self.iteration, self.seed
+        scene = self.placed_scene(batch)
         for name, factor in factors.items():
             parts = self._evaluate(name, student_maps, teacher_maps, scene) if factor else _zero(self.terms[name], losses)
             losses |= _weighted(name, factor, parts)
         return losses
+
+    def placed_scene(self, batch: Any) -> Scene:
+        """The scene of a batch with what the run knows: iteration, seed, and which of its processes this is."""
+        scene = self.scene(batch)
+        scene.iteration, scene.seed = self.iteration, self.seed
+        if distributed.is_available() and distributed.is_initialized():
+            scene.rank, scene.ranks = distributed.get_rank(), distributed.get_world_size()
+        return scene
 
     def look(self, batch: Any) -> Maps:
         """The teacher's maps of a batch. Its forward pass ends behind the last tapped module.
@@ -148,8 +155,7 @@ class Distiller(nn.Module):
         teacher_maps = self.look(batch)
         with self.student_taps.listen() as student_maps:
             self.student_losses(batch)
-        scene = self.scene(batch)
-        scene.seed = self.seed
+        scene = self.placed_scene(batch)
         raw = {}
         for name in self.terms:
             raw |= _weighted(name, 1.0, self._evaluate(name, student_maps, teacher_maps, scene))

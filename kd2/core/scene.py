@@ -49,9 +49,16 @@ class Scene:
         boxes: per image (M, 4), float32. They stay where the data loader put them (the host): index work on them then
             costs no synchronisation.
         iteration: optimiser steps done before this one.
-        seed: the run's seed; random draws of a term come from ``generator``.
+        seed: the run's seed; random draws of a term come from ``generator`` or ``uniform_per_image``.
         term: name of the term that is being evaluated; two terms of one kind draw differently.
+        rank, ranks: this process among those that share a training step. Image i here is image ``i * ranks + rank`` of
+            the whole batch.
+        labels: classes on the device: (N,) int64 of whole images, (N, H, W) int64 of pixels in the padded batch, or (N, K)
+            class probabilities of mixed images; None where a task has none. Pixels without a class, padding and
+            unlabelled images hold ``ignore_label``.
         anchors: given the (H, W) of a tap's maps, the student's own anchor grids on them; None for anchor-free students.
+        images: gives the batch as the student's first layer sees it, (N, 3, H, W) normalised and padded; None where a
+            bridge does not offer it.
     """
 
     image_sizes: list[Size]
@@ -60,7 +67,12 @@ class Scene:
     iteration: int = 0
     seed: int = 0
     term: str = ""
+    rank: int = 0
+    ranks: int = 1
+    labels: Tensor | None = None
+    ignore_label: int = 255
     anchors: Callable[[list[Size]], list[AnchorGrid]] | None = None
+    images: Callable[[], Tensor] | None = None
 
     def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
         """A generator on ``device``. It depends on seed, iteration, term and ``stream`` alone: a resumed run repeats it."""
@@ -68,6 +80,11 @@ class Scene:
         for part in (self.seed, self.iteration, zlib.crc32(self.term.encode()), stream):
             mixed = mixed * 1_000_003 + part
         return torch.Generator(device).manual_seed(mixed % (1 << 63))
+
+    def uniform_per_image(self, images: int, device: torch.device, stream: int = 0) -> Tensor:
+        """U(0, 1) for each of this process's images, (images,) float32: the same however many processes share the batch."""
+        draws = torch.rand(images * self.ranks, generator=self.generator(device, stream), device=device)
+        return draws[self.rank :: self.ranks]
 
 
 def match_levels(wanted: list[Size], available: list[Size]) -> list[int]:
