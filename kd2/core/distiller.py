@@ -71,6 +71,7 @@ class Distiller(nn.Module):
 
     Attributes:
         iteration: optimiser steps done so far; the bridge sets it before every step.
+        facts: name -> (student's, teacher's), what a bridge found out about both: classes, colour order, ...
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Distiller(nn.Module):
         self.teacher = Teacher(teacher, teacher_taps) if teacher is not None else None
         self.seed = seed
         self.iteration = 0
+        self.facts: dict[str, tuple[Any, Any]] = {}
         self._looked = False
 
     # What a bridge fills in.

@@ -17,8 +17,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from kd2.bridges.files import check_writable, read_checkpoint, weights_of
 from kd2.bridges.fit.module import load_student
-from kd2.bridges.tv.data import Mapper
-from kd2.bridges.tv.distiller import build_student
+from kd2.bridges.tv.detection.data import Mapper
+from kd2.bridges.tv.detection.distiller import build_student
 from kd2.bridges.tv.run import setup, train
 from kd2.data.records import Records, read_coco
 from kd2.quickstart import own_data, pictures, report, shapes

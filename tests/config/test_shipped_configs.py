@@ -9,7 +9,7 @@ pytest.importorskip("timm", reason="the torchvision configs need timm")
 
 import torch
 
-from kd2.bridges.tv.models import BODY, build_detector, num_classes
+from kd2.bridges.tv.detection.models import BODY, build_detector, num_classes
 from kd2.config import framework_of, merge, read, resolve_teacher, torchvision_config
 from kd2.core import inherit
 from kd2.terms import active_blocks

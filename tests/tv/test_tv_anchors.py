@@ -9,9 +9,9 @@ import tiny
 import torch
 from torchvision.models.detection.image_list import ImageList
 
-from kd2.bridges.tv.data import Batch
-from kd2.bridges.tv.distiller import TorchvisionDistiller, build_student
-from kd2.bridges.tv.models import anchor_generator
+from kd2.bridges.tv.detection.data import Batch
+from kd2.bridges.tv.detection.distiller import TorchvisionDistiller, build_student
+from kd2.bridges.tv.detection.models import anchor_generator
 from kd2.core import ConfigError
 
 # Padded to 160 x 224: five by seven cells on P5, so that P6 and P7 do not divide evenly.

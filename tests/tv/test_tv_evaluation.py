@@ -17,8 +17,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from kd2.bridges.tv.data import load_all, test_batches as batches_of
-from kd2.bridges.tv.evaluation import CocoEvaluator
+from kd2.bridges.tv.detection.data import load_all, test_batches as batches_of
+from kd2.bridges.tv.detection.evaluation import CocoEvaluator
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 

@@ -10,7 +10,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 import tiny
 import torch
 
-from kd2.bridges.tv.distiller import build_student
+from kd2.bridges.tv.detection.distiller import build_student
 from kd2.bridges.tv.run import prepared, setup
 from kd2.bridges.tv.trial import trial
 from kd2.core import ConfigError

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from kd2.bridges.tv.data import Mapper, collate
+from kd2.bridges.tv.detection.data import Mapper, collate
 from kd2.core import ConfigError, DataError
 from kd2.data.seeding import seeded
 from kd2.data.stream import mapped

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import detection
 from torchvision.ops import FrozenBatchNorm2d
 
-from kd2.bridges.tv.models import build_detector
+from kd2.bridges.tv.detection.models import build_detector
 from kd2.core import ConfigError
 
 ARCHITECTURES = ["RetinaNet", "FCOS", "FasterRCNN", "MaskRCNN"]

@@ -7,7 +7,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import tiny
 
-from kd2.bridges.tv import distiller as distiller_module
+from kd2.bridges.tv.detection import distiller as distiller_module
 from kd2.bridges.tv.run import prepared, setup
 from kd2.core import DataError
 

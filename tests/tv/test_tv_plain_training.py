@@ -15,8 +15,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from kd2.bridges.tv.data import load_all, training_batches
-from kd2.bridges.tv.distiller import build_student
+from kd2.bridges.tv.detection.data import load_all, training_batches
+from kd2.bridges.tv.detection.distiller import build_student
 from kd2.bridges.tv.run import prepared, setup
 from kd2.config import merge, read, torchvision_config
 

@@ -7,7 +7,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import tiny
 
-from kd2.bridges.tv.data import load_all, training_batches
+from kd2.bridges.tv.detection.data import load_all, training_batches
 from kd2.bridges.tv.run import prepared, setup
 from kd2.core import ConfigError, TapError
 

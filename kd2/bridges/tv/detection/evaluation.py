@@ -11,8 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
-from kd2.bridges.tv.data import Batch
-from kd2.bridges.tv.models import first_label
+from kd2.bridges.tv.detection.data import Batch
+from kd2.bridges.tv.detection.models import first_label
 from kd2.data.records import Records
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")

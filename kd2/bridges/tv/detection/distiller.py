@@ -6,9 +6,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from kd2.bridges.tv.data import Batch
-from kd2.bridges.tv.models import NoResize, anchor_generator, build_detector, first_label, num_classes
-from kd2.bridges.tv.teacher import Guide, build_teacher
+from kd2.bridges.tv.detection.data import Batch
+from kd2.bridges.tv.detection.models import NoResize, anchor_generator, build_detector, first_label, num_classes
+from kd2.bridges.tv.detection.teacher import Guide, build_teacher
 from kd2.core import AnchorGrid, Distiller, Scene, match_levels, rehearsed, resting
 from kd2.terms import active_blocks, build_terms
 
@@ -17,11 +17,10 @@ _BLANK = 256
 
 
 class TorchvisionDistiller(Distiller):
-    """A torchvision detector with its teacher. Batches are ``kd2.bridges.tv.data.Batch``."""
+    """A torchvision detector with its teacher. Batches are ``kd2.bridges.tv.detection.data.Batch``."""
 
     def __init__(self, student: nn.Module, guide: Guide | None = None, **parts):
         super().__init__(student, guide.model if guide else None, **parts)
-        self.facts: dict[str, tuple] = {}
         self.flip_for_teacher = guide is not None and guide.flip
         self.first_label = first_label(student)
         generator = anchor_generator(student)

@@ -1,0 +1,25 @@
+"""torchvision's detectors: RetinaNet, FCOS, Faster and Mask R-CNN."""
+
+from fvcore.common.config import CfgNode
+
+from kd2.bridges.fit.run import Task
+from kd2.bridges.tv.detection.data import check_classes, load_all, test_batches, training_batches
+from kd2.bridges.tv.detection.distiller import build_distiller, build_student
+from kd2.bridges.tv.detection.evaluation import CocoEvaluator
+from kd2.bridges.tv.detection.models import BODY, num_classes
+
+
+def _check(cfg: CfgNode, data: list) -> None:
+    check_classes(data, *num_classes(cfg))
+
+
+TASK = Task(
+    load=load_all,
+    check=_check,
+    student=build_student,
+    distiller=build_distiller,
+    training_batches=training_batches,
+    test_batches=test_batches,
+    evaluator=lambda cfg, data: CocoEvaluator(data),
+    body=BODY,
+)
