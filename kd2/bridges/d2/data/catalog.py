@@ -1,0 +1,53 @@
+"""Data sets of ``DATASETS.CUSTOM`` in Detectron2's catalogs."""
+
+from collections.abc import Iterable
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from kd2.core import ConfigError, nearest
+from kd2.data.records import Records, data_root, load
+
+# Name -> what this process registered it from.
+_registered: dict[str, tuple] = {}
+
+
+def register(cfg: CfgNode, names: Iterable[str]) -> None:
+    """Check ``names``; read those of ``DATASETS.CUSTOM`` and put them into the catalogs. Safe to repeat.
+
+    Raises:
+        ConfigError: an unknown name, or a custom name that Detectron2 itself uses.
+        DataError: see ``kd2.data.records``.
+    """
+    for name in names:
+        if name in cfg.DATASETS.CUSTOM:
+            _register_custom(name, cfg.DATASETS.CUSTOM)
+        elif name not in DatasetCatalog:
+            choices = [*cfg.DATASETS.CUSTOM, *DatasetCatalog.list()]
+            raise ConfigError(f"DATASETS: {name!r} is not in DATASETS.CUSTOM or built in; {nearest(name, choices)}")
+
+
+def _register_custom(name: str, custom: CfgNode) -> None:
+    source = (data_root(), str(custom[name]))
+    if _registered.get(name) == source:
+        return
+    if name in DatasetCatalog and name not in _registered:
+        raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
+    data = load(name, custom)
+    if name in _registered:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    _add(data)
+    _registered[name] = source
+
+
+def _add(data: Records) -> None:
+    for record in data.records:
+        for annotation in record["annotations"]:
+            annotation["bbox_mode"] = BoxMode.XYWH_ABS
+    DatasetCatalog.register(data.name, lambda: data.records)
+    metadata = MetadataCatalog.get(data.name).set(thing_classes=list(data.classes), evaluator_type="coco")
+    if data.category_ids:  # a COCO file; of others the evaluator makes one from the catalog
+        contiguous = {category: index for index, category in enumerate(data.category_ids)}
+        metadata.set(json_file=data.source, thing_dataset_id_to_contiguous_id=contiguous)

@@ -1,0 +1,69 @@
+"""The stream of training batches, and the loaders for evaluation."""
+
+import functools
+
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetFromList, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts,
+)
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from kd2.bridges.d2.data.catalog import register
+from kd2.bridges.d2.data.samplers import build_sampler
+from kd2.core import ConfigError, DataError
+from kd2.data.records import data_root
+from kd2.data.stream import Batches, Keyed, aspect, mapped
+from kd2.data.stream import train_loader as keyed_loader
+
+
+def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
+    """An endless loader of Detectron2 batches, lists of mapped dicts, for this process.
+
+    Every draw (order, augmentation) depends on ``SEED`` and the sample's place in the stream alone.
+
+    Args:
+        start: batches to leave out; also ``loader.batch_sampler.start`` until the first batch is drawn.
+
+    Raises:
+        ConfigError: an unknown sampler or data set; a batch size that the processes cannot share.
+        DataError: an empty or unreadable data set.
+    """
+    if cfg.SEED < 0:
+        raise ConfigError(f"SEED is {cfg.SEED}, the stream of batches needs the seed that was drawn for the run")
+    ranks = comm.get_world_size()
+    register(cfg, cfg.DATASETS.TRAIN)
+    images = cfg.SOLVER.IMS_PER_BATCH
+    if images % ranks or images <= 0:
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {images}, {ranks} processes need a multiple of {ranks}")
+    sets = {name: _records(cfg, name, index) for index, name in enumerate(cfg.DATASETS.TRAIN)}
+    if not sets:
+        raise ConfigError("DATASETS.TRAIN is empty, training needs a data set")
+    records = [record for part in sets.values() for record in part]
+    wide = [aspect(record) for record in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    batches = Batches(
+        # The order before Detectron2 deals it out to the processes: ``Batches`` does that.
+        build_sampler(cfg, sets)._infinite_indices,
+        images // ranks,
+        start,
+        wide.__getitem__ if wide else None,
+        comm.get_rank(),
+        ranks,
+    )
+    dataset = Keyed(DatasetFromList(records, copy=False), DatasetMapper(cfg, True), cfg.SEED)
+    return keyed_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS)
+
+
+def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """Detectron2's test loader of a data set; an image that cannot be read is named."""
+    register(cfg, [name])
+    return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, DatasetMapper(cfg, False)))
+
+
+def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    proposals = [cfg.DATASETS.PROPOSAL_FILES_TRAIN[index]] if cfg.MODEL.LOAD_PROPOSALS else None
+    try:
+        return get_detection_dataset_dicts(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, keypoints, proposals)
+    except (AssertionError, OSError) as error:
+        raise DataError(f"data set {name!r} cannot be used: {error}; the data root is {data_root()!r}") from None
