@@ -4,6 +4,7 @@ import logging
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.projects.deeplab import add_deeplab_config
 
 from kd2.config import add_kd_config, merge, read, resolve_teacher
 from kd2.core import ConfigError
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 def add_d2_config(cfg: CfgNode) -> CfgNode:
     """Add every key that this bridge reads to Detectron2's ``get_cfg()``; returns ``cfg``."""
     add_kd_config(cfg)
+    # Keys of Detectron2's DeepLab heads, and of SOLVER.LR_SCHEDULER_NAME WarmupPolyLR.
+    add_deeplab_config(cfg)
 
     # [data set name, factor] pairs for the weighted samplers; other data sets count once. Detectron2 reads the key
     # without giving it a default.
@@ -24,6 +27,9 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     cfg.MODEL.TIMM = CfgNode()
     # Any timm model that gives feature maps of the strides 4, 8, 16 and 32, here called res2 to res5.
     cfg.MODEL.TIMM.NAME = "resnet18"
+    # More arguments for timm.create_model: output_stride: 8 (dilated: strides 4, 8, 8 and 8), or of a ResNet channels,
+    # stem_type and stem_width.
+    cfg.MODEL.TIMM.ARGS = CfgNode(new_allowed=True)
     # Start from timm's ImageNet weights (needs network access). They expect RGB and ImageNet's mean and deviation.
     cfg.MODEL.TIMM.PRETRAINED = False
     # BN: as timm builds it. FrozenBN: constant statistics and affine weights.

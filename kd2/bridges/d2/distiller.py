@@ -11,8 +11,9 @@ from detectron2.utils.events import EventStorage, get_event_storage, has_event_s
 from torch import Tensor, nn
 
 from kd2 import core
+from kd2.bridges.d2.all_ignored import losses_of
 from kd2.bridges.d2.models import build_student, listen_to
-from kd2.bridges.d2.scene import StudentAnchors, gt_boxes, padded_size
+from kd2.bridges.d2.scene import StudentAnchors, gt_boxes, padded_size, pixel_labels, student_images
 from kd2.bridges.d2.teacher import Guide, build_teacher, flip_colours
 from kd2.terms import active_blocks, build_terms
 
@@ -64,9 +65,9 @@ class Distiller(core.Distiller):
     def student_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The student's own losses. Outside a trainer what it logs is dropped."""
         if has_event_storage():
-            return self.student(batch)
+            return losses_of(self.student, batch)
         with EventStorage(self.iteration):
-            return self.student(batch)
+            return losses_of(self.student, batch)
 
     def teacher_forward(self, batch: Batch) -> None:
         """The same pixels; the teacher normalises and pads them its own way."""
@@ -75,11 +76,18 @@ class Distiller(core.Distiller):
         self.teacher.model(batch)
 
     def scene(self, batch: Batch) -> core.Scene:
-        """Boxes and anchors on the host, in pixels of the resized images."""
+        """Boxes and anchors on the host, in pixels of the resized images; classes of the pixels on the device."""
         sizes = [tuple(sample["image"].shape[-2:]) for sample in batch]
         padded = padded_size(sizes, self.student.backbone)
         anchors = functools.partial(self.anchors.grids, padded) if self.anchors else None
-        return core.Scene(sizes, padded, [gt_boxes(sample) for sample in batch], anchors=anchors)
+        return core.Scene(
+            sizes,
+            padded,
+            [gt_boxes(sample) for sample in batch],
+            labels=pixel_labels(batch, self.student),
+            anchors=anchors,
+            images=functools.partial(student_images, batch, self.student),
+        )
 
 
 def build_parts(cfg: CfgNode) -> tuple[dict[str, Any], Guide | None]:

@@ -1,4 +1,7 @@
-"""What the loss terms may know of a Detectron2 batch: sizes, boxes and the student's own anchors, all on the host."""
+"""What the loss terms may know of a Detectron2 batch.
+
+Sizes, boxes and the student's own anchors stay on the host; pixel classes and images go to the student's device.
+"""
 
 import math
 from typing import Any
@@ -6,11 +9,14 @@ from typing import Any
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import Backbone
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from kd2.core import AnchorGrid, match_levels
 
 Size = tuple[int, int]
+# What marks a pixel without a class, see ``kd2.core.Scene``.
+IGNORE = 255
 
 
 def gt_boxes(sample: dict[str, Any]) -> Tensor:
@@ -25,6 +31,30 @@ def padded_size(sizes: list[Size], backbone: Backbone) -> Size:
     step = max(limits.get("size_divisibility", backbone.size_divisibility), 1)
     height, width = (square, square) if square else map(max, zip(*sizes))
     return math.ceil(height / step) * step, math.ceil(width / step) * step
+
+
+def pixel_labels(batch: list[dict[str, Any]], model: nn.Module) -> Tensor | None:
+    """Classes (N, H, W) of the padded batch on the device of ``model``; 255 where there is none.
+
+    None for samples without pixel classes, or a model without a segmentation head.
+    """
+    if "sem_seg" not in batch[0] or not hasattr(model, "sem_seg_head"):
+        return None
+    own = model.sem_seg_head.ignore_value
+    maps = [sample["sem_seg"].to(model.device, non_blocking=True) for sample in batch]
+    labels = _padded(maps, model.backbone, own)
+    return labels if own == IGNORE else labels.masked_fill(labels == own, IGNORE)
+
+
+def student_images(batch: list[dict[str, Any]], model: nn.Module) -> Tensor:
+    """The batch as the first layer of ``model`` sees it: (N, 3, H, W), normalised, then padded with 0."""
+    pixels = [sample["image"].to(model.device, non_blocking=True) for sample in batch]
+    return _padded([(x - model.pixel_mean) / model.pixel_std for x in pixels], model.backbone, 0.0)
+
+
+def _padded(tensors: list[Tensor], backbone: Backbone, value: float) -> Tensor:
+    constraints = backbone.padding_constraints
+    return ImageList.from_tensors(tensors, backbone.size_divisibility, value, constraints).tensor
 
 
 class StudentAnchors:

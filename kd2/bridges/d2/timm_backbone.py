@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from kd2.core import ConfigError, nearest
 
-_NAMES = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
+_LEVELS = ("res2", "res3", "res4", "res5")
+# Pixels a cell: the usual ones, and dilated at output stride 16 and 8.
+_STRIDES = ([4, 8, 16, 32], [4, 8, 16, 16], [4, 8, 8, 8])
 
 
 class TimmBackbone(Backbone):
@@ -36,12 +38,12 @@ class TimmBackbone(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """The network of ``MODEL.TIMM``.
+    """The network of ``MODEL.TIMM``, made with ``MODEL.TIMM.ARGS``: dilated with ``{output_stride: 8}``, say.
 
     Raises:
-        ConfigError: an unknown name, a network without the strides 4 to 32, an unknown norm, frozen stages.
+        ConfigError: an unknown name, arguments that the network does not take, one without maps of the strides 4 to 32 (4,
+            8, 16, 16 or 4, 8, 8, 8 when dilated), an unknown norm, frozen stages.
     """
-    import timm
     from timm.utils.model import freeze_batch_norm_2d
 
     options = cfg.MODEL.TIMM
@@ -51,17 +53,30 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         )
     if options.NORM not in ("BN", "FrozenBN"):
         raise ConfigError(f"MODEL.TIMM.NORM is {options.NORM!r}; {nearest(options.NORM, ('BN', 'FrozenBN'))}")
-    if not timm.is_model(options.NAME):
-        raise ConfigError(f"MODEL.TIMM.NAME is {options.NAME!r}; {nearest(options.NAME, timm.list_models())}")
-    net = timm.create_model(
-        options.NAME, features_only=True, pretrained=options.PRETRAINED, in_chans=input_shape.channels
-    )
+    net = _network(options, input_shape.channels)
     strides, channels = net.feature_info.reduction(), net.feature_info.channels()
-    if not set(_NAMES) <= set(strides):
-        raise ConfigError(f"MODEL.TIMM.NAME {options.NAME!r} has maps of strides {strides}, expected 4, 8, 16 and 32")
-    levels = {_NAMES[stride]: index for index, stride in enumerate(strides) if stride in _NAMES}
+    first = len(strides) - len(_LEVELS)
+    if strides[max(first, 0) :] not in _STRIDES:
+        raise ConfigError(
+            f"MODEL.TIMM.NAME {options.NAME!r} has maps of strides {strides}, expected 4, 8, 16 and 32, or with "
+            "MODEL.TIMM.ARGS.output_stride 16 or 8 none above it"
+        )
+    levels = {name: first + i for i, name in enumerate(_LEVELS)}
     shapes = {name: ShapeSpec(channels=channels[i], stride=strides[i]) for name, i in levels.items()}
     return TimmBackbone(freeze_batch_norm_2d(net) if options.NORM == "FrozenBN" else net, levels, shapes)
+
+
+def _network(options: CfgNode, channels: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(options.NAME):
+        raise ConfigError(f"MODEL.TIMM.NAME is {options.NAME!r}; {nearest(options.NAME, timm.list_models())}")
+    common = {"features_only": True, "pretrained": options.PRETRAINED, "in_chans": channels}
+    try:
+        return timm.create_model(options.NAME, **common, **options.ARGS)
+    except (TypeError, AssertionError, ValueError) as error:
+        reason = str(error) or "a value that it does not take"
+        raise ConfigError(f"MODEL.TIMM.ARGS {dict(options.ARGS)} does not suit {options.NAME!r}: {reason}") from None
 
 
 @BACKBONE_REGISTRY.register()
@@ -79,5 +94,8 @@ def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> F
 
 
 def _pyramid(cfg: CfgNode, bottom_up: TimmBackbone, top: nn.Module) -> FPN:
-    fpn = cfg.MODEL.FPN
+    fpn, shapes = cfg.MODEL.FPN, bottom_up.output_shape()
+    strides = [shapes[name].stride for name in fpn.IN_FEATURES]
+    if len(set(strides)) < len(strides):
+        raise ConfigError(f"MODEL.TIMM.ARGS makes maps of strides {strides}, an FPN needs a different stride a level")
     return FPN(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, top, fpn.FUSE_TYPE)
