@@ -7,7 +7,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from kd2.core import ConfigError, nearest
-from kd2.data.records import Records, data_root, load
+from kd2.data.records import Records, load
+from kd2.data.root import data_root
 
 # Name -> what this process registered it from.
 _registered: dict[str, tuple] = {}

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from kd2.bridges.d2.data.catalog import register
 from kd2.bridges.d2.data.samplers import build_sampler
 from kd2.core import ConfigError, DataError
-from kd2.data.records import data_root
+from kd2.data.root import data_root
 from kd2.data.stream import Batches, Keyed, aspect, mapped
 from kd2.data.stream import train_loader as keyed_loader
 
