@@ -2,12 +2,13 @@
 
 import os
 
+import numpy
 from detectron2 import evaluation
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from kd2.core import ConfigError, nearest
+from kd2.core import ConfigError, DataError, nearest
 
 
 def _coco(name: str, folder: str) -> DatasetEvaluator:
@@ -15,7 +16,17 @@ def _coco(name: str, folder: str) -> DatasetEvaluator:
 
 
 def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
-    return evaluation.SemSegEvaluator(name, distributed=True, output_dir=folder)
+    labels = MetadataCatalog.get(name).get("labels")
+    if labels is None:  # one of Detectron2's own
+        return evaluation.SemSegEvaluator(name, output_dir=folder)
+    blank = [record["file_name"] for record in DatasetCatalog.get(name) if "sem_seg_file_name" not in record]
+    if blank:
+        raise DataError(f"DATASETS.TEST: {len(blank)} images of {name!r} have no labels ({blank[0]})")
+
+    def read(path: str, dtype: type) -> numpy.ndarray:
+        return labels.read(path).astype(dtype)
+
+    return evaluation.SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read)
 
 
 def _panoptic(name: str, folder: str) -> DatasetEvaluator:

@@ -15,6 +15,8 @@ from kd2.core import ConfigError, Taps, nearest, rehearsed
 
 # Where the backbone without its feature pyramid lies in a model's key names.
 BODY = "backbone.bottom_up."
+# Where Detectron2's metadata have the names of what ``class_keys`` counts.
+_CLASSES = {"things": "thing_classes", "stuff": "stuff_classes"}
 
 
 def build_student(cfg: CfgNode) -> nn.Module:
@@ -54,13 +56,10 @@ def class_keys(model: nn.Module, cfg: CfgNode) -> dict[str, tuple[str, int]]:
 
 
 def check_data_classes(student: nn.Module, cfg: CfgNode, names: Iterable[str]) -> None:
-    """Raises ConfigError when a data set has another number of box classes than the student."""
-    keys = class_keys(student, cfg)
-    if "things" not in keys:
-        return
-    key, count = keys["things"]
-    for name in names:
-        classes = MetadataCatalog.get(name).get("thing_classes")
-        if classes is not None and len(classes) != count:
-            found = f"{len(classes)} classes ({', '.join(classes[:9])})"
-            raise ConfigError(f"{key} is {count}, data set {name!r} has {found}")
+    """Raises ConfigError when a data set has another number of classes, of boxes or of pixels, than the student."""
+    for kind, (key, count) in class_keys(student, cfg).items():
+        for name in names:
+            classes = MetadataCatalog.get(name).get(_CLASSES[kind])
+            if classes is not None and len(classes) != count:
+                found = f"{len(classes)} classes ({', '.join(classes[:9])})"
+                raise ConfigError(f"{key} is {count}, data set {name!r} has {found}")

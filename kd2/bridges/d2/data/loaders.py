@@ -1,6 +1,7 @@
 """The stream of training batches, and the loaders for evaluation."""
 
 import functools
+from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -9,8 +10,9 @@ from detectron2.data import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from kd2.bridges.d2.data.catalog import register
+from kd2.bridges.d2.data.catalog import is_semantic, register
 from kd2.bridges.d2.data.samplers import build_sampler
+from kd2.bridges.d2.data.semantic import test_mapper, training_mapper
 from kd2.core import ConfigError, DataError
 from kd2.data.root import data_root
 from kd2.data.stream import Batches, Keyed, aspect, mapped
@@ -50,14 +52,25 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
         comm.get_rank(),
         ranks,
     )
-    dataset = Keyed(DatasetFromList(records, copy=False), DatasetMapper(cfg, True), cfg.SEED)
+    dataset = Keyed(DatasetFromList(records, copy=False), _mapper(cfg), cfg.SEED)
     return keyed_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS)
 
 
 def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Detectron2's test loader of a data set; an image that cannot be read is named."""
     register(cfg, [name])
-    return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, DatasetMapper(cfg, False)))
+    mapper = test_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else DatasetMapper(cfg, False)
+    return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, mapper))
+
+
+def _mapper(cfg: CfgNode) -> Callable[[dict], dict]:
+    names = list(cfg.DATASETS.TRAIN)
+    semantic = [name for name in names if is_semantic(name, cfg.DATASETS.CUSTOM)]
+    if not semantic:
+        return DatasetMapper(cfg, True)
+    if semantic != names:
+        raise ConfigError(f"DATASETS.TRAIN: {semantic} hold classes of pixels, the others of {names} do not")
+    return training_mapper(cfg, names)
 
 
 def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
