@@ -71,7 +71,7 @@ def _reader(entry: Mapping[str, Any], classes: Sequence[str], where: str) -> tup
     ignored_values = [_value(value, f"{where}.IGNORE") for value in ignored if value != _OTHERS]
     for value in ignored_values:
         if isinstance(value, tuple) != colours:
-            raise ConfigError(f"{where}.IGNORE has {value!r}, expected {'colours' if colours else 'numbers'} as in the files")
+            raise ConfigError(f"{where}.IGNORE has {value!r}, expected {'colours' if colours else 'numbers'}, as in MAP")
         if value in mapped:
             raise ConfigError(f"{where}.IGNORE has {value!r}, which is the class {classes[mapped[value]]!r}")
     code = packed if colours else int
@@ -99,4 +99,5 @@ def _class(target: Any, classes: Sequence[str], where: str) -> int:
         return target
     if target in classes:
         return classes.index(target)
-    raise ConfigError(f"{where} leads to {target!r}, no class or index below {len(classes)}; {nearest(target, classes)}")
+    hint = nearest(target, classes)
+    raise ConfigError(f"{where} leads to {target!r}, no class or index below {len(classes)}; {hint}")

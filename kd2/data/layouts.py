@@ -17,7 +17,7 @@ class Layout:
     """Where images and labels lie and what the labels mean.
 
     An image is ``images``/STEM``image_suffix`` (empty: any ending of a picture), its label
-    ``labels``/STEM``label_suffix``; STEM may hold sub folders. ``listed``: a text file with the stems; empty: all images.
+    ``labels``/STEM``label_suffix``; STEM may hold sub folders. ``listed``: a text file of stems; empty: all images.
     """
 
     images: str
@@ -58,7 +58,7 @@ def stems_of(folder: str, suffix: str) -> dict[str, str]:
             continue
         path = os.path.join(folder, name)
         if stem in found:
-            raise DataError(f"{path} and {os.path.basename(found[stem])} have the same stem, expected one image a label")
+            raise DataError(f"{path} and {os.path.basename(found[stem])} have one stem, expected one image a label")
         found[stem] = path
     return found
 
@@ -122,7 +122,7 @@ def contiguous(count: int, ignored: Iterable[int]) -> Labels:
 
 
 def voc_colors(count: int) -> tuple[Colour, ...]:
-    """The colours of Pascal VOC: bit k of the index goes, three by three, to red, green and blue from the top bit on."""
+    """The colours of Pascal VOC: the bits of the index go in turns to red, green and blue, from their top bits on."""
     def channel(index: int, shift: int) -> int:
         return sum((index >> 3 * k + shift & 1) << 7 - k for k in range(8))
 
