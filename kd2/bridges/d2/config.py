@@ -22,6 +22,15 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     # without giving it a default.
     cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
 
+    # Evaluate segmentation window by window: [height, width] in pixels of the resized image ([]: the whole image at once),
+    # and [y, x] from one window to the next.
+    cfg.TEST.WINDOW = CfgNode()
+    cfg.TEST.WINDOW.SIZE = []
+    cfg.TEST.WINDOW.STRIDE = []
+
+    # Of the auxiliary loss of PSPNetHead, on the first of MODEL.SEM_SEG_HEAD.IN_FEATURES; 0: no auxiliary head.
+    cfg.MODEL.SEM_SEG_HEAD.AUX_WEIGHT = 0.4
+
     # Read by the backbones build_timm_backbone, build_timm_fpn_backbone (p2 to p6) and
     # build_retinanet_timm_fpn_backbone (p3 to p7).
     cfg.MODEL.TIMM = CfgNode()

@@ -14,12 +14,12 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from kd2.bridges.d2 import timm_backbone as _backbones  # registers the backbones
 from kd2.bridges.d2.checkpoint import CheckedCheckpointer
 from kd2.bridges.d2.config import load_config
 from kd2.bridges.d2.data import register
 from kd2.bridges.d2.models import build_student, check_data_classes
 from kd2.bridges.d2.trainer import Trainer
+from kd2.bridges.d2.windows import check_windows
 from kd2.bridges.files import check_writable, last_checkpoint, read_checkpoint, write_atomically
 from kd2.core import ConfigError
 from kd2.preflight import start_up
@@ -92,6 +92,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     register(cfg, cfg.DATASETS.TEST)
     student = build_student(cfg)
     check_data_classes(student, cfg, cfg.DATASETS.TEST)
+    check_windows(cfg, student)
     CheckedCheckpointer(student, "MODEL.WEIGHTS", cfg.KD.ALLOW_PICKLE).load(path)
     results = Trainer.test(cfg, student)
     if comm.is_main_process():

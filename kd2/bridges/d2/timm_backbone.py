@@ -27,6 +27,11 @@ class TimmBackbone(Backbone):
         self.net, self.levels, self.shapes = net, levels, shapes
         self._out_features = list(levels)
 
+    @property
+    def size_divisibility(self) -> int:
+        """Images are padded to a multiple of the largest stride: heads then enlarge their maps to exactly that size."""
+        return max(shape.stride for shape in self.shapes.values())
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W), normalised, to maps (N, C, H / stride, W / stride)."""
         maps = self.net(x)

@@ -23,6 +23,7 @@ from kd2.bridges.d2.loop import WatchedAMPTrainer, WatchedTrainer
 from kd2.bridges.d2.models import BODY, check_data_classes
 from kd2.bridges.d2.resume import RankStates, warm_up
 from kd2.bridges.d2.solver import build_optimizer
+from kd2.bridges.d2.windows import check_windows, windowed
 from kd2.bridges.inherit import initialise
 
 
@@ -93,6 +94,7 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> Distiller:
         model = super().build_model(cfg)
         check_data_classes(model.student, cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        check_windows(cfg, model.student)
         return model
 
     @classmethod
@@ -119,4 +121,4 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None) -> OrderedDict:
         """Detectron2's evaluation of every ``DATASETS.TEST``; training afterwards draws the same random numbers."""
         with torch.random.fork_rng(devices=[]):
-            return super().test(cfg, model, evaluators)
+            return super().test(cfg, windowed(cfg, model), evaluators)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.data import (
-    DatasetFromList, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts,
+    DatasetCatalog, DatasetFromList, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts,
 )
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
@@ -15,7 +15,7 @@ from kd2.bridges.d2.data.samplers import build_sampler
 from kd2.bridges.d2.data.semantic import test_mapper, training_mapper
 from kd2.core import ConfigError, DataError
 from kd2.data.root import data_root
-from kd2.data.stream import Batches, Keyed, aspect, mapped
+from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
 from kd2.data.stream import train_loader as keyed_loader
 
 
@@ -34,7 +34,9 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     if cfg.SEED < 0:
         raise ConfigError(f"SEED is {cfg.SEED}, the stream of batches needs the seed that was drawn for the run")
     ranks = comm.get_world_size()
-    register(cfg, cfg.DATASETS.TRAIN)
+    unlabeled = cfg.KD.UNLABELED
+    extra = unlabeled_share(unlabeled.DATASETS, unlabeled.IMS_PER_BATCH, ranks)
+    register(cfg, (*cfg.DATASETS.TRAIN, *unlabeled.DATASETS))
     images = cfg.SOLVER.IMS_PER_BATCH
     if images % ranks or images <= 0:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH is {images}, {ranks} processes need a multiple of {ranks}")
@@ -42,6 +44,8 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     if not sets:
         raise ConfigError("DATASETS.TRAIN is empty, training needs a data set")
     records = [record for part in sets.values() for record in part]
+    count = len(records)
+    records += _without_labels(cfg)
     wide = [aspect(record) for record in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     batches = Batches(
         # The order before Detectron2 deals it out to the processes: ``Batches`` does that.
@@ -52,6 +56,8 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
         comm.get_rank(),
         ranks,
     )
+    if extra:
+        batches = Joined(batches, count, len(records) - count, extra, cfg.SEED)
     dataset = Keyed(DatasetFromList(records, copy=False), _mapper(cfg), cfg.SEED)
     return keyed_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS)
 
@@ -63,13 +69,20 @@ def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
     return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, mapper))
 
 
+def _without_labels(cfg: CfgNode) -> list[dict]:
+    """The images of ``KD.UNLABELED.DATASETS``; labels that such a data set has are left out."""
+    found = [record for name in cfg.KD.UNLABELED.DATASETS for record in DatasetCatalog.get(name)]
+    return [{key: value for key, value in record.items() if key != "sem_seg_file_name"} for record in found]
+
+
 def _mapper(cfg: CfgNode) -> Callable[[dict], dict]:
-    names = list(cfg.DATASETS.TRAIN)
-    semantic = [name for name in names if is_semantic(name, cfg.DATASETS.CUSTOM)]
-    if not semantic:
+    names = [*cfg.DATASETS.TRAIN, *cfg.KD.UNLABELED.DATASETS]
+    others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
+    if others == names:
         return DatasetMapper(cfg, True)
-    if semantic != names:
-        raise ConfigError(f"DATASETS.TRAIN: {semantic} hold classes of pixels, the others of {names} do not")
+    if others:
+        raise ConfigError(f"{others[0]!r} in DATASETS.TRAIN or KD.UNLABELED.DATASETS is no data set of pixel classes of "
+                          f"DATASETS.CUSTOM like {next(name for name in names if name not in others)!r}")
     return training_mapper(cfg, names)
 
 
