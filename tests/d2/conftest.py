@@ -35,3 +35,21 @@ def retinanets(data, tmp_path_factory):
     from d2_tiny import write_pair
 
     return write_pair(tmp_path_factory.mktemp("retinanets"), data)
+
+
+@pytest.fixture(scope="session")
+def pixels(tmp_path_factory):
+    """Folder of a tiny data set with a class a pixel."""
+    from d2_semantic import write_semantic
+
+    folder = tmp_path_factory.mktemp("pixels")
+    write_semantic(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pspnets(pixels, tmp_path_factory):
+    """Path of a PSPNet's config with two terms and a wider teacher."""
+    from d2_semantic import semantic_pair
+
+    return semantic_pair(tmp_path_factory.mktemp("pspnets"), pixels)
