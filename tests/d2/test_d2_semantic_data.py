@@ -98,7 +98,9 @@ def test_labels_of_a_colour_map_are_evaluated_as_classes(pixels, tmp_path):
         (["TEST.WINDOW.SIZE", "[32, 32]"], r"TEST.WINDOW.SIZE is \[32, 32\] and STRIDE \[\], expected"),
         (["TEST.WINDOW.SIZE", "[8, 8]", "TEST.WINDOW.STRIDE", "[8, 9]"], "steps up to these"),
         (["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2', 'p3']"], "PSPNetHead with AUX_WEIGHT 0.4 needs 2 of res2, res3"),
-        (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetHead"], "MODEL.BACKBONE.NAME is 'build_timm_backbone', ESPNetHead needs"),
+        (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetCHead"], "MODEL.BACKBONE.NAME is 'build_timm_backbone', ESPNetCHead needs"),
+        (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetHead"], "NUM_CLASSES is 3, ESPNetHead needs at least 5"),
+        (["MODEL.SEM_SEG_HEAD.NORM", ""], "MODEL.SEM_SEG_HEAD.NORM is empty, PSPNetHead needs"),
     ],
 )
 def test_a_bad_key_is_named_before_training(pixels, data, tmp_path, options, text):
@@ -124,7 +126,7 @@ SIZE = (48, 64)
     [
         (outside, "labels/0.png: 3072 pixels hold 7, allowed: 0-2, 255"),
         (other_size, "labels/0.png: 9 x 8 pixels, its image .*images/0.png has 64 x 48"),
-        (lambda folder: (folder / "labels" / "0.png").unlink(), "0"),
+        (lambda folder: (folder / "labels" / "0.png").unlink(), "images/0.png: its label file .*labels/0.png does not exist"),
     ],
     ids=["value", "size", "missing"],
 )

@@ -13,7 +13,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, SEM_SEG_HEADS_REGISTRY, Backb
 from torch import Tensor, nn
 
 from kd2.core import ConfigError
-from kd2.networks.espnet import LEVEL1, LEVEL2, LEVEL3, ESPDecoder, ESPEncoder
+from kd2.networks.espnet import DILATIONS, LEVEL1, LEVEL2, LEVEL3, ESPDecoder, ESPEncoder
 from kd2.networks.losses import task_loss
 from kd2.networks.pspnet import AuxiliaryHead, PSPHead
 from kd2.networks.window import enlarged
@@ -120,6 +120,11 @@ class ESPNetHead(ESPDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
+        if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < len(DILATIONS):
+            raise ConfigError(
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}, ESPNetHead needs at least "
+                f"{len(DILATIONS)}: its last module splits them over as many branches; ESPNetCHead takes any number"
+            )
         return encoded(cfg, input_shape, "ESPNetHead")
 
     def forward(self, features: Mapping[str, Tensor], targets: Tensor | None = None) -> tuple[Tensor | None, Losses]:
