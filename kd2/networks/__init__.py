@@ -1,5 +1,1 @@
-<<<<<<< HEAD
-"""Segmentation networks that the frameworks do not bring, and what surrounds them. Imports torch and nothing else."""
-=======
-"""Networks that no library ships; torch only."""
->>>>>>> skd
+"""Segmentation networks that the frameworks do not bring, their losses and inference. Imports torch and nothing else."""
