@@ -71,7 +71,8 @@ def _reader(entry: Mapping[str, Any], classes: Sequence[str], where: str) -> tup
     ignored_values = [_value(value, f"{where}.IGNORE") for value in ignored if value != _OTHERS]
     for value in ignored_values:
         if isinstance(value, tuple) != colours:
-            raise ConfigError(f"{where}.IGNORE has {value!r}, expected {'colours' if colours else 'numbers'}, as in MAP")
+            kind = "colours" if colours else "numbers"
+            raise ConfigError(f"{where}.IGNORE has {value!r}, expected {kind} as in the files")
         if value in mapped:
             raise ConfigError(f"{where}.IGNORE has {value!r}, which is the class {classes[mapped[value]]!r}")
     code = packed if colours else int

@@ -130,11 +130,12 @@ def voc_colors(count: int) -> tuple[Colour, ...]:
 
 
 def _files(folder: str) -> list[str]:
-    """Sorted paths of all files below ``folder``, relative to it."""
+    """Sorted paths of all files below ``folder``, relative to it, without hidden ones."""
     if not os.path.isdir(folder):
         raise DataError(f"folder {folder} does not exist")
     walk = os.walk(folder, followlinks=True)
-    return sorted(os.path.relpath(os.path.join(at, name), folder) for at, _, names in walk for name in names)
+    found = [os.path.join(at, name) for at, _, names in walk for name in names if not name.startswith(".")]
+    return sorted(os.path.relpath(path, folder) for path in found)
 
 
 def _listed(path: str) -> list[str]:

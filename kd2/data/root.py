@@ -12,7 +12,7 @@ def data_root() -> str:
 
 
 def existing(name: str, entry: Mapping[str, str], key: str) -> str:
-    """The path ``entry[key]`` of data set ``name``, relative to the data root; raises DataError when it is not there."""
+    """The path ``entry[key]`` of data set ``name``, below the data root; raises DataError when it is not there."""
     path = os.path.join(data_root(), entry[key])
     if not os.path.exists(path):
         raise DataError(

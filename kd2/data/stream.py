@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -78,8 +79,10 @@ class Joined:
     """
 
     def __init__(self, labelled: Batches, count: int, extra: int, batch_size: int, seed: int):
+        own_seed = int(numpy.random.SeedSequence((seed, _SECOND)).generate_state(1)[0])
+
         def order() -> Iterator[int]:
-            return (count + index for index in shuffled(extra, seed + _SECOND))
+            return (count + index for index in shuffled(extra, own_seed))
 
         self.labelled = labelled
         rank, ranks = labelled.rank, labelled.ranks

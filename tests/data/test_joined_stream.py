@@ -97,5 +97,6 @@ def test_one_key_without_the_other_is_refused(names, images):
 
 @pytest.mark.parametrize("images", [3, -2])
 def test_images_that_the_processes_cannot_share_are_refused(images):
-    with pytest.raises(ConfigError, match=f"^KD.UNLABELED.IMS_PER_BATCH is {images}, expected a multiple of 2 processes$"):
+    text = f"^KD.UNLABELED.IMS_PER_BATCH is {images}, expected a multiple of 2 processes$"
+    with pytest.raises(ConfigError, match=text):
         unlabeled_share(["more"], images, 2)
