@@ -35,7 +35,7 @@ def input_kind(case: Case) -> str:
 
 def discriminator(case: Case) -> dict[str, Tensor]:
     """Scores and input gradient, attention maps, and what a call leaves in the buffers."""
-    scores = double(case.leaf("in.score_map"))
+    scores = double(case.arrays["in.score_map"])
     critic = Critic(scores.shape[1], case.options["conv_width"], input_kind(case), False, OwnSolver(0, 0)).double()
     if "parameter_formula" in case.meta:
         fill_by_formula(case, critic)
@@ -60,7 +60,7 @@ def buffers(case: Case, critic: Critic) -> dict[str, Tensor]:
 
 def conference(case: Case) -> dict[str, Tensor]:
     """The conditional form: image, then softmax."""
-    scores = double(case.leaf("in.score_map"))
+    scores = double(case.arrays["in.score_map"])
     critic = Critic(scores.shape[1], case.options["conv_width"], "softmax", True, OwnSolver(0, 0)).double()
     filled(case, critic, renamed)
     image = nn.functional.interpolate(
@@ -84,7 +84,7 @@ def fill_by_formula(case: Case, module: nn.Module) -> None:
 
 def adversarial(case: Case) -> dict[str, Tensor]:
     """The losses of given scores."""
-    leaves = {name: double(case.leaf(f"in.d_out_{name}")) for name in ("student", "teacher")}
+    leaves = {name: double(case.arrays[f"in.d_out_{name}"]) for name in ("student", "teacher")}
     found = {
         "loss_d": critic_loss(leaves["teacher"], leaves["student"], case.options["adv_loss_type"]),
         "loss_g": -leaves["student"].mean(),
@@ -98,7 +98,7 @@ def adversarial(case: Case) -> dict[str, Tensor]:
 
 def penalty(case: Case) -> dict[str, Tensor]:
     """Ten times the penalty, its gradients in the critic's weights, and the norms where the case stores them."""
-    fake, real = (double(case.leaf(f"in.{side}_logits")) for side in ("student", "teacher"))
+    fake, real = (double(case.arrays[f"in.{side}_logits"]) for side in ("student", "teacher"))
     share = case.arrays["in.alpha"].double()
     if "conv_width" in case.options:
         critic = Critic(fake.shape[1], case.options["conv_width"], input_kind(case), False, OwnSolver(0, 0)).double()
@@ -132,7 +132,7 @@ class SmoothCritic(nn.Module):
 
 def double(x: Tensor) -> Tensor:
     """A float64 leaf."""
-    return x.detach().double().requires_grad_()
+    return x.double().requires_grad_()
 
 
 COMPONENTS = {

@@ -15,6 +15,8 @@ from torch.func import functional_call
 
 from kd2.core import ConfigError, MapSpec, OwnSolver, Scene
 from kd2.terms._critic import SMALLEST, Critic, Input
+from kd2.terms._logits import check_classes
+from kd2.terms._precision import wide
 from kd2.terms._resize import Resize, check_sizes, same_size
 
 Loss = Literal["wgan-gp", "hinge"]
@@ -101,21 +103,22 @@ class Holistic(nn.Module):
         if len(student) != 1:
             raise ConfigError(f"the tap has {len(student)} maps, the critic looks at one: the score map")
         check_sizes(student, teacher, resize)
-        classes = teacher[0].channels
-        if student[0].channels != classes:
-            raise ConfigError(f"the student's score map has {student[0].channels} classes, the teacher's {classes}")
+        check_classes(student, teacher)
         self.loss, self.penalty, self.enlarge, self.resize = loss, penalty, enlarge, resize
         self.conditional = condition == "image"
-        self.critic = Critic(classes, width, input, self.conditional, OwnSolver(lr, weight_decay, clip))
+        self.critic = Critic(
+            student[0].channels, width, input, self.conditional, OwnSolver(lr, weight_decay, clip)
+        )
         self.stats: dict[str, Tensor] = {}
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], scene: Scene) -> dict[str, Tensor]:
         """The unweighted losses of one student map and one teacher map (N, C, H, W), by part."""
         with torch.autocast(student[0].device.type, enabled=False):
-            fake, real = same_size(*(_wide(maps[0]) for maps in (student, teacher)), self.resize)
+            dtype = wide(student[0], teacher[0])
+            fake, real = same_size(student[0].to(dtype), teacher[0].to(dtype), self.resize)
             check_cells(tuple(fake.shape[2:]), self.enlarge)
             if self.enlarge > 1:
-                fake, real = (F.interpolate(x, scale_factor=self.enlarge, mode="bilinear") for x in (fake, real))
+                fake, real = (self.enlarged(x) for x in (fake, real))
             image = resized_images(scene, fake) if self.conditional else None
             frozen = {name: weight.detach() for name, weight in self.critic.named_parameters()}
             for_student = -functional_call(self.critic, frozen, (fake, image)).mean()
@@ -131,6 +134,10 @@ class Holistic(nn.Module):
         penalty = gradient_penalty(lambda x: self.critic(x, image), real, fake, self.shares(real, scene))
         self.stats["gradient_penalty"] = penalty.detach()
         return loss + self.penalty * penalty
+
+    def enlarged(self, x: Tensor) -> Tensor:
+        """A map ``enlarge`` times as high and wide, corners aligned."""
+        return F.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=True)
 
     def shares(self, real: Tensor, scene: Scene) -> Tensor:
         """The teacher's share (N,) in the mixture of each image, U(0, 1)."""
@@ -153,10 +160,6 @@ def resized_images(scene: Scene, like: Tensor) -> Tensor:
     if scene.images is None:
         raise ConfigError("CONDITION is 'image', but this kind of model hands no images to its terms; say none")
     return F.interpolate(scene.images().to(like.dtype), like.shape[2:], mode="bilinear", align_corners=True)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 TERM = Holistic

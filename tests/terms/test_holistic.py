@@ -242,7 +242,7 @@ def test_a_number_out_of_range_is_named(options, text):
 
 
 def test_class_counts_that_differ_are_refused():
-    with pytest.raises(ConfigError, match="3 classes, the teacher's 4"):
+    with pytest.raises(ConfigError, match="the student's logits have 3 classes, the teacher's 4"):
         Holistic(spec(3, SIZE), spec(4, SIZE))
 
 
