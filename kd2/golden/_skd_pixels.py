@@ -48,3 +48,12 @@ def _run(case: Case, kind: type, name: str, **options) -> tuple:
     term = kind([spec(student)], [spec(teacher)], **options)
     loss = term([student], [teacher], Scene([], (0, 0)))
     return term, {"out.loss": loss, f"grad.student_{name}": torch.autograd.grad(loss, student)[0]}
+
+
+COMPONENTS = {
+    "pixel-wise": pixelwise,
+    "pixel-wise, conference branch": conference_pixelwise,
+    "pair-wise": pairwise,
+    "pair-wise, conference branch": pairwise,
+    "task loss with deep supervision": task,
+}
