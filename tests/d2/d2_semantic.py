@@ -56,7 +56,13 @@ NETWORKS = {
     "PSPNetHead": {}, "SemSegFPNHead": SEM_SEG_FPN, "DeepLabV3PlusHead": DEEPLAB, "ESPNetHead": ESPNET,
     "ESPNetCHead": ESPNET_C,
 }
-TERMS = {"channel_kd": {"TAP": "score", "WEIGHT": 1.0}, "mgd": {"TAP": "feature", "WEIGHT": 0.0001}}
+# The critic wants 64 cells a side; the maps of a crop have 6 x 8.
+TERMS = {
+    "pixelwise": {"TAP": "score", "WEIGHT": 1.0},
+    "pairwise": {"TAP": "feature", "WEIGHT": 1.0},
+    "holistic": {"TAP": "score", "WEIGHT": 0.1, "WIDTH": 4, "ENLARGE": 11, "CONDITION": "image"},
+    "mgd": {"TAP": "feature", "WEIGHT": 0.0001},
+}
 
 
 def write_semantic(folder: Path, sizes: list[tuple[int, int]] = SIZES) -> None:

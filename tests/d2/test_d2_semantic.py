@@ -94,7 +94,7 @@ def test_another_ignored_value_becomes_255_in_the_scene(pspnets):
 def test_unlabelled_images_reach_the_terms_alone(pspnets):
     model, batch = build_model(load_config(pspnets)), batch_of(load_config(pspnets))
     losses = model(blank(batch))
-    assert losses["loss_sem_seg"] == 0 < losses["loss_channel_kd"]
+    assert losses["loss_sem_seg"] == 0 < losses["loss_pixelwise"]
 
 
 def test_a_resumed_run_ends_with_the_weights_of_the_whole_run(pspnets, tmp_path):
@@ -118,7 +118,7 @@ class PlainTrainer(DefaultTrainer):
 
 
 def test_weight_0_equals_plain_training_bit_for_bit(pspnets, tmp_path):
-    options = ["KD.TERMS.channel_kd.WEIGHT", "0", "KD.TERMS.mgd.WEIGHT", "0", "OUTPUT_DIR", str(tmp_path)]
+    options = [word for name in TERMS for word in (f"KD.TERMS.{name}.WEIGHT", "0")] + ["OUTPUT_DIR", str(tmp_path)]
     cfg = load_config(pspnets, options)
     states = []
     for kind in (Trainer, PlainTrainer):
@@ -128,6 +128,11 @@ def test_weight_0_equals_plain_training_bit_for_bit(pspnets, tmp_path):
         states.append(getattr(trainer.model, "student", trainer.model).state_dict())
         cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
     assert different(*states) == []
+
+
+def test_a_map_below_the_critics_smallest_is_named_by_training(pspnets, tmp_path):
+    with pytest.raises(ConfigError, match="KD.TERMS.holistic: .*64"):
+        train(pspnets, "OUTPUT_DIR", str(tmp_path), "KD.TERMS.holistic.ENLARGE", "1")
 
 
 def test_a_teacher_with_other_classes_is_refused(pspnets):
@@ -141,9 +146,9 @@ def test_a_teacher_of_another_kind(pixels, tmp_path):
     save_model(load_config(semantic_config(tmp_path, pixels, SEM_SEG_FPN, name="teacher")), tmp_path / "teacher.pth")
     taps = ["score=sem_seg_head.predictor"]
     source = {"CONFIG_FILE": "teacher.yaml", "WEIGHTS": str(tmp_path / "teacher.pth"), "TAPS": taps}
-    term = {"channel_kd": TERMS["channel_kd"] | {"RESIZE": "teacher"}}
+    term = {"pixelwise": TERMS["pixelwise"] | {"RESIZE": "teacher"}}
     cfg = load_config(semantic_config(tmp_path, pixels, {"KD": {"TEACHER": source, "TERMS": term}}))
-    assert build_model(cfg)(batch_of(cfg))["loss_channel_kd"] > 0
+    assert build_model(cfg)(batch_of(cfg))["loss_pixelwise"] > 0
 
 
 @pytest.fixture
