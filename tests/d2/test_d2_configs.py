@@ -12,11 +12,11 @@ from detectron2.modeling import build_model
 
 from kd2.bridges.d2 import add_d2_config, zoo
 from kd2.bridges.d2.config import load_config
-from kd2.bridges.d2.models import BODY, build_student, class_keys
+from kd2.bridges.d2.models import BODY, build_student, class_keys, listen_to
 from kd2.bridges.d2.teacher import flip_colours, teacher_config
 from kd2.config import framework_of, read
 from kd2.core import Tap, inherit
-from kd2.terms import active_blocks
+from kd2.terms import active_blocks, build_terms
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs")
 
@@ -51,6 +51,10 @@ def test_terms_are_valid(name):
     active_blocks(load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "cpu"]).KD.TERMS)
 
 
+def counts(model, cfg) -> dict[str, int]:
+    return {kind: count for kind, (_, count) in class_keys(model, cfg).items()}
+
+
 @pytest.mark.parametrize("name", ZOO_PAIRS)
 def test_the_zoos_teacher_fits_the_student(name):
     """Weights, classes, colours, tapped levels, and what is inherited."""
@@ -59,11 +63,11 @@ def test_the_zoos_teacher_fits_the_student(name):
     student, teacher = build_student(cfg), build_model(own)
     assert zoo.weights_url(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
     assert cfg.KD.TEACHER.WEIGHTS == cfg.KD.TEACHER.CONFIG_FILE
-    assert class_keys(student, cfg)["things"][1] == class_keys(teacher, own)["things"][1]
+    assert counts(student, cfg) == counts(teacher, own)
     assert not flip_colours(cfg.INPUT.FORMAT, own.INPUT.FORMAT)
     shapes = []
     for model, texts in ((student, cfg.KD.STUDENT.TAPS), (teacher, cfg.KD.TEACHER.TAPS)):
-        (tap,) = [Tap.parse(text) for text in texts]
+        (tap,) = [tap for tap in map(Tap.parse, texts) if tap.path == "backbone"]
         levels = model.backbone.output_shape()
         shapes.append([(levels[key].channels, levels[key].stride) for key in tap.keys or levels])
     assert shapes[0] == shapes[1]
@@ -92,6 +96,38 @@ def test_our_bases_are_the_zoos(base, original, changed):
 def test_students_of_the_blood_cell_configs_have_the_stated_size(name, millions):
     model = build_student(load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "cpu"]))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "name, millions",
+    [
+        ("teacher_psp_r101", 70.3),
+        ("skd_pi_psp_r101_r18", 12.9),
+        ("skd_pi_pa_ho_psp_r101_r18_scratch", 13.07),
+        ("skd_pi_pa_ho_psp_r101_r18_half", 3.3),
+        ("skd_pi_pa_ho_psp_r101_mobilenetv2", 3.05),
+        ("skd_pi_pa_ho_psp_r101_espnet_c", 0.349),
+        ("skd_pi_pa_ho_psp_r101_espnet", 0.364),
+    ],
+)
+def test_networks_for_cityscapes_have_the_stated_size(name, millions):
+    options = ["MODEL.DEVICE", "meta", "MODEL.TIMM.PRETRAINED", "False"]
+    model = build_student(load_config(os.path.join(CONFIGS, "cityscapes", f"{name}.yaml"), options))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name.startswith(("cityscapes/", "camvid/")) and "Base" not in name])
+def test_taps_and_terms_of_segmentation_fit_both_models(name):
+    """On a blank image half as big as the crop; weights are drawn."""
+    options = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", "False", "INPUT.CROP.SIZE", "[128, 128]"]
+    cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), options)
+    if not cfg.KD.TERMS:
+        return
+    own, specs = teacher_config(cfg), []
+    assert own.MODEL.SEM_SEG_HEAD.NUM_CLASSES == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    for model_cfg, texts in ((cfg, cfg.KD.STUDENT.TAPS), (own, cfg.KD.TEACHER.TAPS)):
+        specs.append(listen_to(build_student(model_cfg), model_cfg, texts, "taps", (128, 128)).specs)
+    build_terms(cfg.KD.TERMS, *specs)
 
 
 def test_build_model_of_a_plain_script_works_after_an_import(monkeypatch):

@@ -83,6 +83,10 @@ def test_the_scene_has_labels_and_images_of_the_padded_batch(pspnets):
         assert (labels[height:] == 255).all() and (labels[:, width:] == 255).all()
 
 
+def test_the_rehearsal_has_the_crops_size(pspnets):
+    assert build_model(load_config(pspnets)).student_taps.specs["score"][0].size == (6, 8)
+
+
 def test_another_ignored_value_becomes_255_in_the_scene(pspnets):
     model, batch = build_model(load_config(pspnets)), batch_of(load_config(pspnets))
     expected = model.scene(batch).labels

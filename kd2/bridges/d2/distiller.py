@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd2 import core
 from kd2.bridges.d2.all_ignored import losses_of
-from kd2.bridges.d2.models import build_student, listen_to
+from kd2.bridges.d2.models import build_student, listen_to, rehearsal_size
 from kd2.bridges.d2.scene import StudentAnchors, gt_boxes, padded_size, pixel_labels, student_images
 from kd2.bridges.d2.teacher import Guide, build_teacher, flip_colours
 from kd2.terms import active_blocks, build_terms
@@ -102,8 +102,9 @@ def build_parts(cfg: CfgNode) -> tuple[dict[str, Any], Guide | None]:
         return {"student": student, "seed": cfg.SEED}, None
     with torch.random.fork_rng(devices=[]):
         guide = build_teacher(cfg, student)
-        student_taps = listen_to(student, cfg, cfg.KD.STUDENT.TAPS, "KD.STUDENT.TAPS")
-        teacher_taps = listen_to(guide.model, guide.cfg, cfg.KD.TEACHER.TAPS, "KD.TEACHER.TAPS")
+        size = rehearsal_size(cfg)
+        student_taps = listen_to(student, cfg, cfg.KD.STUDENT.TAPS, "KD.STUDENT.TAPS", size)
+        teacher_taps = listen_to(guide.model, guide.cfg, cfg.KD.TEACHER.TAPS, "KD.TEACHER.TAPS", size)
         terms, uses = build_terms(blocks, student_taps.specs, teacher_taps.specs)
     parts = {
         "student": student,

@@ -35,12 +35,18 @@ def build_plain(cfg: CfgNode, name: str, key: str) -> nn.Module:
     return build_model(cfg)
 
 
-def listen_to(model: nn.Module, cfg: CfgNode, taps: Iterable[str], key: str) -> Taps:
-    """Taps of ``model``, rehearsed on a blank image whose sides are a multiple of every stride."""
-    height, width = padded_size([(256, 256)], model.backbone)
+def listen_to(model: nn.Module, cfg: CfgNode, taps: Iterable[str], key: str, size: tuple[int, int]) -> Taps:
+    """Taps of ``model``, rehearsed on a blank image of at least ``size`` (H, W), padded to a multiple of every stride."""
+    height, width = padded_size([size], model.backbone)
     image = torch.zeros(len(cfg.MODEL.PIXEL_MEAN), height, width, dtype=torch.uint8)
     batch = [{"image": image, "height": height, "width": width}]
     return rehearsed(model, list(taps), lambda: model(batch), (height, width), key)
+
+
+def rehearsal_size(cfg: CfgNode) -> tuple[int, int]:
+    """(H, W) of the images that training crops, which some heads insist on; otherwise any that suits all strides."""
+    crop = cfg.INPUT.CROP
+    return tuple(crop.SIZE) if crop.ENABLED and crop.TYPE == "absolute" else (256, 256)
 
 
 def class_keys(model: nn.Module, cfg: CfgNode) -> dict[str, tuple[str, int]]:
