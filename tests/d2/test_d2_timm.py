@@ -5,15 +5,16 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_backbone
 
 from kd2.bridges.d2 import add_d2_config
 from kd2.core import ConfigError
 
 
-def config(builder: str = "build_timm_backbone", *options):
+def config(builder: str = "build_timm_backbone", *options, **arguments):
     cfg = add_d2_config(get_cfg())
+    cfg.MODEL.TIMM.ARGS = CfgNode(arguments)
     cfg.merge_from_list(["MODEL.BACKBONE.NAME", builder, "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.FPN.OUT_CHANNELS", 16])
     cfg.merge_from_list(["MODEL.TIMM.NAME", "test_resnet", *options])
     return cfg
@@ -37,6 +38,34 @@ def test_maps_have_the_promised_names_channels_and_strides(builder, inputs, name
     assert list(maps) == names and shapes.keys() == maps.keys()
     for name, x in maps.items():
         assert x.shape == (1, shapes[name].channels, 128 // shapes[name].stride, 128 // shapes[name].stride)
+
+
+@pytest.mark.parametrize("net", ["test_resnet", "test_efficientnet"])
+@pytest.mark.parametrize("stride, strides", [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16])])
+def test_a_dilated_network_keeps_the_names_and_its_maps_stay_large(net, stride, strides):
+    backbone = build_backbone(config("build_timm_backbone", "MODEL.TIMM.NAME", net, output_stride=stride))
+    shapes, maps = backbone.output_shape(), backbone(torch.rand(1, 3, 64, 64))
+    assert [shape.stride for shape in shapes.values()] == strides and backbone.size_divisibility == stride
+    assert [64 // x.shape[2] for x in maps.values()] == strides
+
+
+def test_a_resnets_channels_and_stem_are_arguments():
+    arguments = {"channels": [32, 64, 128, 256], "stem_type": "deep", "stem_width": 32}
+    backbone = build_backbone(config("build_timm_backbone", "MODEL.TIMM.NAME", "resnet18", **arguments))
+    assert [shape.channels for shape in backbone.output_shape().values()] == [32, 64, 128, 256]
+
+
+@pytest.mark.parametrize(
+    "builder, arguments, text",
+    [
+        ("build_timm_backbone", {"output_strides": 8}, r"ARGS {'output_strides': 8} does not suit 'test_resnet': .*output_str"),
+        ("build_timm_backbone", {"output_stride": 7}, r"ARGS {'output_stride': 7} does not suit 'test_resnet': a value"),
+        ("build_timm_fpn_backbone", {"output_stride": 8}, r"maps of strides \[4, 8, 8, 8\], an FPN needs a different"),
+    ],
+)
+def test_arguments_that_do_not_suit_are_named(builder, arguments, text):
+    with pytest.raises(ConfigError, match=text):
+        build_backbone(config(builder, "MODEL.FPN.IN_FEATURES", TWO_STAGE, **arguments))
 
 
 @pytest.mark.parametrize("net", ["test_resnet", "test_efficientnet"])
