@@ -89,7 +89,9 @@ def test_labels_of_a_colour_map_are_evaluated_as_classes(pixels, tmp_path):
 @pytest.mark.parametrize(
     "options, text",
     [
-        (["DATASETS.TRAIN", "['shapes', 'tiny']"], "'tiny' in DATASETS.TRAIN .* no data set of pixel classes of .*'shapes'"),
+        (["DATASETS.TRAIN", "['shapes', 'tiny']"], "but 'tiny' is no data set .* with classes of pixels or without labels"),
+        (["DATASETS.TRAIN", "['tiny']", "KD.UNLABELED.DATASETS", "['more']", "KD.UNLABELED.IMS_PER_BATCH", "1"],
+         "but 'tiny' is no data set"),
         (["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "11"], "MODEL.SEM_SEG_HEAD.IGNORE_VALUE is 11"),
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4"],
          r"NUM_CLASSES is 4, data set 'shapes' has 3 classes \(ground, box, bar\)"),

@@ -78,12 +78,14 @@ def _without_labels(cfg: CfgNode) -> list[dict]:
 def _mapper(cfg: CfgNode) -> Callable[[dict], dict]:
     names = [*cfg.DATASETS.TRAIN, *cfg.KD.UNLABELED.DATASETS]
     others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
-    if others == names:
-        return DatasetMapper(cfg, True)
-    if others:
-        raise ConfigError(f"{others[0]!r} in DATASETS.TRAIN or KD.UNLABELED.DATASETS is no data set of pixel classes of "
-                          f"DATASETS.CUSTOM like {next(name for name in names if name not in others)!r}")
-    return training_mapper(cfg, names)
+    if not others:
+        return training_mapper(cfg, names)
+    if len(others) < len(names) or cfg.KD.UNLABELED.DATASETS:
+        raise ConfigError(
+            f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of DATASETS.CUSTOM with "
+            "classes of pixels or without labels; such data sets mix with their like only"
+        )
+    return DatasetMapper(cfg, True)
 
 
 def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
