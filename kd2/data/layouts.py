@@ -1,7 +1,7 @@
 """The public segmentation data sets in the folders they come in, and plain pairs of folders."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from kd2.core import DataError
@@ -116,7 +116,7 @@ LAYOUTS = {
 }
 
 
-def contiguous(count: int, ignored: Iterable[int]) -> Labels:
+def contiguous(count: int, ignored: Collection[int]) -> Labels:
     """Labels whose files hold the classes 0..count-1."""
     return Labels({index: index for index in range(count)}, ignored)
 
