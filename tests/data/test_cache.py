@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +134,21 @@ def test_an_existing_folder_is_never_overwritten(tmp_path):
 def test_bad_outputs_leave_nothing_on_disk(tmp_path, outputs, text):
     with pytest.raises(DataError, match=text):
         write_cache(str(tmp_path / "cache"), fingerprint(), outputs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    many = replace(fingerprint(), images=100, classes=1000)
+    # A limit on the size of files stands in for the disk.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(OSError):
+            write_cache(str(tmp_path / "cache"), many, [(range(100), torch.zeros(100, 1000))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
 
 
