@@ -54,7 +54,9 @@ class Fingerprint:
         """
         check_cacheable(views.name)
         fields = {"rs": (), "cc": ("scale", "padding"), "ic": ("area", "aspect", "flip")}[views.mode.teacher]
-        draws = {name: getattr(views.crops, name) for name in fields} | ({"seed": views.seed} if views.mode.ensemble else {})
+        draws = {name: getattr(views.crops, name) for name in fields}
+        if views.mode.ensemble:
+            draws["seed"] = views.seed
         plain = json.loads(json.dumps(draws))  # as it will be read back: tuples become lists
         many = count if views.mode.ensemble else 1
         return cls(teacher, data, views.name, views.teacher_size, plain, many, images, classes)
@@ -155,7 +157,8 @@ class TeacherCache:
             raise ConfigError(f"{_KEY}: the outputs in {folder} cannot be read ({error}); delete it") from None
         expected = (fingerprint.images, fingerprint.classes)
         if self.outputs.shape != expected:
-            raise ConfigError(f"{_KEY}: the outputs in {folder} have shape {self.outputs.shape}, expected {expected}; delete it")
+            found = self.outputs.shape
+            raise ConfigError(f"{_KEY}: the outputs in {folder} have shape {found}, expected {expected}; delete it")
 
     def __len__(self) -> int:
         return len(self.outputs)

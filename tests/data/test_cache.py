@@ -72,7 +72,8 @@ def test_a_mode_with_fresh_views_has_no_fingerprint(mode):
 
 
 def refusal(folder: str, expected: Fingerprint) -> str:
-    with pytest.raises(ConfigError, match="KD.VIEWS.CACHE: .* was made from something else: .* delete it or name another") as error:
+    text = "KD.VIEWS.CACHE: .* was made from something else: .* delete it or name another"
+    with pytest.raises(ConfigError, match=text) as error:
         TeacherCache(folder, expected)
     return str(error.value)
 

@@ -223,5 +223,5 @@ def test_an_ensemble_has_no_single_view():
 
 @pytest.mark.parametrize("mode", [*INDEPENDENT, *SAME])
 def test_other_modes_are_refused_a_cache(mode):
-    with pytest.raises(ConfigError, match="sees another view in every epoch, so its outputs cannot be cached; a cache goes"):
+    with pytest.raises(ConfigError, match="another view in every epoch, so its outputs cannot be cached; a cache goes"):
         check_cacheable(mode)

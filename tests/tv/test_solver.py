@@ -47,7 +47,8 @@ def test_cosine_ends_at_its_end_value():
 
 
 def test_the_decay_can_begin_behind_the_warm_up():
-    seen = rates(LR_SCHEDULER_NAME="WarmupCosineLR", WARMUP_ITERS=20, WARMUP_FACTOR=0.0, RESCALE_INTERVAL=True, MAX_ITER=100)
+    warmup = {"WARMUP_ITERS": 20, "WARMUP_FACTOR": 0.0, "RESCALE_INTERVAL": True}
+    seen = rates(LR_SCHEDULER_NAME="WarmupCosineLR", MAX_ITER=100, **warmup)
     assert [seen[i] for i in (0, 10, 20, 60, 99)] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0], abs=1e-3)
 
 
