@@ -40,3 +40,8 @@ def gradients(case: Case, loss: Tensor, student: Tensor, parameters: Mapping[str
 def spec(x: Tensor) -> MapSpec:
     """What a rehearsal would have seen of a map (N, C, H, W), at stride 1."""
     return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
+
+
+def slope(loss: Tensor, student: Tensor) -> Tensor:
+    """The loss's gradient, in the shape of ``student``."""
+    return torch.autograd.grad(loss, student, retain_graph=True)[0]
