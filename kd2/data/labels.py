@@ -1,6 +1,6 @@
 """Label files to classes by a lookup table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy
 from PIL import Image
@@ -14,7 +14,7 @@ MOST_CLASSES = 254
 _REFUSED = 254
 
 
-def packed(colour: Iterable[int]) -> int:
+def packed(colour: Collection[int]) -> int:
     """Red, green and blue (0..255) as one number."""
     red, green, blue = colour
     return red << 16 | green << 8 | blue
@@ -31,7 +31,7 @@ class Labels:
     """
 
     def __init__(
-        self, classes: Mapping[int, int], ignored: Iterable[int] = (), others: bool = False, colours: bool = False
+        self, classes: Mapping[int, int], ignored: Collection[int] = (), others: bool = False, colours: bool = False
     ):
         self.colours = colours
         self.allowed = sorted({*classes, *ignored})

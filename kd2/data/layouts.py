@@ -1,7 +1,7 @@
 """The public segmentation data sets in the folders they come in, and plain pairs of folders."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from kd2.core import DataError
@@ -37,7 +37,7 @@ class Layout:
         """
         images = stems_of(self.images, self.image_suffix)
         present = set(_files(self.labels))
-        stems = _listed(self.listed) if self.listed else list(images)
+        stems = listed_stems(self.listed) if self.listed else list(images)
         if not stems:
             raise DataError(f"{self.listed or self.images}: the data set has no images")
         for stem in stems:
@@ -116,7 +116,7 @@ LAYOUTS = {
 }
 
 
-def contiguous(count: int, ignored: Iterable[int]) -> Labels:
+def contiguous(count: int, ignored: Collection[int]) -> Labels:
     """Labels whose files hold the classes 0..count-1."""
     return Labels({index: index for index in range(count)}, ignored)
 
@@ -138,9 +138,10 @@ def _files(folder: str) -> list[str]:
     return sorted(os.path.relpath(path, folder) for path in found)
 
 
-def _listed(path: str) -> list[str]:
+def listed_stems(path: str) -> list[str]:
+    """The lines of a text file, without empty ones."""
     try:
         with open(path) as file:
-            return [line.split()[0] for line in file if line.strip()]
+            return [line.strip() for line in file if line.strip()]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from kd2.core import MapSpec, Scene
+from kd2.core import Scene
 from kd2.golden._case import Case
+from kd2.golden._module import spec
 from kd2.networks.losses import task_loss
 from kd2.terms.pairwise import Pairwise
 from kd2.terms.pixelwise import Pixelwise
@@ -44,13 +45,9 @@ def _run(case: Case, kind: type, name: str, **options) -> tuple:
     """The term, and its loss and student gradient in float64."""
     student, teacher = (case.arrays[f"in.{side}_{name}"].double() for side in ("student", "teacher"))
     student.requires_grad_()
-    term = kind([_spec(student)], [_spec(teacher)], **options)
+    term = kind([spec(student)], [spec(teacher)], **options)
     loss = term([student], [teacher], Scene([], (0, 0)))
     return term, {"out.loss": loss, f"grad.student_{name}": torch.autograd.grad(loss, student)[0]}
-
-
-def _spec(x: Tensor) -> MapSpec:
-    return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
 
 
 COMPONENTS = {
