@@ -7,6 +7,8 @@ cells. Mehta et al., ECCV 2018, sections 3 and 4.
 import torch
 from torch import Tensor, nn
 
+from kd2.core import ConfigError
+
 DILATIONS = (1, 2, 4, 8, 16)
 # Channels of the encoder's three maps.
 LEVEL1, LEVEL2, LEVEL3 = 19, 131, 256
@@ -85,10 +87,15 @@ class ESPDecoder(nn.Module):
 
     Taps: ``fuse1`` is the input of the last transposed convolution, (N, K, ...) of stride 2; ``predictor`` gives the
     scores.
+
+    Raises:
+        ConfigError: fewer classes than an ESP module has branches.
     """
 
     def __init__(self, classes: int):
         super().__init__()
+        if classes < len(DILATIONS):
+            raise ConfigError(f"ESPNet is for {len(DILATIONS)} classes or more, found {classes}; ESPNet-C takes any number")
         self.score3 = nn.Sequential(nn.Conv2d(LEVEL3, classes, 1, bias=False), nn.BatchNorm2d(classes, eps=1e-3))
         self.up3 = _twice(classes)
         self.score2 = nn.Conv2d(LEVEL2, classes, 1, bias=False)

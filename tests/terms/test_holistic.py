@@ -106,6 +106,17 @@ def test_the_mixture_is_drawn_anew_every_iteration_and_again_after_a_resume():
     assert values[0] != values[1] == values[2]
 
 
+def test_a_trained_critic_tells_the_maps_apart():
+    holistic, (student, teacher) = term(loss="hinge", width=8, lr=0.01), maps()
+    optimizer, distances = torch.optim.SGD(own_groups(holistic), momentum=0.9), []
+    for _ in range(12):
+        optimizer.zero_grad()
+        parts(holistic, student, teacher + 1)["critic"].backward()
+        optimizer.step()
+        distances.append(holistic.stats["distance"].item())
+    assert abs(distances[0]) < 0.1 and distances[-1] > 1
+
+
 # What the critic sees.
 
 
