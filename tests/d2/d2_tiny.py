@@ -124,6 +124,8 @@ def every_term(**common: int) -> dict:
         "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
         "mimic": {"WEIGHT": 0.0001},
         "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
+        "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
+        "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
     }
     taps = {"TAPS": ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score"]}
     blocks = {name: block | common for name, block in terms.items()}
