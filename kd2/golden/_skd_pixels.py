@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from kd2.core import MapSpec, Scene
+from kd2.core import Scene
 from kd2.golden._case import Case
-from kd2.networks.losses import deeply_supervised
+from kd2.golden._module import spec
+from kd2.networks.losses import task_loss
 from kd2.terms.pairwise import Pairwise
 from kd2.terms.pixelwise import Pixelwise
 
@@ -35,10 +36,7 @@ def pairwise(case: Case) -> dict[str, Tensor]:
 def task(case: Case) -> dict[str, Tensor]:
     """The cross-entropy of a segmentation network with an auxiliary head."""
     main, auxiliary = (case.arrays[f"in.student_{name}"].double().requires_grad_() for name in ("logits", "aux_logits"))
-    options = case.options
-    loss = deeply_supervised(
-        main, auxiliary, case.arrays["in.label"].long(), options["ignore_label"], options["aux_weight"]
-    )
+    loss = sum(task_loss(main, auxiliary, case.arrays["in.label"].long(), case.options["aux_weight"]).values())
     slopes = torch.autograd.grad(loss, [main, auxiliary])
     return {"out.loss": loss, "grad.student_logits": slopes[0], "grad.student_aux_logits": slopes[1]}
 
@@ -47,13 +45,9 @@ def _run(case: Case, kind: type, name: str, **options) -> tuple:
     """The term, and its loss and student gradient in float64."""
     student, teacher = (case.arrays[f"in.{side}_{name}"].double() for side in ("student", "teacher"))
     student.requires_grad_()
-    term = kind([_spec(student)], [_spec(teacher)], **options)
+    term = kind([spec(student)], [spec(teacher)], **options)
     loss = term([student], [teacher], Scene([], (0, 0)))
     return term, {"out.loss": loss, f"grad.student_{name}": torch.autograd.grad(loss, student)[0]}
-
-
-def _spec(x: Tensor) -> MapSpec:
-    return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
 
 
 COMPONENTS = {

@@ -1,1 +1,1 @@
-"""Networks that no library ships; torch only."""
+"""Segmentation networks that the frameworks do not bring, their losses and inference. Imports torch and nothing else."""

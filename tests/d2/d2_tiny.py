@@ -119,6 +119,7 @@ def every_term(**common: int) -> dict:
     terms = {
         "imitation": {},
         "hint": {"WEIGHT": 0.001, "TAP": "fine", "RELU": False},
+        "logits": {"WEIGHT": 0.1, "TAP": "cls", "TEMPERATURE": 2.0},
         "mgd": {"WEIGHT": 0.0001, "RATIO": 0.5},
         "fgd": {"WEIGHT": 0.1},
         "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
@@ -126,8 +127,9 @@ def every_term(**common: int) -> dict:
         "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
         "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
         "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
+        "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
     }
-    taps = {"TAPS": ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score"]}
+    taps = {"TAPS": ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score", "body=backbone.bottom_up:res3"]}
     blocks = {name: block | common for name, block in terms.items()}
     return {"KD": {"STUDENT": taps, "TEACHER": taps, "TERMS": blocks}}
 

@@ -37,10 +37,11 @@ RETINANET = {
 }
 FASTER_RCNN = {"MODEL": {"META_ARCHITECTURE": "FasterRCNN"}}
 # Every type of term, on taps that suit it.
-EVERY_TAP = ["fpn=backbone", "fine=backbone:0,1", "cls=head.classification_head.cls_logits"]
+EVERY_TAP = ["fpn=backbone", "fine=backbone:0,1", "cls=head.classification_head.cls_logits", "body=backbone.body:0"]
 EVERY_TERM = {
     "imitation": {"WEIGHT": 0.1},
     "hint": {"WEIGHT": 0.01, "TAP": "fine", "RELU": False},
+    "logits": {"WEIGHT": 0.1, "TAP": "cls", "TEMPERATURE": 2.0},
     "mgd": {"WEIGHT": 0.001, "RATIO": 0.5},
     "fgd": {"WEIGHT": 1.0},
     "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
@@ -48,6 +49,7 @@ EVERY_TERM = {
     "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
     "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
     "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
+    "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
 }
 
 
