@@ -93,7 +93,7 @@ def _by_shifts(s: Tensor, t: Tensor, wanted: bool, reach: int) -> Found:
 
 
 def _pairs(size: Size, reach: int) -> Iterator[tuple[tuple, tuple, int]]:
-    """Two equal windows of (N, C, h, w) for each shift of the lower half plane, and in how many directions it counts."""
+    """Two equal windows of (N, C, h, w) for each shift of the lower half plane, and the directions it stands for."""
     height, width = size
     for y in range(min(reach, height - 1) + 1):
         for x in range(-min(reach, width - 1), min(reach, width - 1) + 1):
