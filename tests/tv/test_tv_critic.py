@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
+import drawn
 import tiny
 import torch
 
@@ -54,11 +55,15 @@ def test_the_critics_clipping_leaves_the_student_alone(tmp_path, data, teacher):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, data, teacher):
-    """Folder of a run of 20 iterations, and the lines of its log."""
+def finished(tmp_path_factory, drawn_data, psp_teacher):
+    """Config and folder of a segmentation run of 20 iterations with PI, PA and HO, and the lines of its log."""
     folder = tmp_path_factory.mktemp("critic")
-    solver = {"MAX_ITER": 20, "CHECKPOINT_PERIOD": 5, "WEIGHT_DECAY": 1e-4, "LR_SCHEDULER_NAME": "WarmupPolyLR"}
-    config = write(folder, data, teacher, solver, CLIP=1.0)
+    block = {"TAP": "score", "WEIGHT": 0.1, "CONDITION": "image", "ENLARGE": 11, "WIDTH": 2, "CLIP": 1.0}
+    changes = {
+        "KD": {"TERMS": {"holistic": block}},
+        "SOLVER": {"MAX_ITER": 20, "CHECKPOINT_PERIOD": 5, "LR_SCHEDULER_NAME": "WarmupPolyLR"},
+    }
+    config = drawn.write_config(folder, drawn_data, drawn.distilled(psp_teacher, changes))
     tiny.train(config)
     with open(next((folder / "out" / "csv").rglob("metrics.csv"))) as file:
         return config, folder, list(csv.DictReader(file))
