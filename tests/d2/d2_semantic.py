@@ -17,6 +17,7 @@ PSPNET = {
         "TIMM": {"NAME": "test_resnet", "ARGS": {"output_stride": 8}},
         "SEM_SEG_HEAD": {
             "NAME": "PSPNetHead", "IN_FEATURES": ["res4", "res5"], "NUM_CLASSES": 3, "CONVS_DIM": 16, "NORM": "BN",
+            "AUX_WEIGHT": 0.4,
         },
     },
     "INPUT": {

@@ -182,7 +182,7 @@ def test_windows_are_what_the_student_sees_at_evaluation(student, pspnets, tmp_p
     assert seen == [((32, 32), (16, 24))] * 4
 
 
-def test_windows_are_refused_for_a_detector(retinanets, tmp_path):
-    options = ["OUTPUT_DIR", str(tmp_path), "TEST.WINDOW.SIZE", "[32, 32]", "TEST.WINDOW.STRIDE", "[32, 32]"]
+def test_windows_are_refused_for_a_detector(retinanets):
+    cfg = load_config(retinanets, ["TEST.WINDOW.SIZE", "[32, 32]", "TEST.WINDOW.STRIDE", "[32, 32]"])
     with pytest.raises(ConfigError, match=r"TEST.WINDOW.SIZE is \[32, 32\], RetinaNet finds objects"):
-        train(retinanets, *options)
+        Trainer(cfg)

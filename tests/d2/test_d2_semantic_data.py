@@ -16,6 +16,7 @@ from PIL import Image
 from kd2.bridges.d2.config import load_config
 from kd2.bridges.d2.data import eval_loader, register, train_loader
 from kd2.bridges.d2.evaluators import build_evaluator
+from kd2.bridges.d2.trainer import Trainer
 from kd2.core import ConfigError, DataError
 
 UNLABELED = ["KD.UNLABELED.DATASETS", "['more']", "KD.UNLABELED.IMS_PER_BATCH", "1"]
@@ -109,7 +110,7 @@ def test_a_bad_key_is_named_before_training(pixels, data, tmp_path, options, tex
     tiny = {"tiny": {"JSON": str(data / "coco.json"), "IMAGES": str(data / "images")}}
     path = semantic_config(tmp_path, pixels, {"DATASETS": {"CUSTOM": tiny}})
     with pytest.raises(ConfigError, match=text):
-        train(path, *options)
+        Trainer(load_config(path, options))
 
 
 def outside(folder):

@@ -28,8 +28,15 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     cfg.TEST.WINDOW.SIZE = []
     cfg.TEST.WINDOW.STRIDE = []
 
-    # Of the auxiliary loss of PSPNetHead, on the first of MODEL.SEM_SEG_HEAD.IN_FEATURES; 0: no auxiliary head.
-    cfg.MODEL.SEM_SEG_HEAD.AUX_WEIGHT = 0.4
+    # PSPNetHead: factor of the auxiliary head's loss, on the first of MODEL.SEM_SEG_HEAD.IN_FEATURES (0.4 in the paper; 0: no
+    # such head), and the share of channels that training drops before both classifiers.
+    cfg.MODEL.SEM_SEG_HEAD.AUX_WEIGHT = 0.0
+    cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
+
+    # build_espnet_backbone: ESP modules that repeat at stride 4 and 8, p and q in the paper.
+    cfg.MODEL.ESPNET = CfgNode()
+    cfg.MODEL.ESPNET.LEVEL2_BLOCKS = 2
+    cfg.MODEL.ESPNET.LEVEL3_BLOCKS = 8
 
     # Read by the backbones build_timm_backbone, build_timm_fpn_backbone (p2 to p6) and
     # build_retinanet_timm_fpn_backbone (p3 to p7).

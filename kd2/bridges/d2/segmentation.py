@@ -47,21 +47,21 @@ class PSPNetHead(PSPHead):
         input_shape: the backbone's maps by name.
         in_features: two of these names, or one without an auxiliary head.
         norm: a norm of Detectron2: BN, SyncBN, GN, ...
-        width: see ``kd2.networks.pspnet.PSPHead``; of the auxiliary head too.
+        width, dropout: see ``kd2.networks.pspnet.PSPHead``; of the auxiliary head too.
         aux_weight: of the auxiliary loss; 0 builds no such head.
     """
 
     @configurable
     def __init__(
         self, input_shape: Mapping[str, ShapeSpec], *, in_features: list[str], num_classes: int, width: int, norm: str,
-        ignore_value: int, loss_weight: float, aux_weight: float,
+        dropout: float, ignore_value: int, loss_weight: float, aux_weight: float,
     ):
         own, layer = input_shape[in_features[-1]], functools.partial(get_norm, norm)
-        super().__init__(own.channels, num_classes, width, layer)
+        super().__init__(own.channels, num_classes, width, layer, dropout)
         self.names, self.stride = (in_features[0], in_features[-1]), own.stride
         self.ignore_value, self.loss_weight, self.aux_weight = ignore_value, loss_weight, aux_weight
         stage3 = input_shape[in_features[0]].channels
-        self.auxiliary = AuxiliaryHead(stage3, num_classes, width, layer) if aux_weight else None
+        self.auxiliary = AuxiliaryHead(stage3, num_classes, width, layer, dropout) if aux_weight else None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class PSPNetHead(PSPHead):
         if not head.NORM:
             raise ConfigError("MODEL.SEM_SEG_HEAD.NORM is empty, PSPNetHead needs a norm layer such as BN or SyncBN")
         return {"input_shape": input_shape, "in_features": head.IN_FEATURES, "width": head.CONVS_DIM, "norm": head.NORM,
-                "aux_weight": head.AUX_WEIGHT, **common(cfg)}
+                "dropout": head.DROPOUT, "aux_weight": head.AUX_WEIGHT, **common(cfg)}
 
     def forward(self, features: Mapping[str, Tensor], targets: Tensor | None = None) -> tuple[Tensor | None, Losses]:
         """See ``head_output``."""
@@ -85,11 +85,11 @@ class PSPNetHead(PSPHead):
 
 
 class EspBackbone(Backbone):
-    """ESPNet's encoder: maps level1, level2 and out of the strides 2, 4 and 8."""
+    """ESPNet's encoder: maps level1, level2 and out of the strides 2, 4 and 8. See ``ESPEncoder`` for the blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, level2_blocks: int, level3_blocks: int):
         super().__init__()
-        self.net = ESPEncoder()
+        self.net = ESPEncoder(level2_blocks, level3_blocks)
         self._out_features = ["level1", "level2", "out"]
         self._out_feature_channels = dict(zip(self._out_features, (LEVEL1, LEVEL2, LEVEL3)))
         self._out_feature_strides = dict(zip(self._out_features, (2, 4, 8)))
@@ -105,8 +105,8 @@ class EspBackbone(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_espnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EspBackbone:
-    """The encoder of ESPNet and ESPNet-C; it has no keys."""
-    return EspBackbone()
+    """The encoder of ESPNet and ESPNet-C, with the blocks of ``MODEL.ESPNET``."""
+    return EspBackbone(cfg.MODEL.ESPNET.LEVEL2_BLOCKS, cfg.MODEL.ESPNET.LEVEL3_BLOCKS)
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
