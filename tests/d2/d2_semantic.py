@@ -37,7 +37,9 @@ SEM_SEG_FPN = {
         "BACKBONE": {"NAME": "build_timm_fpn_backbone"},
         "TIMM": {"ARGS": {"output_stride": 32}},
         "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"]},
-        "SEM_SEG_HEAD": {"NAME": "SemSegFPNHead", "IN_FEATURES": ["p2", "p3", "p4", "p5"], "CONVS_DIM": 32, "NORM": "GN"},
+        "SEM_SEG_HEAD": {
+            "NAME": "SemSegFPNHead", "IN_FEATURES": ["p2", "p3", "p4", "p5"], "CONVS_DIM": 32, "NORM": "GN",
+        },
     },
 }
 DEEPLAB = {
@@ -50,7 +52,10 @@ DEEPLAB = {
     "INPUT": {"CROP": {"ENABLED": False}},
 }
 ESPNET = {
-    "MODEL": {"BACKBONE": {"NAME": "build_espnet_backbone"}, "SEM_SEG_HEAD": {"NAME": "ESPNetHead", "NUM_CLASSES": 5}},
+    "MODEL": {
+        "BACKBONE": {"NAME": "build_espnet_backbone"},
+        "SEM_SEG_HEAD": {"NAME": "ESPNetHead", "NUM_CLASSES": 5},
+    },
 }
 ESPNET_C = merged(ESPNET, {"MODEL": {"SEM_SEG_HEAD": {"NAME": "ESPNetCHead"}}})
 NETWORKS = {

@@ -90,7 +90,7 @@ def test_labels_of_a_colour_map_are_evaluated_as_classes(pixels, tmp_path):
 @pytest.mark.parametrize(
     "options, text",
     [
-        (["DATASETS.TRAIN", "['shapes', 'tiny']"], "but 'tiny' is no data set .* with classes of pixels or without labels"),
+        (["DATASETS.TRAIN", "['shapes', 'tiny']"], "but 'tiny' is no data set .* with classes of pixels"),
         (["DATASETS.TRAIN", "['tiny']", "KD.UNLABELED.DATASETS", "['more']", "KD.UNLABELED.IMS_PER_BATCH", "1"],
          "but 'tiny' is no data set"),
         (["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "11"], "MODEL.SEM_SEG_HEAD.IGNORE_VALUE is 11"),
@@ -99,7 +99,7 @@ def test_labels_of_a_colour_map_are_evaluated_as_classes(pixels, tmp_path):
         (["INPUT.CROP.SIZE", "[0.5, 0.5]"], r"INPUT.CROP.SIZE is \[0.5, 0.5\], expected height and width in pixels"),
         (["KD.UNLABELED.DATASETS", "['more']"], "KD.UNLABELED.IMS_PER_BATCH is 0, expected both or none"),
         (["TEST.WINDOW.SIZE", "[32, 32]"], r"TEST.WINDOW.SIZE is \[32, 32\] and STRIDE \[\], expected"),
-        (["TEST.WINDOW.SIZE", "[8, 8]", "TEST.WINDOW.STRIDE", "[8, 9]"], "steps up to these"),
+        (["TEST.WINDOW.SIZE", "[8, 8]", "TEST.WINDOW.STRIDE", "[8, 9]"], "two steps of at most"),
         (["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2', 'p3']"], "PSPNetHead with AUX_WEIGHT 0.4 needs 2 of res2, res3"),
         (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetCHead"], "MODEL.BACKBONE.NAME is 'build_timm_backbone', ESPNetCHead needs"),
         (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetHead"], "NUM_CLASSES is 3, ESPNetHead needs at least 5"),
@@ -129,7 +129,7 @@ SIZE = (48, 64)
     [
         (outside, "labels/0.png: 3072 pixels hold 7, allowed: 0-2, 255"),
         (other_size, "labels/0.png: 9 x 8 pixels, its image .*images/0.png has 64 x 48"),
-        (lambda folder: (folder / "labels" / "0.png").unlink(), "images/0.png: its label file .*labels/0.png does not exist"),
+        (lambda folder: (folder / "labels" / "0.png").unlink(), "images/0.png: its label file .*0.png does not exist"),
     ],
     ids=["value", "size", "missing"],
 )

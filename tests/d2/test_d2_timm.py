@@ -58,9 +58,9 @@ def test_a_resnets_channels_and_stem_are_arguments():
 @pytest.mark.parametrize(
     "builder, arguments, text",
     [
-        ("build_timm_backbone", {"output_strides": 8}, r"ARGS {'output_strides': 8} does not suit 'test_resnet': .*output_str"),
-        ("build_timm_backbone", {"output_stride": 7}, r"ARGS {'output_stride': 7} does not suit 'test_resnet': a value"),
-        ("build_timm_fpn_backbone", {"output_stride": 8}, r"maps of strides \[4, 8, 8, 8\], an FPN needs a different"),
+        ("build_timm_backbone", {"stride": 8}, "ARGS {'stride': 8} does not suit 'test_resnet': .*'stride'"),
+        ("build_timm_backbone", {"output_stride": 7}, "{'output_stride': 7} does not suit 'test_resnet': a value"),
+        ("build_timm_fpn_backbone", {"output_stride": 8}, r"strides \[4, 8, 8, 8\], an FPN needs a different"),
     ],
 )
 def test_arguments_that_do_not_suit_are_named(builder, arguments, text):

@@ -22,14 +22,14 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     # without giving it a default.
     cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
 
-    # Evaluate segmentation window by window: [height, width] in pixels of the resized image ([]: the whole image at once),
-    # and [y, x] from one window to the next.
+    # Evaluate segmentation window by window: [height, width] in pixels of the resized image ([]: the whole image at
+    # once), and [y, x] from one window to the next.
     cfg.TEST.WINDOW = CfgNode()
     cfg.TEST.WINDOW.SIZE = []
     cfg.TEST.WINDOW.STRIDE = []
 
-    # PSPNetHead: factor of the auxiliary head's loss, on the first of MODEL.SEM_SEG_HEAD.IN_FEATURES (0.4 in the paper; 0: no
-    # such head), and the share of channels that training drops before both classifiers.
+    # PSPNetHead: factor of the auxiliary head's loss, on the first of MODEL.SEM_SEG_HEAD.IN_FEATURES (0.4 in the paper;
+    # 0: no such head), and the share of channels that training drops before both classifiers.
     cfg.MODEL.SEM_SEG_HEAD.AUX_WEIGHT = 0.0
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 

@@ -70,10 +70,11 @@ class Distiller(core.Distiller):
             return losses_of(self.student, batch)
 
     def teacher_forward(self, batch: Batch) -> None:
-        """The same pixels; the teacher normalises and pads them its own way."""
+        """The same pixels without their classes; the teacher normalises and pads them its own way."""
+        samples = [{key: value for key, value in sample.items() if key != "sem_seg"} for sample in batch]
         if self.flip_for_teacher:
-            batch = [{**sample, "image": sample["image"].flip(0)} for sample in batch]
-        self.teacher.model(batch)
+            samples = [{**sample, "image": sample["image"].flip(0)} for sample in samples]
+        self.teacher.model(samples)
 
     def scene(self, batch: Batch) -> core.Scene:
         """Boxes and anchors on the host, in pixels of the resized images; classes of the pixels on the device."""

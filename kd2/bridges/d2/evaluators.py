@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
+from kd2.bridges.d2.cityscapes import provide_scripts
 from kd2.core import ConfigError, DataError, nearest
 
 
@@ -34,10 +35,12 @@ def _panoptic(name: str, folder: str) -> DatasetEvaluator:
 
 
 def _cityscapes_instance(name: str, folder: str) -> DatasetEvaluator:
+    provide_scripts(f"DATASETS.TEST {name!r}")
     return evaluation.CityscapesInstanceEvaluator(name)
 
 
 def _cityscapes_sem_seg(name: str, folder: str) -> DatasetEvaluator:
+    provide_scripts(f"DATASETS.TEST {name!r}")
     return evaluation.CityscapesSemSegEvaluator(name)
 
 

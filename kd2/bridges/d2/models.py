@@ -36,7 +36,7 @@ def build_plain(cfg: CfgNode, name: str, key: str) -> nn.Module:
 
 
 def listen_to(model: nn.Module, cfg: CfgNode, taps: Iterable[str], key: str, size: tuple[int, int]) -> Taps:
-    """Taps of ``model``, rehearsed on a blank image of at least ``size`` (H, W), padded to a multiple of every stride."""
+    """Taps of ``model``, rehearsed on a blank image of ``size`` (H, W), padded to a multiple of every stride."""
     height, width = padded_size([size], model.backbone)
     image = torch.zeros(len(cfg.MODEL.PIXEL_MEAN), height, width, dtype=torch.uint8)
     batch = [{"image": image, "height": height, "width": width}]

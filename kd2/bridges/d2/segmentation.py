@@ -22,7 +22,8 @@ Losses = dict[str, Tensor]
 
 
 def head_output(
-    head: nn.Module, scores: Tensor, stride: int, targets: Tensor | None, aux: Tensor | None = None, aux_weight: float = 0.0
+    head: nn.Module, scores: Tensor, stride: int, targets: Tensor | None, aux: Tensor | None = None,
+    aux_weight: float = 0.0,
 ) -> tuple[Tensor | None, Losses]:
     """What Detectron2 expects of a head: no scores and the losses in training, else scores (N, K, H, W) and no losses.
 
@@ -69,8 +70,8 @@ class PSPNetHead(PSPHead):
         wanted = 2 if head.AUX_WEIGHT else 1
         if len(head.IN_FEATURES) < wanted or not set(head.IN_FEATURES) <= set(input_shape):
             raise ConfigError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(head.IN_FEATURES)}, PSPNetHead with AUX_WEIGHT {head.AUX_WEIGHT} "
-                f"needs {wanted} of {', '.join(input_shape)}: the auxiliary head's map first"
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(head.IN_FEATURES)}, PSPNetHead with AUX_WEIGHT "
+                f"{head.AUX_WEIGHT} needs {wanted} of {', '.join(input_shape)}: the auxiliary head's map first"
             )
         if not head.NORM:
             raise ConfigError("MODEL.SEM_SEG_HEAD.NORM is empty, PSPNetHead needs a norm layer such as BN or SyncBN")

@@ -46,8 +46,8 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """The network of ``MODEL.TIMM``, made with ``MODEL.TIMM.ARGS``: dilated with ``{output_stride: 8}``, say.
 
     Raises:
-        ConfigError: an unknown name, arguments that the network does not take, one without maps of the strides 4 to 32 (4,
-            8, 16, 16 or 4, 8, 8, 8 when dilated), an unknown norm, frozen stages.
+        ConfigError: an unknown name, arguments that the network does not take, one without maps of the strides 4 to 32
+            (4, 8, 16, 16 or 4, 8, 8, 8 when dilated), an unknown norm, frozen stages.
     """
     from timm.utils.model import freeze_batch_norm_2d
 

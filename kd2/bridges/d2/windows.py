@@ -51,9 +51,10 @@ def check_windows(cfg: CfgNode, student: nn.Module) -> None:
     if not size and not stride:
         return
     if hasattr(student, "roi_heads") or not hasattr(student, "sem_seg_head"):
-        raise ConfigError(f"TEST.WINDOW.SIZE is {size}, {type(student).__name__} finds objects: it needs the whole image")
+        kind = type(student).__name__
+        raise ConfigError(f"TEST.WINDOW.SIZE is {size}, {kind} finds objects: it needs the whole image")
     good = [len(pair) == 2 and all(isinstance(x, int) and x > 0 for x in pair) for pair in (size, stride)]
     if not all(good) or any(step > side for side, step in zip(size, stride)):
         raise ConfigError(
-            f"TEST.WINDOW.SIZE is {size} and STRIDE {stride}, expected height and width in pixels, and steps up to these"
+            f"TEST.WINDOW.SIZE is {size} and STRIDE {stride}, expected two sides and two steps of at most these"
         )

@@ -82,8 +82,8 @@ def _mapper(cfg: CfgNode) -> Callable[[dict], dict]:
         return training_mapper(cfg, names)
     if len(others) < len(names) or cfg.KD.UNLABELED.DATASETS:
         raise ConfigError(
-            f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of DATASETS.CUSTOM with "
-            "classes of pixels or without labels; such data sets mix with their like only"
+            f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of "
+            "DATASETS.CUSTOM with classes of pixels or without labels; such data sets mix with their like only"
         )
     return DatasetMapper(cfg, True)
 

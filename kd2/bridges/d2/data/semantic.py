@@ -64,7 +64,8 @@ def training_mapper(cfg: CfgNode, names: list[str]) -> SemanticMapper:
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     if ignored != IGNORE:
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignored}, the labels of DATASETS.CUSTOM mark ignored pixels with {IGNORE}"
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignored}, the labels of DATASETS.CUSTOM mark ignored pixels with "
+            f"{IGNORE}"
         )
     resize, *flip = detection_utils.build_augmentation(cfg, is_train=True)
     labels = {name: MetadataCatalog.get(name).labels for name in names}
