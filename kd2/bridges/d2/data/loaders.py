@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from kd2.bridges.d2.data.catalog import is_semantic, register
 from kd2.bridges.d2.data.samplers import build_sampler
-from kd2.bridges.d2.data.semantic import test_mapper, training_mapper
+from kd2.bridges.d2.data.semantic import evaluation_mapper, training_mapper
 from kd2.core import ConfigError, DataError
 from kd2.data.root import data_root
 from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
@@ -65,7 +65,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
 def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Detectron2's test loader of a data set; an image that cannot be read is named."""
     register(cfg, [name])
-    mapper = test_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else DatasetMapper(cfg, False)
+    mapper = evaluation_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else DatasetMapper(cfg, False)
     return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, mapper))
 
 

@@ -72,7 +72,7 @@ def training_mapper(cfg: CfgNode, names: list[str]) -> SemanticMapper:
     return SemanticMapper([resize, *_crop(cfg), *flip], cfg.INPUT.FORMAT, labels)
 
 
-def test_mapper(cfg: CfgNode) -> SemanticMapper:
+def evaluation_mapper(cfg: CfgNode) -> SemanticMapper:
     """The mapper for evaluation: ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST``, 0 for the image as it is."""
     return SemanticMapper(detection_utils.build_augmentation(cfg, is_train=False), cfg.INPUT.FORMAT, None)
 
