@@ -145,6 +145,10 @@ def test_a_missing_label_is_named(tmp_path, own_data):
     ),
     ({"KD": {"UNLABELED": {"DATASETS": ["more"]}}}, r"KD.UNLABELED.DATASETS is \['more'\] and .* is 0, expected both or none"),
     ({"INPUT": {"FORMAT": "GRB"}}, "INPUT.FORMAT is 'GRB'"),
+    (
+        {"SOLVER": {"IMS_PER_BATCH": 1}},
+        "SOLVER.IMS_PER_BATCH is 1, one image a process, expected two or more: the batch norm of PSPNet",
+    ),
     ({"SOLVER": {"IMS_PER_BATCH": 0}}, "SOLVER.IMS_PER_BATCH is 0, expected a multiple of 1 processes"),
 ])
 def test_what_cannot_be_used_is_named(drawn_data, changes, text):

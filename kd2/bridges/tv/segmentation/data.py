@@ -68,7 +68,7 @@ class Mapper:
     def __init__(self, cfg: CfgNode, data: list[SemanticRecords], training: bool):
         self.bgr, self.training = is_bgr(cfg), training
         self.labels = {d.name: d.labels for d in data}
-        self.augment = v2.Compose([resizing(cfg), *_crop(cfg), *flips(cfg)])
+        self.augment = v2.Compose([resizing(cfg), *_crop(cfg), *flips(cfg)]) if training else v2.Identity()
         self.test_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
     def __call__(self, record: dict) -> Sample:
@@ -180,11 +180,22 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
         group_of=(lambda index: aspect(records[index])) if grouping else None, rank=rank, ranks=ranks,
     )
     more = unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, ranks)
+    _check_pooled(cfg, batches.batch_size + more)
     if more:
         batches = Joined(batches, len(labelled), len(extra), more, cfg.SEED)
     dataset = Keyed(records, Mapper(cfg, data, training=True), cfg.SEED)
     together = functools.partial(collate, smallest=crop_size(cfg)) if crop else collate
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, together)
+
+
+def _check_pooled(cfg: CfgNode, images: int) -> None:
+    """Raises ConfigError when batch norm would have to normalise one pooled cell of one image."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    if images == 1 and name in ("PSPNet", "DeepLabV3") and cfg.MODEL.SEM_SEG_HEAD.NORM == "BN":
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, one image a process, expected two or more: the batch norm "
+            f"of {name} meets maps pooled to 1x1"
+        )
 
 
 def test_batches(cfg: CfgNode, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:
