@@ -1,4 +1,4 @@
-"""Divergence of two class distributions in every pixel, without a map of probabilities kept in memory.
+"""Divergence of two class distributions in every pixel, in the scores' own layout and with few temporaries.
 
 Letters: N images, K classes, P pixels of a map.
 """
@@ -21,8 +21,8 @@ def pixel_divergence(
 ) -> Tensor:
     """``temperature^2 sum KL(teacher || student)`` over pixels, of the softmax over classes; in at least float32.
 
-    The gradient, temperature * (softmax(student) - softmax(teacher)), goes to the student alone. For the backward pass
-    the two maps are kept as they are and nothing else of their size.
+    The gradient, temperature * (softmax(student) - softmax(teacher)), goes to the student alone. It is taken in the forward
+    pass, which needs the same exponentials, a block of pixels at a time: one map is kept and nothing else of its size.
 
     Args:
         student, teacher: scores (N, K, P), any strides.
@@ -34,39 +34,39 @@ def pixel_divergence(
 
 class _PixelDivergence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float, cross_entropy: bool):
-        ctx.save_for_backward(student, teacher, valid)
-        ctx.temperature = temperature
+    def forward(
+        ctx, student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float, cross_entropy: bool
+    ) -> Tensor:
+        slope = torch.empty(student.shape, dtype=student.dtype, device=student.device)
         total = torch.zeros((), dtype=torch.float64, device=student.device)
         for pixels in _blocks(student):
-            s, t = _log_softmax(student, teacher, pixels, temperature)
-            target = t.exp()
-            pixel = (s.neg_() if cross_entropy else t.sub_(s)).mul_(target).sum(1)
+            s, t = (_below_zero(x, pixels, temperature, wide(student, teacher)) for x in (student, teacher))
+            error = -s if cross_entropy else t - s
+            sums, target_sums = (x.exp_().sum(1, keepdim=True) for x in (s, t))
+            pixel = error.mul_(t.div_(target_sums)).sum(1, keepdim=True)
+            pixel += (sums if cross_entropy else sums / target_sums).log()
+            difference = torch.sub(s.div_(sums), t, out=slope[:, :, pixels])
             if valid is not None:
-                pixel.masked_fill_(~valid[:, pixels], 0)
+                left_out = ~valid[:, None, pixels]
+                pixel.masked_fill_(left_out, 0)
+                difference.masked_fill_(left_out, 0)
             total += pixel.sum(dtype=torch.float64)
+        ctx.save_for_backward(slope)
+        ctx.temperature = temperature
         return (temperature**2 * total).to(wide(student, teacher))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        student, teacher, valid = ctx.saved_tensors
-        slope = torch.empty(student.shape, dtype=student.dtype, device=student.device)
-        factor = gradient * ctx.temperature
-        for pixels in _blocks(student):
-            s, t = _log_softmax(student, teacher, pixels, ctx.temperature)
-            block = s.exp_().sub_(t.exp_()).mul_(factor)
-            if valid is not None:
-                block.masked_fill_(~valid[:, None, pixels], 0)
-            slope[:, :, pixels] = block
-        return slope, None, None, None, None
+        (slope,) = ctx.saved_tensors
+        return slope * (ctx.temperature * gradient), None, None, None, None
 
 
-def _log_softmax(student: Tensor, teacher: Tensor, pixels: slice, temperature: float) -> Iterator[Tensor]:
-    dtype = wide(student, teacher)
-    for x in (student, teacher):
-        block = x[:, :, pixels].to(dtype)
-        yield (block if temperature == 1 else block / temperature).log_softmax(1)
+def _below_zero(x: Tensor, pixels: slice, temperature: float, dtype: torch.dtype) -> Tensor:
+    """Scores of a block over the temperature, a new tensor; the highest of each pixel is moved to 0."""
+    block = x[:, :, pixels].to(dtype)
+    block = block - block.amax(1, keepdim=True)
+    return block if temperature == 1 else block.div_(temperature)
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:

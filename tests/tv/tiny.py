@@ -48,6 +48,8 @@ EVERY_TERM = {
     "mimic": {"WEIGHT": 0.001},
     "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
     "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
+    "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
+    "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
 }
 
 
