@@ -1,7 +1,7 @@
 """Golden cases of structured knowledge distillation. Their json's ``component`` says which part a case is about.
 
-The files ``_skd_*`` of this folder know some components each: their ``COMPONENTS`` maps one to a function from a case to
-its outputs.
+The files ``_skd_*`` of this folder know some components each: their ``COMPONENTS`` maps one to a function from a case
+to its outputs.
 """
 
 import importlib

@@ -33,7 +33,7 @@ def graph_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def local_graph_distance(student: Tensor, teacher: Tensor, reach: int) -> Tensor:
-    """The same over pairs of nodes at most ``reach`` apart (Chebyshev distance), each pair in both directions.
+    """The same over pairs of nodes at most ``reach`` apart (Chebyshev distance), in time and memory of those pairs.
 
     Args:
         student: (N, Cs, h, w).
@@ -82,25 +82,25 @@ def _by_nodes(s: Tensor, t: Tensor, wanted: bool) -> Found:
 def _by_shifts(s: Tensor, t: Tensor, wanted: bool, reach: int) -> Found:
     value = torch.zeros((), dtype=torch.float64, device=s.device)
     slope = torch.zeros_like(s) if wanted else None
-    for here, there in _pairs((s.shape[2], s.shape[3]), reach):
+    for here, there, times in _pairs((s.shape[2], s.shape[3]), reach):
         a, b = s[here], s[there]
         error = (a * b).sum(1, keepdim=True).sub_((t[here] * t[there]).sum(1, keepdim=True))
-        value += 2 * _squares(error)
+        value += times * _squares(error)
         if wanted:
-            slope[here].addcmul_(error, b, value=4)
-            slope[there].addcmul_(error, a, value=4)
+            slope[here].addcmul_(error, b, value=2 * times)
+            slope[there].addcmul_(error, a, value=2 * times)
     return value, slope
 
 
-def _pairs(size: Size, reach: int) -> Iterator[tuple[tuple, tuple]]:
-    """Two equal windows of (N, C, h, w) for each shift of the lower half plane: every pair of different nodes once."""
+def _pairs(size: Size, reach: int) -> Iterator[tuple[tuple, tuple, int]]:
+    """Two equal windows of (N, C, h, w) for each shift of the lower half plane, and the directions it stands for."""
     height, width = size
     for y in range(min(reach, height - 1) + 1):
         for x in range(-min(reach, width - 1), min(reach, width - 1) + 1):
-            if (y, x) > (0, 0):
+            if (y, x) >= (0, 0):
                 left, right = max(-x, 0), max(x, 0)
                 here = (..., slice(0, height - y), slice(left, width - right))
-                yield here, (..., slice(y, height), slice(right, width - left))
+                yield here, (..., slice(y, height), slice(right, width - left)), 1 if x == y == 0 else 2
 
 
 def _squares(x: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ def pixel_divergence(
 ) -> Tensor:
     """``temperature^2 sum KL(teacher || student)`` over pixels, of the softmax over classes; in at least float32.
 
-    The gradient, temperature * (softmax(student) - softmax(teacher)), goes to the student alone. It is taken in the forward
-    pass, which needs the same exponentials, a block of pixels at a time: one map is kept and nothing else of its size.
+    The gradient, temperature * (softmax(student) - softmax(teacher)), goes to the student alone. It is taken in the
+    forward pass, which needs the same exponentials, a block of pixels at a time: one map is kept, nothing else of its
+    size is built.
 
     Args:
         student, teacher: scores (N, K, P), any strides.

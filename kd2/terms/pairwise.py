@@ -52,8 +52,7 @@ class Pairwise(nn.Module):
         resize: the side that is interpolated when sizes differ.
 
     Raises:
-        ConfigError: a number that makes no sense; a level that would have less than two nodes; sizes that differ without
-            ``resize``.
+        ConfigError: a number that makes no sense; a level of less than two nodes; sizes that differ without ``resize``.
     """
 
     def __init__(
@@ -95,13 +94,13 @@ class Pairwise(nn.Module):
         return directions(x, self.norm, self.eps)
 
     def window(self, size: Size) -> Size:
-        """Cells (rows, columns) of one node on a map of ``size`` cells. Raises ConfigError if that gives no pair of nodes."""
+        """Cells (rows, columns) of one node on a map of ``size`` cells. Raises ConfigError for less than two nodes."""
         rows, columns = self.patch or (int(size[0] * self.scale), int(size[1] * self.scale))
         if rows < 1 or columns < 1 or (rows >= size[0] and columns >= size[1]):
             key = f"PATCH is {list(self.patch)}" if self.patch else f"SCALE is {self.scale}"
             raise ConfigError(
-                f"{key}: a node of {rows} x {columns} cells on a map of {size} cells; expected at least one cell a node "
-                "and two nodes"
+                f"{key}: a node of {rows} x {columns} cells on a map of {size} cells; expected at least one cell a "
+                "node and two nodes"
             )
         return (rows, columns)
 

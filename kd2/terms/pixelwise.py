@@ -19,11 +19,11 @@ from kd2.terms._resize import Resize, check_sizes, same_size
 
 
 class Pixelwise(nn.Module):
-    """``temperature^2 KL(teacher || student)`` over the classes of a pixel, averaged, and summed over the tap's maps.
+    """``temperature^2 KL(teacher || student)`` over a pixel's classes, averaged, and summed over the tap's maps.
 
     The default does not depend on the batch size. The authors' code adds the images of its batch of 8 up
-    (``REDUCTION: map``, paper and code: weight 10), so their WEIGHT 10 is 80 here. Several processes: each averages over
-    its own pixels; without ``skip_ignored`` and with equal N the mean of the processes is that of the whole batch.
+    (``REDUCTION: map``), so the WEIGHT 10 of paper and code is 80 here. Several processes: each averages over its own
+    pixels; without ``skip_ignored`` and with equal N the mean of the processes is that of the whole batch.
 
     Forms: released code ``DIVERGENCE: cross_entropy, REDUCTION: map``, before December 2019 with ``LEGACY: True``;
     conference code ``REDUCTION: elements, ENLARGE: 8``.

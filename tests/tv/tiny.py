@@ -47,9 +47,9 @@ EVERY_TERM = {
     "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
     "mimic": {"WEIGHT": 0.001},
     "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
-    "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
     "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
     "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
+    "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
 }
 
 
