@@ -43,8 +43,3 @@ def test_both_processes_have_the_scores_of_the_whole_test_set(seen, config):
     weights = str(Path(config).parent / "out" / "model_final.pth")
     alone = tiny.train(config, "MODEL.WEIGHTS", weights, eval_only=True)
     assert [s["results"] for s in seen] == [pytest.approx(alone, nan_ok=True)] * 2
-
-
-def test_two_resumed_processes_equal_two_that_were_not_interrupted(seen, config):
-    folder = Path(config).parent
-    assert tiny.same(tiny.weights(folder / "out"), tiny.weights(folder / "resumed")) == []

@@ -64,7 +64,7 @@ def test_weight_0_is_plain_training_bit_for_bit(tmp_path, drawn_data, psp_teache
 
 def test_evaluation_on_the_way_changes_no_weight(tmp_path, drawn_data):
     tiny.train(drawn.write_config(tmp_path, drawn_data))
-    often = {**TESTED, "TEST": {"EVAL_PERIOD": 1}, "INPUT": {"MIN_SIZE_TEST": 32}, "OUTPUT_DIR": str(tmp_path / "often")}
+    often = {"TEST": {"EVAL_PERIOD": 1}, "INPUT": {"MIN_SIZE_TEST": 32}, "OUTPUT_DIR": str(tmp_path / "often")} | TESTED
     tiny.train(drawn.write_config(tmp_path, drawn_data, often, "often"))
     assert tiny.same(tiny.weights(tmp_path / "out"), tiny.weights(tmp_path / "often")) == []
 
