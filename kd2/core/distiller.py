@@ -65,8 +65,8 @@ class Distiller(nn.Module):
         teacher: frozen here; never part of the state dict.
         student_taps, teacher_taps: rehearsed taps with equal aliases.
         terms: name -> module called as ``term(student_maps, teacher_maps, scene)``. It returns an unweighted float32
-            scalar, or a dict of named parts; every value has a gradient or is an exact zero that keeps the graph. What a
-            term wants to see in the log besides, it leaves in its attribute ``stats``: detached scalars by name.
+            scalar, or a dict of named parts; every value has a gradient or is an exact zero that keeps the graph. More
+            numbers for the log it leaves in its attribute ``stats``: detached scalars by name.
         uses: name -> tap and schedule of that term.
         seed: the run's seed, handed to the terms through the scene.
 

@@ -1,1 +1,1 @@
-"""Segmentation networks that the frameworks do not bring, their losses and inference. Imports torch and nothing else."""
+"""Segmentation networks that no framework brings, their losses and inference. Imports torch and nothing else."""

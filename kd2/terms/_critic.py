@@ -23,8 +23,8 @@ class SpectralConv(nn.Module):
     """4x4 convolution, stride 2, padding 1, of the weight divided by an estimate of its largest singular value.
 
     Every call, in eval mode too, improves the estimate by one power iteration: ``v = unit(W^T u)``, ``u = unit(W v)``,
-    ``sigma = u . W v``. The vectors are constants for the gradient, and each call keeps its own: the buffers, which only
-    carry them to the next call, may change before its backward.
+    ``sigma = u . W v``. The vectors are constants for the gradient, and each call keeps its own: the buffers only carry
+    them to the next call, and may change before a backward.
     """
 
     def __init__(self, channels: int, out: int):

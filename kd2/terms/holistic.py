@@ -1,4 +1,4 @@
-"""Holistic distillation (HO): a critic learns to tell the teacher's score maps from the student's, and the student from it.
+"""Holistic distillation (HO): a critic learns to tell the teacher's score maps from the student's, who learns from it.
 
 Source: Liu et al., "Structured Knowledge Distillation for Semantic Segmentation", CVPR 2019 (arXiv 1903.04197), section
 3.2, eq. 4-6. The gradient penalty: Gulrajani et al., NeurIPS 2017 (arXiv 1704.00028).
@@ -46,9 +46,10 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
 class Holistic(nn.Module):
     """The HO term: two losses in one backward, ``student`` = ``-mean D(S)`` and ``critic`` = ``critic_loss`` + penalty.
 
-    The student's part sees the critic's weights as constants, the critic's part the maps, so neither disturbs the other;
-    both see what was there before the step, as the authors' two steps do. The critic runs on S (for the student), T, S
-    and the mixture, in this order, in at least float32. It has a solver of its own (``LR``, ``WEIGHT_DECAY``, ``CLIP``).
+    The student's part sees the critic's weights as constants, the critic's part the maps, so neither disturbs the
+    other; both see what was there before the step, as the authors' two steps do. The critic runs on S (for the
+    student), T, S and the mixture, in this order, in at least float32. It has a solver of its own (``LR``,
+    ``WEIGHT_DECAY``, ``CLIP``).
     The schedule multiplies both losses: the paper's 0.1 is the WEIGHT.
 
     Several processes: each takes means over its own N images and DistributedDataParallel averages the gradients. With
@@ -106,9 +107,8 @@ class Holistic(nn.Module):
         check_classes(student, teacher)
         self.loss, self.penalty, self.enlarge, self.resize = loss, penalty, enlarge, resize
         self.conditional = condition == "image"
-        self.critic = Critic(
-            student[0].channels, width, input, self.conditional, OwnSolver(lr, weight_decay, clip)
-        )
+        solver = OwnSolver(lr, weight_decay, clip)
+        self.critic = Critic(student[0].channels, width, input, self.conditional, solver)
         self.stats: dict[str, Tensor] = {}
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], scene: Scene) -> dict[str, Tensor]:

@@ -56,7 +56,8 @@ def test_gradients_and_buffers_are_equal_on_both_ranks(ranks):
 
 
 def test_the_mean_of_the_ranks_losses_is_that_of_one_process_with_the_whole_batch(ranks, alone):
-    assert {"loss_pixelwise", "loss_pairwise", "loss_holistic_student", "loss_holistic_critic"} <= alone["curve"][0].keys()
+    parts = {"loss_pixelwise", "loss_pairwise", "loss_holistic_student", "loss_holistic_critic"}
+    assert parts <= alone["curve"][0].keys()
     for first, second, whole in zip(ranks[0]["curve"], ranks[1]["curve"], alone["curve"]):
         close({name: (first[name] + second[name]) / 2 for name in whole}, whole)
 

@@ -35,7 +35,8 @@ def moved(folder) -> dict[str, float]:
     before, after = (checkpoint(folder, step)["state_dict"] for step in (1, 2))
     found = {}
     for part in ("student", "terms"):
-        trained = [name for name in before if name.startswith(f"distiller.{part}.") and name.endswith(("weight", "bias"))]
+        own = [name for name in before if name.startswith(f"distiller.{part}.")]
+        trained = [name for name in own if name.endswith(("weight", "bias"))]
         found[part] = max((after[name] - before[name]).abs().max().item() for name in trained)
     return found
 
@@ -100,12 +101,16 @@ def test_a_resumed_run_has_the_same_critic_optimiser_state_and_random_state(fini
     assert found.keys() == expected.keys()
     assert any(name.endswith("critic.convs.0.u") for name in found)
     assert any(name.endswith("critic.norm.running_var") for name in found)
-    same = {k: torch.equal(v, expected[k]) if isinstance(v, torch.Tensor) else v == expected[k] for k, v in found.items()}
+    same = {
+        name: torch.equal(x, expected[name]) if isinstance(x, torch.Tensor) else x == expected[name]
+        for name, x in found.items()
+    }
     assert [name for name, equal in same.items() if not equal] == []
 
 
 def test_the_runs_schedule_multiplies_the_critics_rate():
-    cfg = tiny.config({"SOLVER": {"BASE_LR": 1.0, "MAX_ITER": 10, "WARMUP_ITERS": 0, "LR_SCHEDULER_NAME": "WarmupPolyLR"}})
+    solver = {"BASE_LR": 1.0, "MAX_ITER": 10, "WARMUP_ITERS": 0, "LR_SCHEDULER_NAME": "WarmupPolyLR"}
+    cfg = tiny.config({"SOLVER": solver})
     optimizer = build_optimizer(cfg, parameter_groups([torch.nn.Linear(2, 2), critic()], cfg))
     scheduler = build_lr_scheduler(cfg, optimizer)
     for _ in range(5):

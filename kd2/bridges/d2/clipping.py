@@ -27,7 +27,7 @@ def clipping(optimizer: type[torch.optim.Optimizer], clip: CfgNode, own: list[di
     Inside ``step`` the gradients are already unscaled and averaged, in float16 training too.
 
     Args:
-        clip: ``SOLVER.CLIP_GRADIENTS``. ``CLIP_TYPE`` is ``value``, ``norm`` (of each tensor) or ``full_model`` (norm of
+        clip: ``SOLVER.CLIP_GRADIENTS``. ``CLIP_TYPE`` is ``value``, ``norm`` (of each tensor) or ``full_model`` (of
             everything that the run's solver trains).
         own: the groups of ``kd2.core.own_groups`` among those of the optimiser.
 

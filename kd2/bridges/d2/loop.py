@@ -8,7 +8,7 @@ from kd2.core import FiniteWatch, NonFiniteLoss
 
 
 class _Watched:
-    """Names the loss in Detectron2's stop at a loss that is not finite; logs the distiller's stats beside the losses."""
+    """Names the loss in Detectron2's stop at a loss that is not finite; logs the distiller's stats too."""
 
     def _write_metrics(
         self, loss_dict: dict[str, Tensor], data_time: float, prefix: str = "", iter: int | None = None

@@ -35,7 +35,8 @@ def parameter_groups(models: Iterable[nn.Module], cfg: CfgNode) -> list[dict]:
                     kind = "norms" if isinstance(module, _NORMS) else "biases" if name == "bias" else "weights"
                     members[kind].append(parameter)
         own = own_groups(model)
-        groups += common_groups(({"params": found, "weight_decay": decays[k]} for k, found in members.items()), own) + own
+        kinds = [{"params": found, "weight_decay": decays[kind]} for kind, found in members.items()]
+        groups += common_groups(kinds, own) + own
     return groups
 
 
