@@ -1,0 +1,1 @@
+"""Networks that no library ships; torch only."""
