@@ -32,7 +32,7 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     cfg.KD.STUDENT = CN()
     # The student's meta-architecture in Detectron2, wrapped when MODEL.META_ARCHITECTURE is Distiller.
     cfg.KD.STUDENT.META_ARCHITECTURE = "RetinaNet"
-    # Where to listen, as alias=module.path[:key,key][@nchw|nhwc|tokens[+prefix][/HxW]].
+    # Where to listen, as alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]].
     cfg.KD.STUDENT.TAPS = ["fpn=backbone"]
 
     cfg.KD.TEACHER = CN()

@@ -14,7 +14,7 @@ from kd2.core.errors import ConfigError, nearest
 
 _GRAMMAR = re.compile(
     r"(?P<alias>\w+)=(?P<path>[\w.]*)(?::(?P<keys>\w+(?:,\w+)*))?"
-    r"(?:@(?P<layout>nchw|nhwc|tokens)(?:\+(?P<prefix>\d+))?(?:/(?P<grid>\d+x\d+))?)?"
+    r"(?:@(?P<layout>nchw|nhwc|vector|tokens)(?:\+(?P<prefix>\d+))?(?:/(?P<grid>\d+x\d+))?)?"
 )
 
 
@@ -27,8 +27,9 @@ class Tap:
     """One place to listen, written ``alias=module.path[:key,key][@layout]`` in a config.
 
     ``keys`` choose the entries of a dict or list output, in this order; without keys every map of the output counts.
-    ``layout`` is ``nchw`` (default), ``nhwc``, or ``tokens`` for (N, L, C); ``@tokens+1/14x20`` skips one leading class
-    token and folds the rest into 14 rows of 20. Without a grid the tokens must form a square.
+    ``layout`` is ``nchw`` (default), ``nhwc``, ``vector`` for (N, C), which becomes a map of one cell, or ``tokens`` for
+    (N, L, C); ``@tokens+1/14x20`` skips one leading class token and folds the rest into 14 rows of 20. Without a grid the
+    tokens must form a square. An empty path is the network itself: ``logits=@vector``.
 
     >>> Tap.parse("fpn=backbone:p3,p4").keys
     ('p3', 'p4')
@@ -47,7 +48,7 @@ class Tap:
         match = _GRAMMAR.fullmatch(text.replace(" ", ""))
         if match is None:
             raise TapError(
-                f"tap {text!r} is not of the form alias=module.path[:key,key][@nchw|nhwc|tokens[+prefix][/HxW]]"
+                f"tap {text!r} is not of the form alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]]"
             )
         grid = match["grid"]
         return cls(
@@ -79,6 +80,10 @@ class Tap:
         return chosen
 
     def _to_nchw(self, x: Tensor) -> Tensor:
+        if self.layout == "vector":
+            if x.dim() != 2:
+                raise TapError(f"tap {self.alias!r} at {self.path!r}: a vector is (N, C), found shape {tuple(x.shape)}")
+            return x[:, :, None, None]
         if self.layout == "tokens":
             if x.dim() != 3:
                 raise TapError(f"tap {self.alias!r} at {self.path!r}: tokens are (N, L, C), found shape {tuple(x.shape)}")
@@ -93,6 +98,6 @@ class Tap:
         if x.dim() != 4:
             raise TapError(
                 f"tap {self.alias!r} at {self.path!r}: a map is (N, C, H, W), found shape {tuple(x.shape)}; "
-                "for (N, L, C) write @tokens"
+                "for (N, L, C) write @tokens, for (N, C) write @vector"
             )
         return x.permute(0, 3, 1, 2) if self.layout == "nhwc" else x

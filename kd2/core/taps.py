@@ -17,7 +17,10 @@ Maps = dict[str, list[Tensor]]
 
 @dataclass(frozen=True)
 class MapSpec:
-    """What the rehearsal saw of one level: channels, size (H, W) in cells, stride (y, x) in pixels a cell."""
+    """What the rehearsal saw of one level: channels, size (H, W) in cells, stride (y, x) in pixels a cell.
+
+    A tap ``@vector`` is one cell of stride (1, 1), whatever the image: it has no place in it.
+    """
 
     channels: int
     size: tuple[int, int]
@@ -88,7 +91,7 @@ class Taps:
         if silent:
             raise TapError(f"{self.key}: {silent} never fired in a full forward pass; such a module is no place for a tap")
         self._calls = dict(record.calls)
-        self.specs = {alias: [_spec(x, image_size) for x in maps] for alias, maps in record.items()}
+        self.specs = {tap.alias: [_spec(x, tap, image_size) for x in record[tap.alias]] for tap in self.taps}
         return self.specs
 
     @contextlib.contextmanager
@@ -139,6 +142,8 @@ class Taps:
                 )
 
 
-def _spec(x: Tensor, image_size: tuple[int, int]) -> MapSpec:
+def _spec(x: Tensor, tap: Tap, image_size: tuple[int, int]) -> MapSpec:
     size = (x.shape[2], x.shape[3])
+    if tap.layout == "vector":
+        return MapSpec(x.shape[1], size, (1.0, 1.0))
     return MapSpec(x.shape[1], size, (image_size[0] / size[0], image_size[1] / size[1]))

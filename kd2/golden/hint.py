@@ -1,7 +1,6 @@
 """Golden cases of hint learning (FitNets)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kd2.core import MapSpec, Scene
@@ -18,10 +17,25 @@ def valid_convolution(case: Case) -> dict[str, Tensor]:
         regressor = term.regressors[0]
         regressor.load_state_dict({k: case.arrays[f"param.conv_{k}"] for k in ("weight", "bias")})
         found[name] = term([student], [teacher], Scene([], (0, 0)))
-    adapted = regressor(student)
     leaves = {"student": student, "conv_weight": regressor.weight, "conv_bias": regressor.bias}
     gradients = torch.autograd.grad(found["out.loss"], list(leaves.values()))
-    found["out.adapted"] = F.relu(adapted) if case.options["relu"] else adapted
+    found["out.adapted"] = term.adapted(student, 0)
+    return found | {f"grad.{name}": gradient for name, gradient in zip(leaves, gradients)}
+
+
+def fitnet(case: Case) -> dict[str, Tensor]:
+    """The form of mdistiller: a strided, transposed or plain convolution, batch norm, ReLU, mean square times 100."""
+    student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
+    term = Hint([_spec(student)], [_spec(teacher)], kernel="halving", batch_norm=True, reduction="mean").double()
+    regressor, norm = term.regressors[0], term.norms[0]
+    leaves = {"conv_weight": regressor.weight, "conv_bias": regressor.bias, "bn_weight": norm.weight, "bn_bias": norm.bias}
+    with torch.no_grad():
+        for name, parameter in leaves.items():
+            parameter.copy_(case.arrays[f"in.{name}"])
+    loss = case.options["feat_weight"] * term([student], [teacher], Scene([], (0, 0)))
+    leaves["student"] = student
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    found = {"out.regressed": term.adapted(student, 0), "out.loss": loss}
     return found | {f"grad.{name}": gradient for name, gradient in zip(leaves, gradients)}
 
 
@@ -29,4 +43,4 @@ def _spec(x: Tensor) -> MapSpec:
     return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
 
 
-CASES = {"hint loss (FitNets)": valid_convolution}
+CASES = {"hint loss (FitNets)": valid_convolution, "fitnet_hint": fitnet}

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kd2.core import AnchorGrid
+from kd2.core import AnchorGrid, Scene
 
 LevelRule = Literal["joint", "per_level"]
 
@@ -200,3 +200,10 @@ def inside_image(size: tuple[int, int], stride: tuple[float, float], image_sizes
     y = (torch.arange(size[0]) + 0.5) * stride[0]
     x = (torch.arange(size[1]) + 0.5) * stride[1]
     return (y[None, :, None] < real[:, 0, None, None]) & (x[None, None, :] < real[:, 1, None, None])
+
+
+def image_region(x: Tensor, scene: Scene) -> Tensor:
+    """Cells (N, 1, H, W) of a map whose centre lies in the real image, not in the padding; on the map's device."""
+    size = (x.shape[2], x.shape[3])
+    stride = (scene.padded_size[0] / size[0], scene.padded_size[1] / size[1])
+    return inside_image(size, stride, scene.image_sizes)[:, None].to(x.device, non_blocking=True)

@@ -5,11 +5,11 @@ Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", 
 Letters: N images, K classes, H x W map.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd2.core import ConfigError, MapSpec, Scene
+from kd2.core import MapSpec, Scene
+from kd2.terms._logits import check_classes, check_temperature, softened
 from kd2.terms._resize import Resize, check_sizes, same_size
 
 
@@ -19,8 +19,7 @@ def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> 
     Args:
         student, teacher: logits (N, K, H, W); computed in at least float32.
     """
-    wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    s, t = ((x.flatten(2).to(wide) / temperature).log_softmax(2) for x in (student, teacher))
+    s, t = (x.flatten(2).log_softmax(2) for x in softened(student, teacher, temperature))
     divergence = F.kl_div(s, t, reduction="sum", log_target=True)
     return divergence * (temperature**2 / max(teacher.shape[0] * teacher.shape[1], 1))
 
@@ -41,12 +40,9 @@ class ChannelKd(nn.Module):
         self, student: list[MapSpec], teacher: list[MapSpec], *, temperature: float = 4.0, resize: Resize = "none"
     ):
         super().__init__()
-        if temperature <= 0:
-            raise ConfigError(f"TEMPERATURE is {temperature}, expected a number above 0")
+        check_temperature(temperature)
         check_sizes(student, teacher, resize)
-        for s, t in zip(student, teacher):
-            if s.channels != t.channels:
-                raise ConfigError(f"the student's logits have {s.channels} classes, the teacher's {t.channels}")
+        check_classes(student, teacher)
         self.temperature, self.resize = temperature, resize
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], scene: Scene) -> Tensor:

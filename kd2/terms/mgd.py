@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kd2.core import ConfigError, MapSpec, Scene
 from kd2.terms._align import align
-from kd2.terms._masks import inside_image
+from kd2.terms._masks import image_region
 from kd2.terms._resize import Resize, check_sizes, same_size
 from kd2.terms._squares import squared_distance
 
@@ -97,13 +97,6 @@ class Mgd(nn.Module):
         if self.ratio == 0:
             return None
         return kept(x, self.ratio, self.unit, scene.generator(x.device, level))
-
-
-def image_region(x: Tensor, scene: Scene) -> Tensor:
-    """Cells (N, 1, H, W) of a map whose centre lies in the real image, not in the padding."""
-    size = (x.shape[2], x.shape[3])
-    stride = (scene.padded_size[0] / size[0], scene.padded_size[1] / size[1])
-    return inside_image(size, stride, scene.image_sizes)[:, None].to(x.device, non_blocking=True)
 
 
 TERM = Mgd

@@ -1,0 +1,25 @@
+"""What the terms over class logits share."""
+
+import torch
+from torch import Tensor
+
+from kd2.core import ConfigError, MapSpec
+
+
+def softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Both logits over the temperature, in at least float32: half precision loses a student near its teacher."""
+    wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    return student.to(wide) / temperature, teacher.to(wide) / temperature
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises ConfigError for a temperature that is not above 0."""
+    if not temperature > 0:
+        raise ConfigError(f"TEMPERATURE is {temperature}, expected a number above 0")
+
+
+def check_classes(student: list[MapSpec], teacher: list[MapSpec]) -> None:
+    """Raises ConfigError for logits of different class counts."""
+    for s, t in zip(student, teacher, strict=True):
+        if s.channels != t.channels:
+            raise ConfigError(f"the student's logits have {s.channels} classes, the teacher's {t.channels}")

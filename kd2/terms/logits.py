@@ -1,0 +1,77 @@
+"""Knowledge distillation: the student's class distribution equals the teacher's, both softened by a temperature.
+
+Beside the labels' own loss it is classic distillation; alone, on consistent views, it is function matching. On maps every
+pixel is a sample.
+Sources: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531); Beyer et al., "Knowledge
+distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.05237), section 3.
+Letters: N images, K classes, H x W map (1 x 1 for a classifier's (N, K) logits).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd2.core import MapSpec, Scene
+from kd2.terms._logits import check_classes, check_temperature, softened
+from kd2.terms._masks import image_region
+from kd2.terms._resize import Resize, check_sizes, same_size
+
+
+def divergences(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """``temperature^2 KL(teacher || student)`` over the classes of each sample or pixel.
+
+    Args:
+        student, teacher: logits (N, K) or (N, K, H, W); computed in at least float32.
+
+    Returns:
+        (N,) or (N, H, W).
+    """
+    s, t = (x.log_softmax(1) for x in softened(student, teacher, temperature))
+    return F.kl_div(s, t, reduction="none", log_target=True).sum(1) * temperature**2
+
+
+class Logits(nn.Module):
+    """The mean of ``divergences`` over images and pixels, summed over the tap's maps.
+
+    For classic distillation give the student's own loss and this term their weights (0.1 and 0.9 at temperature 4 on
+    CIFAR-100, 0.5 and 0.5 at 1 on ImageNet). Function matching has weight 1 and no other loss.
+
+    Args:
+        student, teacher: what the rehearsal saw of the tapped logits; the classes must be in one order.
+        temperature: above 0.
+        clip_to_image: leave pixels over batch padding out of the mean. Pixels without a label count: the teacher knows.
+        resize: the side whose logits are interpolated when maps differ in size.
+
+    Raises:
+        ConfigError: a temperature that is not above 0; class counts that differ; sizes that differ without ``resize``.
+    """
+
+    def __init__(
+        self,
+        student: list[MapSpec],
+        teacher: list[MapSpec],
+        *,
+        temperature: float = 1.0,
+        clip_to_image: bool = True,
+        resize: Resize = "none",
+    ):
+        super().__init__()
+        check_temperature(temperature)
+        check_classes(student, teacher)
+        check_sizes(student, teacher, resize)
+        self.temperature, self.clip_to_image, self.resize = temperature, clip_to_image, resize
+
+    def forward(self, student: list[Tensor], teacher: list[Tensor], scene: Scene) -> Tensor:
+        """The unweighted loss of L student maps and L teacher maps, all (N, K, H, W), at least float32."""
+        total = 0.0
+        for s, t in zip(student, teacher, strict=True):
+            total = total + self._mean(divergences(*same_size(s, t, self.resize), self.temperature), scene)
+        return total
+
+    def _mean(self, pixels: Tensor, scene: Scene) -> Tensor:
+        if not self.clip_to_image or pixels.shape[1:] == (1, 1):
+            return pixels.sum() / max(pixels.numel(), 1)
+        region = image_region(pixels[:, None], scene)[:, 0]
+        return pixels.where(region, 0).sum() / region.sum().clamp(min=1)
+
+
+TERM = Logits
