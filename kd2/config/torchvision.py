@@ -100,6 +100,8 @@ def torchvision_config() -> CN:
     solver.POLY_LR_POWER = 0.9
     solver.WARMUP_FACTOR = 0.001
     solver.WARMUP_ITERS = 1000
+    # The decay begins behind the warm-up instead of at iteration 0.
+    solver.RESCALE_INTERVAL = False
     solver.CHECKPOINT_PERIOD = 5000
     solver.CLIP_GRADIENTS = CN()
     solver.CLIP_GRADIENTS.ENABLED = False

@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_STREAM = 0x6D69786
+from kd2.core import ConfigError
+
+_STREAM = 0x6D6978  # apart from the keys of the views
 
 
 @dataclass(frozen=True)
 class Mix:
     """One draw for a whole batch: image i becomes ``coefficient x_i + (1 - coefficient) x_partner(i)``.
 
-    ``partner`` is (N,) int64; None is the image before (the batch rolled by one).
+    ``partner`` is (N,) int64; None is the image before, which every device knows.
     """
 
     coefficient: float
@@ -35,16 +37,22 @@ class Mix:
 def draw_mix(alpha: float, seed: int, iteration: int) -> Mix:
     """The draw of one training step: the coefficient from Beta(alpha, alpha); alpha 1 is uniform on [0, 1].
 
-    It is drawn on the host (one number; no device waits) from (seed, iteration) alone, so every process of a run mixes
-    alike and a resumed run repeats it. In shuffled batches the image before is as good a partner as any.
+    The coefficient is drawn on the host (one number; no device waits) from (seed, iteration) alone: every process of a run
+    takes the same and a resumed run repeats it. The partner is the image before in the process's own batch, in shuffled
+    batches as good as any.
+
+    Raises:
+        ConfigError: an alpha that is not above 0.
     """
+    if not alpha > 0:
+        raise ConfigError(f"KD.VIEWS.MIXUP_ALPHA is {alpha}, expected a number above 0")
     generator = np.random.default_rng((seed, iteration, _STREAM))
     return Mix(float(generator.beta(alpha, alpha)))
 
 
 def unit_pixels(x: Tensor) -> Tensor:
-    """Pixels in [0, 1], float32, of 8-bit ones (any shape)."""
-    return x.float() / 255
+    """Pixels in [0, 1] of those in 0..255: float32 from uint8, any shape."""
+    return x / 255
 
 
 def normalised(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

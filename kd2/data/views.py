@@ -92,13 +92,15 @@ class Views:
         if self.mode.ensemble:
             raise ConfigError(f"KD.VIEWS.MODE {self.name}: the teacher's target comes from a cache of its predictions")
         student = self.student(image, epoch, index)
-        if self.mode.relation == "same":
-            return student, student
-        return student, self._view(self.mode.teacher, image, (epoch, index, _TEACHER))
+        return student, student if self.mode.relation == "same" else self.teacher(image, epoch, index)
 
     def student(self, image: Size, epoch: int, index: int) -> View:
-        """The student's view alone, for modes whose teacher is cached."""
+        """The student's view alone; it is all that is drawn when the teacher is cached."""
         return self._view(self.mode.student, image, (epoch, index, _STUDENT))
+
+    def teacher(self, image: Size, epoch: int, index: int) -> View:
+        """The teacher's own view, which no student's view depends on."""
+        return self._view(self.mode.teacher, image, (epoch, index, _TEACHER))
 
     def fixed(self, image: Size, index: int, views: int = 1) -> list[View]:
         """What the teacher sees of an image when its outputs are cached: one view, or ``views`` under ``fix/ic_ens``.

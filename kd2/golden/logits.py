@@ -26,9 +26,9 @@ def logit_loss(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
 def with_labels(case: Case) -> dict[str, Tensor]:
     """The term beside cross-entropy, both weighted."""
     student = case.leaf("in.student")
-    task = F.cross_entropy(student, case.arrays["in.target"])
-    soft = logit_loss(case, student, case.arrays["in.teacher"])
-    loss = case.options["ce_weight"] * task + case.options["kd_weight"] * soft
+    task = case.options["ce_weight"] * F.cross_entropy(student, case.arrays["in.target"])
+    soft = case.options["kd_weight"] * logit_loss(case, student, case.arrays["in.teacher"])
+    loss = task + soft
     return {"out.loss_ce": task, "out.loss_kd": soft, "out.loss": loss, "grad.student": _slope(loss, student)}
 
 

@@ -48,8 +48,13 @@ def build_optimizer(cfg: CfgNode, groups: list[dict]) -> torch.optim.Optimizer:
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
     """The schedule of ``SOLVER.LR_SCHEDULER_NAME`` with its linear warm-up, stepped once an iteration."""
     steps = max(cfg.SOLVER.MAX_ITER, 1)
-    factor = _with_warmup(cfg, _decay(cfg))
+    factor = lr_factor(cfg)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: factor(min(iteration, steps - 1) / steps))
+
+
+def lr_factor(cfg: CfgNode) -> ParamScheduler:
+    """What the learning rate is multiplied by, over the share of the run in [0, 1]."""
+    return _with_warmup(cfg, _decay(cfg))
 
 
 def _decay(cfg: CfgNode) -> ParamScheduler:
@@ -72,12 +77,16 @@ def _decay(cfg: CfgNode) -> ParamScheduler:
 
 
 def _with_warmup(cfg: CfgNode, decay: ParamScheduler) -> ParamScheduler:
-    """A straight line from WARMUP_FACTOR to where the decay is by then, as in Detectron2."""
+    """A straight line from WARMUP_FACTOR to where the decay is by then, as in Detectron2.
+
+    With RESCALE_INTERVAL the whole decay follows the warm-up: cosine to zero behind a line from 0 is function matching's.
+    """
     share = min(cfg.SOLVER.WARMUP_ITERS / max(cfg.SOLVER.MAX_ITER, 1), 1.0)
     if share == 0:
         return decay
-    start = cfg.SOLVER.WARMUP_FACTOR * decay(0.0)
+    rescale = cfg.SOLVER.RESCALE_INTERVAL
+    warmup = LinearParamScheduler(cfg.SOLVER.WARMUP_FACTOR * decay(0.0), decay(0.0 if rescale else share))
     if share == 1:
-        return LinearParamScheduler(start, decay(share))
-    warmup = LinearParamScheduler(start, decay(share))
-    return CompositeParamScheduler([warmup, decay], [share, 1 - share], ["rescaled", "fixed"])
+        return warmup
+    scaling = ["rescaled", "rescaled" if rescale else "fixed"]
+    return CompositeParamScheduler([warmup, decay], [share, 1 - share], scaling)
