@@ -1,5 +1,7 @@
 """Distillation of classifiers."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
@@ -69,7 +71,7 @@ def build_distiller(cfg: CfgNode) -> ClassifierDistiller:
     with torch.random.fork_rng(devices=[]):
         guide = build_teacher(cfg)
         teacher = Remembered(guide.model) if cfg.KD.VIEWS.CACHE else guide.model
-        guide = Guide(**(vars(guide) | {"model": teacher}))
+        guide = replace(guide, model=teacher)
         student_taps = _rehearsed(student, cfg.KD.STUDENT.TAPS, cfg.INPUT.SIZE, "KD.STUDENT.TAPS")
         teacher_taps = _rehearsed(teacher, cfg.KD.TEACHER.TAPS, guide.size, "KD.TEACHER.TAPS")
         terms, uses = build_terms(blocks, student_taps.specs, teacher_taps.specs)

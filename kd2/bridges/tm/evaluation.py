@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from kd2.data.pictures import Pictures
+from kd2.metrics import agreement
 from kd2.terms.logits import divergences
 
 
@@ -34,16 +35,16 @@ class Evaluator:
             metric.to(logits.device).update(logits, labels)
         if teacher is not None:
             self.guided = True
-            agreement, divergence = (metric.to(logits.device) for metric in self.of_teacher.values())
-            agreement.update((logits.argmax(1) == teacher.argmax(1)).float())
+            same_choice, divergence = (metric.to(logits.device) for metric in self.of_teacher.values())
+            same_choice.update(agreement(logits, teacher).float())
             divergence.update(divergences(logits, teacher))
 
     def result(self) -> dict[str, float]:
         """``cls/top1``, ``cls/top5`` and ``cls/agreement`` (same first choice) in percent, ``cls/KL`` (teacher || student)."""
         scores = {name: 100 * metric.compute().item() for name, metric in self.of_labels.items()}
         if self.guided:
-            agreement, divergence = (metric.compute().item() for metric in self.of_teacher.values())
-            scores |= {"cls/agreement": 100 * agreement, "cls/KL": divergence}
+            same_choice, divergence = (metric.compute().item() for metric in self.of_teacher.values())
+            scores |= {"cls/agreement": 100 * same_choice, "cls/KL": divergence}
         return scores
 
 

@@ -19,7 +19,10 @@ from kd2.terms import active_blocks
 
 @dataclass(frozen=True)
 class Guide:
-    """The teacher's model, what turns pixels (N, 3, size, size) in [0, 1] into its input, and facts about it."""
+    """The teacher's model, what turns pixels (N, 3, size, size) in [0, 1] into its input, and facts about it.
+
+    ``about`` holds what changes its outputs beside the weights.
+    """
 
     model: nn.Module
     normalise: Callable[[Tensor], Tensor]
@@ -27,6 +30,7 @@ class Guide:
     classes: int
     matched: float
     names: str
+    about: str
 
 
 class Panel(nn.Module):
@@ -68,7 +72,7 @@ def build_teacher(cfg: CfgNode) -> Guide:
         return guides[0]
     return Guide(
         Panel(guides), lambda pixels: pixels, max(g.size for g in guides), guides[0].classes,
-        min(g.matched for g in guides), " + ".join(g.names for g in guides),
+        min(g.matched for g in guides), " + ".join(g.names for g in guides), "; ".join(g.about for g in guides),
     )
 
 
@@ -94,7 +98,8 @@ def _build(cfg: CfgNode, asked: CfgNode, own: CfgNode, name: str) -> Guide:
     model = build_model(own)
     matched = 1.0 if own.MODEL.PRETRAINED and not asked.KD.TEACHER.WEIGHTS else load_teacher(model, asked)
     same_order(tuple(cfg.MODEL.CLASSES), _classes(asked, own), "the student's data", f"the teacher ({here})")
-    return Guide(model, Normalise(own), own.INPUT.SIZE, own.MODEL.NUM_CLASSES, matched, own.MODEL.NAME)
+    about = f"{own.MODEL.NAME} {dict(own.MODEL.ARGS)} {own.INPUT.SIZE} {own.MODEL.PIXEL_MEAN} {own.MODEL.PIXEL_STD}"
+    return Guide(model, Normalise(own), own.INPUT.SIZE, own.MODEL.NUM_CLASSES, matched, own.MODEL.NAME, about)
 
 
 def _classes(asked: CfgNode, own: CfgNode) -> tuple[str, ...]:
