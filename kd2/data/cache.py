@@ -54,7 +54,9 @@ class Fingerprint:
         """
         check_cacheable(views.name)
         fields = {"rs": (), "cc": ("scale", "padding"), "ic": ("area", "aspect", "flip")}[views.mode.teacher]
-        draws = {name: getattr(views.crops, name) for name in fields} | ({"seed": views.seed} if views.mode.ensemble else {})
+        draws = {name: getattr(views.crops, name) for name in fields}
+        if views.mode.ensemble:
+            draws["seed"] = views.seed
         plain = json.loads(json.dumps(draws))  # as it will be read back: tuples become lists
         many = count if views.mode.ensemble else 1
         return cls(teacher, data, views.name, views.teacher_size, plain, many, images, classes)
@@ -97,7 +99,8 @@ def write_cache(folder: str, fingerprint: Fingerprint, outputs: Iterable[tuple[S
 
     Raises:
         ConfigError: the folder exists.
-        DataError: an output of another shape, not finite, or missing. Nothing is left on disk then.
+        DataError: an output of another shape, not finite, or missing.
+        OSError: the disk is full. Whatever went wrong, nothing is left on disk.
     """
     if os.path.exists(folder):
         raise ConfigError(f"{_KEY}: {folder} exists; delete it to compute the teacher's outputs anew")
@@ -116,19 +119,27 @@ def write_cache(folder: str, fingerprint: Fingerprint, outputs: Iterable[tuple[S
 
 def _fill(path: str, fingerprint: Fingerprint, outputs: Iterable[tuple[Sequence[int], Tensor]]) -> None:
     shape = (fingerprint.images, fingerprint.classes)
-    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    start = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).offset
     seen = np.zeros(fingerprint.images, dtype=bool)
-    for indices, logits in outputs:
-        if tuple(logits.shape) != (len(indices), fingerprint.classes):
-            expected = (len(indices), fingerprint.classes)
-            raise DataError(f"the teacher's outputs have shape {tuple(logits.shape)}, expected {expected}")
-        if not logits.isfinite().all():
-            raise DataError(f"the teacher's outputs of some of the images {list(indices)[:5]}, ... are not finite")
-        stored[list(indices)] = logits.float().cpu().numpy()
-        seen[list(indices)] = True
+    # Plain writes: a full disk is then an error, which a memory map answers by killing the process.
+    with open(path, "r+b") as file:
+        for indices, logits in outputs:
+            _check_outputs(logits, (len(indices), fingerprint.classes), indices)
+            seen[list(indices)] = True
+            for index, row in zip(indices, logits.float().cpu().numpy()):
+                file.seek(start + index * row.nbytes)
+                file.write(row.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
     if not seen.all():
         raise DataError(f"no outputs of {(~seen).sum()} of {len(seen)} images, the first is number {seen.argmin()}")
-    stored.flush()
+
+
+def _check_outputs(logits: Tensor, expected: tuple[int, int], indices: Sequence[int]) -> None:
+    if tuple(logits.shape) != expected:
+        raise DataError(f"the teacher's outputs have shape {tuple(logits.shape)}, expected {expected}")
+    if not logits.isfinite().all():
+        raise DataError(f"the teacher's outputs of some of the images {list(indices)[:5]}, ... are not finite")
 
 
 class TeacherCache:
@@ -146,7 +157,8 @@ class TeacherCache:
             raise ConfigError(f"{_KEY}: the outputs in {folder} cannot be read ({error}); delete it") from None
         expected = (fingerprint.images, fingerprint.classes)
         if self.outputs.shape != expected:
-            raise ConfigError(f"{_KEY}: the outputs in {folder} have shape {self.outputs.shape}, expected {expected}; delete it")
+            found = self.outputs.shape
+            raise ConfigError(f"{_KEY}: the outputs in {folder} have shape {found}, expected {expected}; delete it")
 
     def __len__(self) -> int:
         return len(self.outputs)

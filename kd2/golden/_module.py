@@ -35,3 +35,8 @@ def gradients(case: Case, loss: Tensor, student: Tensor, parameters: Mapping[str
     leaves = {"student": student} | {f"param.{name}": parameter for name, parameter in parameters.items()}
     found = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True)
     return {f"grad.{name}": gradient.view_as(case.arrays[f"grad.{name}"]) for name, gradient in zip(leaves, found)}
+
+
+def slope(loss: Tensor, student: Tensor) -> Tensor:
+    """The loss's gradient, in the shape of ``student``."""
+    return torch.autograd.grad(loss, student, retain_graph=True)[0]

@@ -11,6 +11,7 @@ from kd2.data.crops import Crops, Size, View
 from kd2.data.mixup import Mix, normalised, unit_pixels
 from kd2.data.views import Views
 from kd2.golden._case import Case
+from kd2.golden._module import slope
 from kd2.golden.logits import logit_loss
 from kd2.metrics import DISTANCES
 from kd2.terms.logits import divergences
@@ -25,7 +26,7 @@ def divergence(case: Case) -> dict[str, Tensor]:
     cut = logs.clamp(min=torch.tensor(case.options["target_clip_in_entropy"]).double().log())
     constant = temperature**2 * (logs.exp() * (cut - logs)).sum(1)
     found = {"out.exact_kl": exact, "out.per_example": exact + constant, "out.loss": loss + constant.mean()}
-    return found | {"grad.student": _slope(loss, student)}
+    return found | {"grad.student": slope(loss, student)}
 
 
 def fixed_ensemble(case: Case) -> dict[str, Tensor]:
@@ -37,7 +38,7 @@ def fixed_ensemble(case: Case) -> dict[str, Tensor]:
         "out.pseudo_logits": target,
         "out.per_example": divergences(student, target, case.options["temperature"]),
         "out.loss": loss,
-        "grad.student": _slope(loss, student),
+        "grad.student": slope(loss, student),
     }
 
 
@@ -49,8 +50,8 @@ def two_teachers(case: Case) -> dict[str, Tensor]:
     return {
         "out.loss_sum": added,
         "out.loss_average_logits": averaged,
-        "grad.student": _slope(added, student),
-        "grad.student_average_logits": _slope(averaged, student),
+        "grad.student": slope(added, student),
+        "grad.student_average_logits": slope(averaged, student),
     }
 
 
@@ -139,10 +140,6 @@ def cosine_schedule(case: Case) -> dict[str, Tensor]:
 
 def _mix(case: Case) -> Mix:
     return Mix(case.arrays["in.coefficient"].item(), case.arrays["in.permutation"])
-
-
-def _slope(loss: Tensor, student: Tensor) -> Tensor:
-    return torch.autograd.grad(loss, student)[0]
 
 
 CASES = {

@@ -1,11 +1,11 @@
 """Golden cases of the terms over logits: plain, beside cross-entropy, by pixel, and decoupled."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kd2.core import MapSpec, Scene, Schedule
 from kd2.golden._case import Case
+from kd2.golden._module import slope
 from kd2.terms.dkd import Dkd, decoupled
 from kd2.terms.logits import Logits, divergences
 
@@ -15,7 +15,7 @@ def divergence(case: Case) -> dict[str, Tensor]:
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
     loss = logit_loss(case, student, teacher)
     per_sample = divergences(student, teacher, case.options["temperature"])
-    return {"out.loss": loss, "out.per_sample": per_sample, "grad.student": _slope(loss, student)}
+    return {"out.loss": loss, "out.per_sample": per_sample, "grad.student": slope(loss, student)}
 
 
 def logit_loss(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def with_labels(case: Case) -> dict[str, Tensor]:
     task = case.options["ce_weight"] * F.cross_entropy(student, case.arrays["in.target"])
     soft = case.options["kd_weight"] * logit_loss(case, student, case.arrays["in.teacher"])
     loss = task + soft
-    return {"out.loss_ce": task, "out.loss_kd": soft, "out.loss": loss, "grad.student": _slope(loss, student)}
+    return {"out.loss_ce": task, "out.loss_kd": soft, "out.loss": loss, "grad.student": slope(loss, student)}
 
 
 def pixels(case: Case) -> dict[str, Tensor]:
@@ -40,7 +40,7 @@ def pixels(case: Case) -> dict[str, Tensor]:
     term = Logits(specs, specs, temperature=case.options["temperature"])
     loss = term([student], [teacher], Scene([size] * len(student), size))
     summed = divergences(student, teacher, case.options["temperature"]).sum() / len(student)
-    return {"out.loss": loss, "out.loss_sum_over_pixels": summed, "grad.student": _slope(loss, student)}
+    return {"out.loss": loss, "out.loss_sum_over_pixels": summed, "grad.student": slope(loss, student)}
 
 
 def dkd(case: Case) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ def dkd(case: Case) -> dict[str, Tensor]:
     student, teacher, labels = case.leaf("in.student"), case.arrays["in.teacher"], case.arrays["in.target"]
     loss = _dkd_loss(case, student)
     target, others = decoupled(student, teacher, labels, case.options["temperature"])
-    return {"out.loss": loss, "out.tckd": target, "out.nckd": others, "grad.student": _slope(loss, student)}
+    return {"out.loss": loss, "out.tckd": target, "out.nckd": others, "grad.student": slope(loss, student)}
 
 
 def dkd_with_warmup(case: Case) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def dkd_with_warmup(case: Case) -> dict[str, Tensor]:
     task = case.options["ce_weight"] * F.cross_entropy(student, case.arrays["in.target"])
     soft = ramp.at(case.options["epoch"] - 1) * _dkd_loss(case, student)
     loss = task + soft
-    return {"out.loss_ce": task, "out.loss_kd": soft, "out.loss": loss, "grad.student": _slope(loss, student)}
+    return {"out.loss_ce": task, "out.loss_kd": soft, "out.loss": loss, "grad.student": slope(loss, student)}
 
 
 def _dkd_loss(case: Case, student: Tensor) -> Tensor:
@@ -72,10 +72,6 @@ def _term(kind: type, temperature: float, student: Tensor, teacher: Tensor, labe
     term = kind(specs, specs, temperature=temperature, **options)
     scene = Scene([(1, 1)] * len(student), (1, 1), labels=labels)
     return term([student[:, :, None, None]], [teacher[:, :, None, None]], scene)
-
-
-def _slope(loss: Tensor, student: Tensor) -> Tensor:
-    return torch.autograd.grad(loss, student)[0]
 
 
 CASES = {

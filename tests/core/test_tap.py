@@ -95,3 +95,18 @@ def test_a_map_is_no_sequence_of_tokens():
 def test_containers_in_containers_are_refused():
     with pytest.raises(TapError, match=r"returns \['list'\] where maps are expected"):
         maps_of([[torch.zeros(1, 1, 1, 1)]], "f=m")
+
+
+def test_a_vector_becomes_a_map_of_one_cell():
+    x = torch.arange(6.0).view(2, 3)
+    assert maps_of(x, "f=m@vector")[0].tolist() == [[[[0.0]], [[1.0]], [[2.0]]], [[[3.0]], [[4.0]], [[5.0]]]]
+
+
+def test_two_axes_ask_for_the_vector_layout():
+    with pytest.raises(TapError, match=r"a map is \(N, C, H, W\), found shape \(2, 10\); .*for \(N, C\) write @vector"):
+        maps_of(torch.zeros(2, 10), "logits=fc")
+
+
+def test_a_map_is_no_vector():
+    with pytest.raises(TapError, match=r"tap 'f' at 'm': a vector is \(N, C\), found shape \(1, 4, 2, 2\)"):
+        maps_of(torch.zeros(1, 4, 2, 2), "f=m@vector")

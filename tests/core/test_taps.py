@@ -35,6 +35,11 @@ def test_rehearsal_learns_channels_sizes_and_strides():
     assert listening(Net(), "x=head").specs["x"] == [MapSpec(2, (8, 8), (2.0, 2.0)), MapSpec(2, (4, 4), (4.0, 4.0))]
 
 
+def test_a_vector_has_one_cell_and_no_stride_whatever_the_image():
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    assert listening(classifier, "logits=@vector", "fc=1@vector").specs["logits"] == [MapSpec(10, (1, 1), (1.0, 1.0))]
+
+
 def test_a_module_that_never_fires_is_no_place_for_a_tap():
     model = Net()
     model.unused = nn.Identity()
@@ -50,6 +55,13 @@ def test_listening_before_the_rehearsal_is_refused():
 
 
 # Listening.
+
+
+def test_a_network_can_be_stopped_at_its_own_output():
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    with listening(classifier, "logits=@vector").listen(stop=True) as maps:
+        classifier(image())
+    assert maps["logits"][0].flatten(1).equal(classifier(image()))
 
 
 def test_repeated_calls_become_levels_in_call_order():

@@ -119,6 +119,7 @@ def every_term(**common: int) -> dict:
     terms = {
         "imitation": {},
         "hint": {"WEIGHT": 0.001, "TAP": "fine", "RELU": False},
+        "logits": {"WEIGHT": 0.1, "TAP": "cls", "TEMPERATURE": 2.0},
         "mgd": {"WEIGHT": 0.0001, "RATIO": 0.5},
         "fgd": {"WEIGHT": 0.1},
         "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},

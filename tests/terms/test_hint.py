@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from kd2.core import ConfigError, MapSpec, Scene
 from kd2.terms.hint import Hint, hint_loss
@@ -41,6 +42,32 @@ def test_the_regressor_has_the_teachers_non_linearity(relu):
     adapted = F.conv2d(student, term.regressors[0].weight, term.regressors[0].bias)
     expected = hint_loss(F.relu(adapted) if relu else adapted, teacher)
     torch.testing.assert_close(term([student], [teacher], SCENE), expected)
+
+
+@pytest.mark.parametrize(("student", "form"), [
+    ((8, 8), (nn.Conv2d, (1, 1), (1, 1))),
+    ((16, 16), (nn.Conv2d, (3, 3), (2, 2))),
+    ((4, 4), (nn.ConvTranspose2d, (4, 4), (2, 2))),
+    ((10, 10), (nn.Conv2d, (3, 3), (1, 1))),
+])
+def test_halving_meets_other_sizes_with_a_stride(student, form):
+    term = Hint([spec(3, *student)], [spec(5, 8, 8)], kernel="halving")
+    regressor = term.regressors[0]
+    assert (type(regressor), regressor.kernel_size, regressor.stride) == form
+    assert term.adapted(torch.zeros(2, 3, *student), 0).shape == (2, 5, 8, 8)
+
+
+def test_batch_norm_follows_the_convolution_and_uses_the_batch():
+    torch.manual_seed(0)
+    term = Hint([spec(3, 6, 6)], [spec(5, 6, 6)], batch_norm=True, relu=False)
+    adapted = term.adapted(10 + torch.randn(4, 3, 6, 6), 0)
+    torch.testing.assert_close(adapted.mean((0, 2, 3)), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(adapted.var((0, 2, 3), unbiased=False), torch.ones(5), rtol=0, atol=1e-3)
+
+
+def test_a_student_that_is_not_half_the_teacher_is_refused_under_halving():
+    with pytest.raises(ConfigError, match=r"the student's map \(3, 4\) is smaller than the teacher's \(8, 8\)"):
+        Hint([spec(3, 3, 4)], [spec(5, 8, 8)], kernel="halving")
 
 
 def test_levels_are_added():

@@ -46,6 +46,12 @@ def test_cosine_ends_at_its_end_value():
     assert (seen[0], seen[50], seen[99]) == pytest.approx((1.0, 0.625, 0.25), abs=1e-3)
 
 
+def test_the_decay_can_begin_behind_the_warm_up():
+    warmup = {"WARMUP_ITERS": 20, "WARMUP_FACTOR": 0.0, "RESCALE_INTERVAL": True}
+    seen = rates(LR_SCHEDULER_NAME="WarmupCosineLR", MAX_ITER=100, **warmup)
+    assert [seen[i] for i in (0, 10, 20, 60, 99)] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0], abs=1e-3)
+
+
 def test_poly_falls_with_its_power():
     assert rates(LR_SCHEDULER_NAME="WarmupPolyLR", POLY_LR_POWER=2.0)[5] == pytest.approx(0.25)
 

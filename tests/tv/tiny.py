@@ -41,6 +41,7 @@ EVERY_TAP = ["fpn=backbone", "fine=backbone:0,1", "cls=head.classification_head.
 EVERY_TERM = {
     "imitation": {"WEIGHT": 0.1},
     "hint": {"WEIGHT": 0.01, "TAP": "fine", "RELU": False},
+    "logits": {"WEIGHT": 0.1, "TAP": "cls", "TEMPERATURE": 2.0},
     "mgd": {"WEIGHT": 0.001, "RATIO": 0.5},
     "fgd": {"WEIGHT": 1.0},
     "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
