@@ -162,7 +162,7 @@ def test_a_broken_image_stops_training_with_its_name(tmp_path, pictures):
     np.savez(tmp_path / "bad.npz", **tm_tiny.archive(files, [0, 1, 2], ["bar/0.png", "box/1.png", "dot/2.png"]))
     config = tm_tiny.write_config(tmp_path, pictures)
     with pytest.raises(DataError, match=r"bad.npz: image 1 \(box/1.png\) cannot be decoded"):
-        tm_tiny.train(config, "DATASETS.CUSTOM.tiny.NPZ", str(tmp_path / "bad.npz"), "DATALOADER.NUM_WORKERS", "2")
+        tm_tiny.train(config, "DATASETS.CUSTOM.tiny.NPZ", str(tmp_path / "bad.npz"))
 
 
 def test_a_wrong_number_of_classes(tmp_path, pictures):

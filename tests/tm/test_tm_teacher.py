@@ -27,7 +27,11 @@ def teacher_state(distiller) -> dict[str, torch.Tensor]:
     return {name: x.clone() for name, x in distiller.teacher.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("mode", sorted(set(MODES) - {"funmatch"}))  # funmatch is same/ic+mixup
+# One mode of each kind by default.
+QUICK = ("fix/cc", "ind/ic", "funmatch")
+
+
+@pytest.mark.parametrize("mode", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in sorted(MODES)])
 def test_50_steps_leave_the_teacher_unchanged_bit_for_bit(mode, tmp_path, pictures, tm_teacher):
     cache = {"KD": {"VIEWS": {"CACHE": str(tmp_path / "cache")}}} if mode.startswith("fix") else {}
     config = tm_tiny.write_config(tmp_path, pictures, tm_tiny.distilled(tm_teacher, cache, mode))

@@ -1,6 +1,7 @@
 """Training and evaluation of classifiers, as tools/train_net.py asks for it."""
 
 import argparse
+import logging
 
 from fvcore.common.config import CfgNode
 
@@ -12,16 +13,23 @@ from kd2.bridges.tm.module import ClassifierModule
 from kd2.bridges.tm.solver import write_iterations
 from kd2.bridges.tm.sources import check_classes, labelled, load_all
 from kd2.config import teacher_file, timm_config
-from kd2.core import Distiller
+from kd2.core import ConfigError, Distiller
 from kd2.data.pictures import Pictures
+
+logger = logging.getLogger(__name__)
 
 
 def settle(cfg: CfgNode, train: list[Pictures], tests: list[Pictures]) -> None:
     """Write what the data decide into the config: class names, and epochs as iterations."""
+    if cfg.KD.INHERIT:
+        raise ConfigError(f"KD.INHERIT is {cfg.KD.INHERIT!r}, but a classifier has no neck to inherit; expected ''")
     if not cfg.MODEL.CLASSES:
         known = [d for d in [*tests, *train] if labelled(cfg, d)]
         cfg.MODEL.CLASSES = list(known[0].classes) if known else []
-    write_iterations(cfg, sum(map(len, train)))
+    images = sum(map(len, train))
+    write_iterations(cfg, images)
+    epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / max(images, 1)
+    logger.info("%d iterations of %d images: %.4g epochs", cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, epochs)
 
 
 TASK = fit.Task(
