@@ -12,6 +12,12 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     # Own data without Python. Name -> {JSON: file, IMAGES: folder} for COCO, or {VOC: folder, SPLIT: file of
     # ImageSets/Main} for Pascal VOC. Relative paths start at $DETECTRON2_DATASETS (default ./datasets). Classes are read
     # from the files; all data sets of a run must agree on them.
+    # For segmentation: {IMAGES: folder, LABELS: folder, CLASSES: [names] or a text file with a name a line} for label
+    # images of the same stem, optionally with MAP: {value: class} or {"red,green,blue": class} (default: values are the
+    # classes), IGNORE: [values without a class] (default [255]; "others": all the rest, otherwise an error),
+    # IMAGE_SUFFIX and LABEL_SUFFIX (what follows the stem; default any picture, .png), LIST: text file of stems. Or a
+    # public layout: {CITYSCAPES | CAMVID | ADE20K | VOC_SEG | COCO_STUFF: folder, SPLIT: its name there}. Or
+    # {UNLABELED: folder}, images without labels. See datasets/README.md.
     cfg.DATASETS.CUSTOM = CN(new_allowed=True)
 
     # SGD or AdamW.
@@ -28,6 +34,12 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     cfg.KD.INHERIT_PARTIAL = False
     # Unpickle checkpoints of Detectron2's zoo (.pkl). A pickle can run code: only for files that you trust.
     cfg.KD.ALLOW_PICKLE = False
+
+    # Images without labels, for the terms alone: IMS_PER_BATCH of them (over all processes) follow the labelled ones in
+    # every batch. Both or none are given.
+    cfg.KD.UNLABELED = CN()
+    cfg.KD.UNLABELED.DATASETS = []
+    cfg.KD.UNLABELED.IMS_PER_BATCH = 0
 
     cfg.KD.STUDENT = CN()
     # The student's meta-architecture in Detectron2, wrapped when MODEL.META_ARCHITECTURE is Distiller.

@@ -112,9 +112,9 @@ def _literal(text: str) -> Any:
 
 
 def _free(value: Any, kind: type[CfgNode]) -> Any:
-    """A value below a node that takes new keys."""
+    """A value below a node that takes new keys; keys become texts, the only ones that a node can write."""
     if isinstance(value, Mapping):
-        return kind({key: _free(child, kind) for key, child in value.items()}, new_allowed=True)
+        return kind({str(key): _free(child, kind) for key, child in value.items()}, new_allowed=True)
     return _literal(value) if isinstance(value, str) else value
 
 

@@ -1,1 +1,1 @@
-"""Data sets as records, and the stream of training batches. Imports torch only."""
+"""Data sets as records, and the stream of training batches. Imports torch, NumPy and PIL only."""

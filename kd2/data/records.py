@@ -5,23 +5,18 @@ A record is a dict in Detectron2's standard format: ``file_name``, ``height``, `
 ``classes``), ``iscrowd`` and, when the file has them, ``segmentation`` (COCO polygons or run-length code) and ``area``.
 """
 
-import os
 from collections.abc import Mapping
 
-from kd2.core import ConfigError, DataError, nearest
+from kd2.core import ConfigError, nearest
 from kd2.data.checks import Records
 from kd2.data.coco import read_coco
+from kd2.data.root import existing
 from kd2.data.voc import read_voc
 
 BUILTIN = {
     f"coco_2017_{split}": {"JSON": f"coco/annotations/instances_{split}2017.json", "IMAGES": f"coco/{split}2017"}
     for split in ("train", "val")
 }
-
-
-def data_root() -> str:
-    """``$DETECTRON2_DATASETS``, as in Detectron2, or ``./datasets``."""
-    return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
 def load(name: str, custom: Mapping[str, Mapping[str, str]], key: str = "DATASETS") -> Records:
@@ -38,19 +33,9 @@ def load(name: str, custom: Mapping[str, Mapping[str, str]], key: str = "DATASET
     if not isinstance(entry, Mapping) or not all(isinstance(value, str) for value in entry.values()):
         raise ConfigError(f"DATASETS.CUSTOM.{name} is {entry!r}, expected JSON and IMAGES, or VOC and SPLIT, as texts")
     if set(entry) == {"JSON", "IMAGES"}:
-        return read_coco(name, _existing(name, entry, "JSON"), _existing(name, entry, "IMAGES"))
+        return read_coco(name, existing(name, entry, "JSON"), existing(name, entry, "IMAGES"))
     if set(entry) == {"VOC", "SPLIT"}:
-        return read_voc(name, _existing(name, entry, "VOC"), entry["SPLIT"])
+        return read_voc(name, existing(name, entry, "VOC"), entry["SPLIT"])
     raise ConfigError(
         f"DATASETS.CUSTOM.{name} has the keys {sorted(entry)}, expected JSON and IMAGES, or VOC and SPLIT"
     )
-
-
-def _existing(name: str, entry: Mapping[str, str], key: str) -> str:
-    path = os.path.join(data_root(), entry[key])
-    if not os.path.exists(path):
-        raise DataError(
-            f"data set {name!r}: {key} {path} does not exist; relative paths start at {data_root()!r} "
-            "($DETECTRON2_DATASETS)"
-        )
-    return path

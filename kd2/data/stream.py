@@ -8,13 +8,17 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from kd2.core import DataError
+from kd2.core import ConfigError, DataError
 from kd2.data.seeding import seeded
 
 Place = tuple[int, int]  # (position in the stream, index of the record)
+
+# Positions of a second stream begin here, out of reach of the first.
+_SECOND = 1 << 40
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
@@ -61,6 +65,58 @@ class Batches:
                 group.clear()
 
 
+class Joined:
+    """Batches of labelled places with places of unlabelled records behind them, those of one rank.
+
+    The labelled places, and so their draws, are those of ``labelled`` alone. Setting ``start`` moves both streams.
+
+    Args:
+        labelled: its ``group_of``, if any, knows all records; each part of a batch is of one kind.
+        count: labelled records; unlabelled ones have the indices from ``count`` on.
+        extra: unlabelled records.
+        batch_size: unlabelled samples a batch on this rank.
+        seed: their order is drawn from it, independent of ``shuffled(count, seed)``.
+    """
+
+    def __init__(self, labelled: Batches, count: int, extra: int, batch_size: int, seed: int):
+        own_seed = int(numpy.random.SeedSequence((seed, _SECOND)).generate_state(1)[0])
+
+        def order() -> Iterator[int]:
+            return (count + index for index in shuffled(extra, own_seed))
+
+        self.labelled = labelled
+        rank, ranks = labelled.rank, labelled.ranks
+        self.unlabelled = Batches(order, batch_size, labelled.start, labelled.group_of, rank, ranks)
+
+    @property
+    def start(self) -> int:
+        """Batches to leave out at the beginning."""
+        return self.labelled.start
+
+    @start.setter
+    def start(self, batches: int) -> None:
+        self.labelled.start = self.unlabelled.start = batches
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        for places, more in zip(self.labelled, self.unlabelled):
+            yield places + [(_SECOND + position, index) for position, index in more]
+
+
+def unlabeled_share(names: Sequence[str], images: int, ranks: int) -> int:
+    """Unlabelled images a batch on each of ``ranks`` processes, from ``KD.UNLABELED``; 0 when there are none.
+
+    Raises:
+        ConfigError: DATASETS without IMS_PER_BATCH or the reverse, or images that the processes cannot share.
+    """
+    if bool(names) != bool(images):
+        raise ConfigError(
+            f"KD.UNLABELED.DATASETS is {list(names)} and KD.UNLABELED.IMS_PER_BATCH is {images}, expected both or none"
+        )
+    if images < 0 or images % ranks:
+        raise ConfigError(f"KD.UNLABELED.IMS_PER_BATCH is {images}, expected a multiple of {ranks} processes")
+    return images // ranks
+
+
 class Keyed(Dataset):
     """Records seen through a mapper whose random draws are keyed by the place in the stream.
 
@@ -90,7 +146,7 @@ def aspect(record: dict) -> bool:
     return record["width"] > record["height"]
 
 
-def train_loader(dataset: Dataset, batches: Batches, workers: int, collate: Callable = list) -> DataLoader:
+def train_loader(dataset: Dataset, batches: Batches | Joined, workers: int, collate: Callable = list) -> DataLoader:
     """A loader over ``Keyed`` data; batches are lists of samples unless ``collate`` says otherwise."""
     return DataLoader(
         dataset,

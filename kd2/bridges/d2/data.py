@@ -15,7 +15,8 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from kd2.core import ConfigError, DataError, nearest
-from kd2.data.records import Records, data_root, load
+from kd2.data.records import Records, load
+from kd2.data.root import data_root
 from kd2.data.stream import Batches, Keyed, aspect, mapped
 from kd2.data.stream import train_loader as keyed_loader
 

@@ -1,0 +1,60 @@
+"""COCO-Stuff 10k (Caesar et al., 2018) to the layout of the full COCO-Stuff, which kd2 reads.
+
+python datasets/prepare_coco_stuff10k.py --source cocostuff-10k-v1.1 --output datasets/coco_stuff10k
+
+Writes {train,test}/*.jpg and stuffthingmaps/{train,test}/*.png for the lists in SOURCE/imageLists. Needs scipy.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+
+import numpy
+from new_folder import new_folder
+from PIL import Image
+from scipy.io import loadmat
+
+from kd2.cli import guarded
+from kd2.core import DataError
+from kd2.data.labels import IGNORE
+from kd2.data.layouts import listed_stems
+
+
+def label_of(path: str) -> Image.Image:
+    """The label of an annotation file: ids 1..182 less one, unlabelled (0) as 255."""
+    try:
+        ids = loadmat(path)["S"].astype(numpy.int64)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such annotation file") from None
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise DataError(f"{path}: not an annotation of COCO-Stuff 10k: {error}") from error
+    if ids.min() < 0 or ids.max() > 182:
+        raise DataError(f"{path}: holds ids from {ids.min()} to {ids.max()}, expected 0 to 182")
+    return Image.fromarray(numpy.where(ids == 0, IGNORE, ids - 1).astype(numpy.uint8))
+
+
+def main() -> int:
+    """Copy the pictures and convert their labels."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", required=True, metavar="FOLDER", help="with images, annotations and imageLists")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="a folder that does not exist yet")
+    args = parser.parse_args()
+    counts = []
+    with new_folder(args.output) as folder:
+        for split in ("train", "test"):
+            stems = listed_stems(os.path.join(args.source, "imageLists", f"{split}.txt"))
+            images, labels = os.path.join(folder, split), os.path.join(folder, "stuffthingmaps", split)
+            os.makedirs(images)
+            os.makedirs(labels)
+            for stem in stems:
+                shutil.copy(os.path.join(args.source, "images", f"{stem}.jpg"), images)
+                label = label_of(os.path.join(args.source, "annotations", f"{stem}.mat"))
+                label.save(os.path.join(labels, f"{stem}.png"))
+            counts.append(f"{len(stems)} {split}")
+    print(f"{args.output}: {', '.join(counts)} images")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,57 @@
+"""Add the segmentations of SBD (Hariharan et al., 2011) to Pascal VOC 2012: 10582 training images instead of 1464.
+
+python datasets/prepare_voc_seg.py --voc datasets/VOCdevkit/VOC2012 --sbd benchmark_RELEASE/dataset
+
+Writes SegmentationClassAug (VOC's own label wherever there is one) and ImageSets/Segmentation/train_aug.txt: every
+image with a label that is not in VOC's val.txt. Needs scipy.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+
+from new_folder import new_folder
+from PIL import Image
+from scipy.io import loadmat
+
+from kd2.cli import guarded
+from kd2.core import DataError
+from kd2.data.layouts import listed_stems, stems_of
+
+
+def sbd_label(path: str) -> Image.Image:
+    """The label of an SBD file as a picture of the values 0..20."""
+    try:
+        return Image.fromarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
+    except (ValueError, KeyError, IndexError, NotImplementedError) as error:
+        raise DataError(f"{path}: not a class segmentation of SBD: {error}") from error
+
+
+def main() -> int:
+    """Write the label folder, then the list."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--voc", required=True, metavar="FOLDER", help="VOC2012, with SegmentationClass and ImageSets")
+    parser.add_argument("--sbd", required=True, metavar="FOLDER", help="SBD's folder dataset, with cls")
+    args = parser.parse_args()
+    lists, output = os.path.join(args.voc, "ImageSets", "Segmentation"), os.path.join(args.voc, "SegmentationClassAug")
+    val = set(listed_stems(os.path.join(lists, "val.txt")))
+    own = stems_of(os.path.join(args.voc, "SegmentationClass"), ".png")
+    more = stems_of(os.path.join(args.sbd, "cls"), ".mat")
+    with new_folder(output) as folder:
+        for stem, path in (more | own).items():
+            target = os.path.join(folder, f"{stem}.png")
+            if stem in own:
+                shutil.copyfile(path, target)
+            else:
+                sbd_label(path).save(target)
+        train = sorted((own.keys() | more.keys()) - val)
+        with open(os.path.join(lists, "train_aug.txt"), "w") as file:
+            file.writelines(f"{stem}\n" for stem in train)
+    added = len(more.keys() - own.keys())
+    print(f"{output}: {len(own)} labels of VOC, {added} of SBD; {len(train)} images in train_aug")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,22 @@
+"""Where data sets lie."""
+
+import os
+from collections.abc import Mapping
+
+from kd2.core import DataError
+
+
+def data_root() -> str:
+    """``$DETECTRON2_DATASETS``, as in Detectron2, or ``./datasets``."""
+    return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+def existing(name: str, entry: Mapping[str, str], key: str) -> str:
+    """The path ``entry[key]`` of data set ``name``, below the data root; raises DataError when it is not there."""
+    path = os.path.join(data_root(), entry[key])
+    if not os.path.exists(path):
+        raise DataError(
+            f"data set {name!r}: {key} {path} does not exist; relative paths start at {data_root()!r} "
+            "($DETECTRON2_DATASETS)"
+        )
+    return path
