@@ -3,6 +3,7 @@
 from fvcore.common.config import CfgNode as CN
 
 from kd2.config.defaults import add_kd_config
+from kd2.config.step import add_step_keys
 
 
 def timm_config() -> CN:
@@ -113,15 +114,7 @@ def _solver() -> CN:
     # Iterations between checkpoints, or epochs when above 0.
     solver.CHECKPOINT_PERIOD = 5000
     solver.CHECKPOINT_EPOCHS = 0.0
-    solver.CLIP_GRADIENTS = CN()
-    solver.CLIP_GRADIENTS.ENABLED = False
-    # value (each entry) or full_model (the norm of all gradients).
-    solver.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
-    solver.CLIP_GRADIENTS.CLIP_VALUE = 1.0
-    solver.AMP = CN()
-    solver.AMP.ENABLED = False
-    # bf16 or fp16.
-    solver.AMP.PRECISION = "bf16"
+    add_step_keys(solver)
     return solver
 
 

@@ -1,16 +1,16 @@
 """A tiny classification data set and tiny configs."""
 
-import argparse
-import copy
 import io
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
+from lightning_runs import arguments, merged, same, weights
 from PIL import Image
 
 from kd2.bridges.tm import run
+
+__all__ = ["arguments", "merged", "same", "weights"]
 
 CLASSES = ("bar", "box", "dot")
 COUNT = 14  # no multiple of the batch size
@@ -65,14 +65,6 @@ def write_data(folder: Path) -> None:
             path.write_bytes(content)
 
 
-def merged(base: dict, changes: dict) -> dict:
-    """``base`` with the entries of ``changes``, group by group."""
-    result = copy.deepcopy(base)
-    for key, value in changes.items():
-        result[key] = merged(result.get(key) or {}, value) if isinstance(value, dict) else value
-    return result
-
-
 def write_config(folder: Path, data: Path, changes: dict | None = None, name: str = "student") -> str:
     """The config with ``changes`` over the pictures of folder ``data``; returns its path."""
     custom = {"tiny": {"NPZ": str(data / "train.npz")}, "tiny_test": {"NPZ": str(data / "test.npz")}}
@@ -89,25 +81,6 @@ def distilled(teacher: Path, changes: dict | None = None, mode: str = "same/ic")
     return merged({"KD": kd}, changes or {})
 
 
-def arguments(**changes) -> argparse.Namespace:
-    """What tools/train_net.py hands over without options."""
-    defaults = {
-        "num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "resume": False, "eval_only": False,
-    }
-    return argparse.Namespace(**(defaults | changes))
-
-
 def train(config: str, *options: str, **changes) -> dict[str, float]:
     """``tools/train_net.py --config-file config *options`` in this process."""
     return run.run(config, list(options), arguments(**changes))
-
-
-def weights(folder: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
-    """All tensors of a final checkpoint, adapters included."""
-    content = torch.load(folder / name, weights_only=True)
-    return content["model"] | {f"adapters.{k}": v for k, v in content["adapters"].items()}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
-    """Names that differ between two state dicts; empty when they are equal bit for bit."""
-    return sorted(set(a) ^ set(b)) + [name for name in a if name in b and not torch.equal(a[name], b[name])]

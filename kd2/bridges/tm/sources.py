@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
-import torchvision
 from fvcore.common.config import CfgNode
+from torchvision import datasets
 
 from kd2.core import ConfigError, DataError, nearest
 from kd2.data.pictures import Pictures, checked, read_folder, read_npz, read_parquet, read_zip
-from kd2.data.records import data_root
+from kd2.data.root import data_root, existing
 
 _READERS = {"FOLDER": read_folder, "ZIP": read_zip, "NPZ": read_npz, "PARQUET": read_parquet}
 
@@ -34,13 +34,7 @@ def load_all(cfg: CfgNode, split: str) -> list[Pictures]:
 def _load(name: str, entry: Mapping[str, str]) -> Pictures:
     kinds = [kind for kind in _READERS if isinstance(entry, Mapping) and set(entry) == {kind}]
     if kinds:
-        path = os.path.join(data_root(), str(entry[kinds[0]]))
-        if not os.path.exists(path):
-            raise DataError(
-                f"data set {name!r}: {kinds[0]} {path} does not exist; relative paths start at {data_root()!r} "
-                "($DETECTRON2_DATASETS)"
-            )
-        return _READERS[kinds[0]](name, path)
+        return _READERS[kinds[0]](name, existing(name, entry, kinds[0]))
     if isinstance(entry, Mapping) and {"TORCHVISION", "ROOT"} <= set(entry) <= {"TORCHVISION", "ROOT", "SPLIT"}:
         return _torchvision(name, **{key.lower(): value for key, value in entry.items()})
     raise ConfigError(
@@ -53,7 +47,7 @@ def _torchvision(name: str, torchvision: str, root: str, split: str = "train") -
     """A data set class of torchvision whose items are (image, class); nothing is downloaded."""
     key, kind = f"DATASETS.CUSTOM.{name}", _class_of(torchvision)
     if kind is None:
-        known = [n for n in dir(_datasets()) if _class_of(n)]
+        known = [n for n in dir(datasets) if _class_of(n)]
         raise ConfigError(f"{key}.TORCHVISION: torchvision has no {torchvision!r}; {nearest(torchvision, known)}")
     takes = inspect.signature(kind).parameters
     options = {"train": split == "train"} if "train" in takes else {"split": split} if "split" in takes else {}
@@ -68,16 +62,12 @@ def _torchvision(name: str, torchvision: str, root: str, split: str = "train") -
     return checked(Pictures(name, classes, labels, names, lambda i: data[i][0], path))
 
 
-def _datasets():
-    return torchvision.datasets
-
-
 def _class_of(name: str) -> type | None:
-    found = getattr(_datasets(), name, None)
-    return found if inspect.isclass(found) and issubclass(found, _datasets().VisionDataset) else None
+    found = getattr(datasets, name, None)
+    return found if inspect.isclass(found) and issubclass(found, datasets.VisionDataset) else None
 
 
-def _labels(data: "torchvision.datasets.VisionDataset") -> np.ndarray:
+def _labels(data: datasets.VisionDataset) -> np.ndarray:
     for attribute in ("targets", "_labels", "labels"):
         if hasattr(data, attribute):
             return np.asarray(getattr(data, attribute), dtype=np.int64)
