@@ -41,8 +41,8 @@ def timm_config() -> CN:
 
     add_kd_config(cfg)
     cfg.FRAMEWORK = "timm"
-    # For this path: name -> {FOLDER: folder of class folders}, {ZIP: file of class folders}, {NPZ: file}, {PARQUET: file
-    # or folder} (layouts: kd2/data/pictures.py), or {TORCHVISION: class, ROOT: folder, SPLIT: train}.
+    # DATASETS.CUSTOM on this path: name -> {FOLDER: folder of class folders}, {ZIP: file of class folders}, {NPZ: file},
+    # {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
     _kd(cfg.KD)
     return cfg
 
@@ -81,8 +81,8 @@ def _model() -> CN:
 
 def _solver() -> CN:
     solver = CN()
-    # Length of training in iterations, or in epochs (passes over the images) when MAX_EPOCHS is above 0. Steps matter: a
-    # thousand epochs of a thousand images are 2000 iterations of 512.
+    # Length of training in iterations, or in epochs (passes over the images) when MAX_EPOCHS is above 0. Steps matter:
+    # a thousand epochs of a thousand images are 2000 iterations of 512.
     solver.MAX_ITER = 10000
     solver.MAX_EPOCHS = 0.0
     solver.IMS_PER_BATCH = 256
@@ -92,7 +92,7 @@ def _solver() -> CN:
     solver.MOMENTUM = 0.9
     solver.NESTEROV = False
     # As in PyTorch: AdamW takes away LR x WEIGHT_DECAY x w in each step. Papers whose decay is not multiplied by the
-    # learning rate (big_vision, function matching) print wd = BASE_LR x WEIGHT_DECAY: write WEIGHT_DECAY = wd / BASE_LR.
+    # learning rate (function matching) print wd = BASE_LR x WEIGHT_DECAY: write WEIGHT_DECAY = wd / BASE_LR.
     # SGD and Adam of PyTorch add WEIGHT_DECAY x w to the gradient.
     solver.WEIGHT_DECAY = 0.0001
     solver.WEIGHT_DECAY_NORM = 0.0
@@ -100,7 +100,7 @@ def _solver() -> CN:
     solver.WEIGHT_DECAY_BIAS = None
     # More keyword arguments of timm's optimiser, such as {betas: [0.9, 0.95]}.
     solver.OPTIMIZER_ARGS = CN(new_allowed=True)
-    # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR, by timm's schedulers. Cosine and poly begin where the warm-up ends.
+    # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR, by timm. Cosine and poly begin where the warm-up ends.
     solver.LR_SCHEDULER_NAME = "WarmupCosineLR"
     solver.GAMMA = 0.1
     # Where WarmupMultiStepLR multiplies by GAMMA, in iterations, or in epochs when STEPS_EPOCHS is given.
@@ -123,16 +123,16 @@ def _kd(kd: CN) -> None:
     kd.TASK_WEIGHT = 1.0
     kd.STUDENT.TAPS = ["logits=@vector"]
     kd.TEACHER.TAPS = ["logits=@vector"]
-    # Further teachers, name -> {CONFIG_FILE, WEIGHTS, OPTS} as above. The logits of all are averaged, so no map inside them
-    # can be tapped.
+    # Further teachers, name -> {CONFIG_FILE, WEIGHTS, OPTS} as above. The logits of all are averaged, so no map inside
+    # them can be tapped.
     kd.TEACHER.MORE = CN(new_allowed=True)
 
     views = kd.VIEWS = CN()
     # What student and teacher see of an image, kd2/data/views.py: fix/rs, fix/cc, fix/ic_ens, ind/rc, ind/ic, same/rc,
     # same/ic, same/rc+mixup, same/ic+mixup or funmatch (the same). Training on labels alone sees the student's views.
     views.MODE = "same/ic"
-    # cc and rc bring the shorter side to SCALE x SIZE and cut; PADDING above 0: rc shifts the whole image by up to so many
-    # pixels instead, and cc is the whole image.
+    # cc and rc bring the shorter side to SCALE x SIZE and cut; PADDING above 0: rc shifts the whole image by up to so
+    # many pixels instead, and cc is the whole image.
     views.SCALE = 1.25
     views.PADDING = 0
     # ic keeps a share of the area between these, with width / height between those.
@@ -142,8 +142,8 @@ def _kd(kd: CN) -> None:
     views.FLIP = 0.5
     # Mixup draws from Beta(MIXUP_ALPHA, MIXUP_ALPHA); 1 is uniform.
     views.MIXUP_ALPHA = 1.0
-    # A file for the teacher's outputs, for fix modes only: made at the first use, checked and read afterwards. fix/ic_ens
-    # needs it.
+    # A folder for the teacher's outputs, for fix modes only: made at the first use, checked and read afterwards.
+    # fix/ic_ens needs it.
     views.CACHE = ""
     # Views that fix/ic_ens averages over.
     views.ENSEMBLE = 1000

@@ -127,8 +127,8 @@ def read_npz(name: str, path: str) -> Pictures:
     image, offset, labels = content["image"], content["offset"], content["label"].astype(np.int64)
     if len(offset) != len(labels) + 1 or (np.diff(offset) < 0).any() or offset[-1] != len(image):
         raise DataError(
-            f"{path}: offset has {len(offset)} entries up to {offset[-1]}, expected {len(labels) + 1} ascending ones up to "
-            f"{len(image)}, the length of image"
+            f"{path}: offset has {len(offset)} entries up to {offset[-1]}, expected {len(labels) + 1} ascending ones "
+            f"up to {len(image)}, the length of image"
         )
     names = [x.decode() if isinstance(x, bytes) else str(x) for x in content.get("name", range(len(labels)))]
     classes = _classes_of(names, labels, path) if "name" in content else _numbers(labels)
@@ -154,7 +154,8 @@ def read_parquet(name: str, path: str) -> Pictures:
         raise DataError(f"{path}: no Parquet file: {error}") from None
     missing = {"image", "label"} - set(table.column_names)
     if missing:
-        raise DataError(f"{path} has no column {', '.join(sorted(missing))}; its columns: {', '.join(table.column_names)}")
+        found = ", ".join(table.column_names)
+        raise DataError(f"{path} has no column {', '.join(sorted(missing))}; its columns: {found}")
     images, labels = table["image"], table["label"].to_numpy().astype(np.int64)
 
     def encoded(index: int) -> io.BytesIO:
@@ -167,7 +168,9 @@ def read_parquet(name: str, path: str) -> Pictures:
     return checked(Pictures(name, classes, labels, [f"row {i}" for i in range(len(labels))], encoded, path))
 
 
-def _by_class(name: str, source: str, files: Iterable[str], classes: list[str], open_: Callable[[str], Any]) -> Pictures:
+def _by_class(
+    name: str, source: str, files: Iterable[str], classes: list[str], open_: Callable[[str], Any]
+) -> Pictures:
     numbers = {c: i for i, c in enumerate(classes)}
     kept = sorted(f for f in files if f.lower().endswith(_ENDINGS) and f.replace(os.sep, "/").split("/")[0] in numbers)
     labels = np.array([numbers[f.replace(os.sep, "/").split("/")[0]] for f in kept], dtype=np.int64)

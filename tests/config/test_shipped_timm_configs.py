@@ -31,7 +31,7 @@ def config_of(path: Path):
 
 
 def test_there_are_configs():
-    assert {ROOT / "cifar10" / "kd.yaml", ROOT / "imagenet" / "kd_r34_r18.yaml", ROOT / "flowers102" / "funmatch_1k.yaml"} <= set(RUNS)
+    assert {path.parent.name for path in RUNS} == {"cifar10", "flowers102", "imagenet"}
 
 
 @every_run

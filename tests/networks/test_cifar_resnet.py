@@ -6,7 +6,10 @@ import torch
 from kd2.networks.cifar_resnet import Block, CifarResNet, shortcut
 
 
-@pytest.mark.parametrize("depth, parameters", [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)])
+COUNTS = [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)]
+
+
+@pytest.mark.parametrize("depth, parameters", COUNTS)
 def test_the_number_of_parameters(depth, parameters):
     """The paper's table 6 rounds them to 0.27, 0.46, 0.66, 0.85 and 1.7 million."""
     with torch.device("meta"):
@@ -22,8 +25,8 @@ def test_a_checkpoint_without_step_counters_has_as_many_tensors_as_the_released_
 
 def test_names_of_the_weights():
     names = {name for name, _ in CifarResNet(8).named_parameters()}
-    block = {f"layer2.0.{layer}" for layer in ("conv1.weight", "conv2.weight", "bn1.weight", "bn1.bias", "bn2.weight", "bn2.bias")}
-    assert {name for name in names if name.startswith("layer2")} == block
+    layers = ("conv1.weight", "conv2.weight", "bn1.weight", "bn1.bias", "bn2.weight", "bn2.bias")
+    assert {name for name in names if name.startswith("layer2")} == {f"layer2.0.{layer}" for layer in layers}
     assert {name for name in names if "layer" not in name} == {
         "conv1.weight", "bn1.weight", "bn1.bias", "linear.weight", "linear.bias",
     }

@@ -112,8 +112,8 @@ def test_missing_data_is_named(tmp_path, pictures, entry, text):
 
 
 @pytest.mark.parametrize("entry, text", [
-    ({"NPY": "x"}, r"DATASETS.CUSTOM.mine is \{'NPY': 'x'\}, expected one of FOLDER, ZIP, NPZ, PARQUET, or TORCHVISION"),
-    ({"TORCHVISION": "CIFAR11", "ROOT": "x"}, "DATASETS.CUSTOM.mine.TORCHVISION: torchvision has no 'CIFAR11'; did you mean"),
+    ({"NPY": "x"}, r"DATASETS.CUSTOM.mine is \{'NPY': 'x'\}, expected one of FOLDER, ZIP, NPZ, PARQUET, or TORCH"),
+    ({"TORCHVISION": "CIFAR11", "ROOT": "x"}, "DATASETS.CUSTOM.mine.TORCHVISION: torchvision has no 'CIFAR11'; did"),
 ])
 def test_an_entry_that_is_no_data_set(tmp_path, pictures, entry, text):
     config = tm_tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": {"mine": entry}}})

@@ -99,7 +99,8 @@ def test_a_resumed_run_ends_alike_with_moving_average_and_clean_statistics(tmp_p
 
 
 def test_a_resumed_run_with_adamw_and_every_term_ends_alike(tmp_path, data, tm_teacher):
-    every = tm_tiny.merged(EVERY_TERM, {"KD": {"TEACHER": {"OPTS": ["INPUT.SIZE", "64"]}}, "SOLVER": {"OPTIMIZER": "AdamW"}})
+    larger = {"KD": {"TEACHER": {"OPTS": ["INPUT.SIZE", "64"]}}, "SOLVER": {"OPTIMIZER": "AdamW"}}
+    every = tm_tiny.merged(EVERY_TERM, larger)
     assert interrupted(tmp_path, data, tm_tiny.distilled(tm_teacher, every)) == []
 
 
@@ -158,10 +159,8 @@ def test_the_exported_average_lags_behind_the_student(tmp_path, data):
     config = tm_tiny.write_config(tmp_path, data, {"SOLVER": {"WARMUP_ITERS": 0}})
     tm_tiny.train(config, "MODEL.EMA.ENABLED", "True", "MODEL.EMA.WARMUP", "False", "MODEL.EMA.DECAY", "0.5",
                   "SOLVER.CHECKPOINT_PERIOD", "1")
-    raw = [
-        torch.load(tmp_path / "out" / f"model_{i:07d}.ckpt", weights_only=True)["state_dict"]["distiller.student.fc.weight"]
-        for i in range(1, 7)
-    ]
+    files = [torch.load(tmp_path / "out" / f"model_{i:07d}.ckpt", weights_only=True) for i in range(1, 7)]
+    raw = [content["state_dict"]["distiller.student.fc.weight"] for content in files]
     average = raw[0]
     for later in raw[1:]:
         average = average.lerp(later, 0.5)

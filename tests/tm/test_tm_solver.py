@@ -50,7 +50,8 @@ def test_epochs_become_iterations():
     cfg = config(MAX_EPOCHS=10, STEPS_EPOCHS=[5, 7.5], WARMUP_EPOCHS=0.5, CHECKPOINT_EPOCHS=2, IMS_PER_BATCH=50)
     cfg.TEST.EVAL_EPOCHS = 1.0
     write_iterations(cfg, 1020)
-    found = cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD
+    solver = cfg.SOLVER
+    found = solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD
     assert found == (204, [102, 153], 10, 41, 20)
 
 

@@ -155,7 +155,7 @@ def test_a_mode_with_fresh_teacher_views_takes_no_cache(cached, tmp_path):
 
 def test_an_ensemble_of_views_needs_a_cache(cached, tmp_path):
     config, _ = cached
-    with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE is empty, but KD.VIEWS.MODE fix/ic_ens needs a file"):
+    with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE is empty, but KD.VIEWS.MODE fix/ic_ens needs the teacher"):
         tm_tiny.train(config, "KD.VIEWS.MODE", "fix/ic_ens", "KD.VIEWS.CACHE", "", "OUTPUT_DIR", str(tmp_path))
 
 

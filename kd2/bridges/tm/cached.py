@@ -25,7 +25,7 @@ _LOOKED_AT = 32
 
 
 class Remembered(nn.Module):
-    """A teacher whose logits for training images come from a file: those (N, K) pass through, images go to the model."""
+    """A teacher whose logits for training images come from a file: logits (N, K) pass through, images do not."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -60,7 +60,7 @@ def cached_outputs(cfg: CfgNode, data: Pictures, views: Views, ranks: int) -> Te
     folder = cfg.KD.VIEWS.CACHE
     if not folder:
         if views.mode.ensemble:
-            raise ConfigError(f"KD.VIEWS.CACHE is empty, but KD.VIEWS.MODE {views.name} needs a file of the teacher's outputs")
+            raise ConfigError(f"KD.VIEWS.CACHE is empty, but KD.VIEWS.MODE {views.name} needs the teacher's outputs")
         return None
     with torch.random.fork_rng(devices=[]):
         guide = build_teacher(cfg)

@@ -104,7 +104,7 @@ class Seen(Dataset):
 
 
 class Clean(Dataset):
-    """Central crops of a data set for evaluation, from ``start`` in steps of ``step``; the teacher sees the same part."""
+    """Central crops of every ``step``-th image from ``start`` on; the teacher sees the same part."""
 
     def __init__(self, cfg: CfgNode, data: Pictures, teacher: int | None, start: int = 0, step: int = 1):
         self.data, self.indices = data, range(start, len(data), step)
@@ -142,7 +142,7 @@ def training_batches(cfg: CfgNode, data: list[Pictures], start: int, rank: int, 
         mix = draw_mix(cfg.KD.VIEWS.MIXUP_ALPHA, cfg.SEED, positions[0] // size) if views.mode.mixup else None
         return Raw(
             torch.stack(images),
-            None if others[0] is None else torch.stack(others),
+            _stacked(others),
             torch.tensor(labels) if known else None,
             None if outputs is None else outputs[list(indices)],
             indices, shared, mix, cfg.MODEL.NUM_CLASSES,
@@ -166,12 +166,16 @@ def clean_batches(cfg: CfgNode, data: list[Pictures]) -> DataLoader:
     return _clean_loader(cfg, torch.utils.data.Subset(Clean(cfg, every, None), order), None)
 
 
+def _stacked(images: tuple[Tensor | None, ...]) -> Tensor | None:
+    return None if images[0] is None else torch.stack(images)
+
+
 def _clean_loader(cfg: CfgNode, dataset: Dataset, teacher: int | None) -> DataLoader:
     def collate(samples: list[Sample]) -> Raw:
         _, indices, images, others, labels = zip(*samples)
         return Raw(
-            torch.stack(images), None if others[0] is None else torch.stack(others), torch.tensor(labels), None, indices,
-            teacher == cfg.INPUT.SIZE, None, cfg.MODEL.NUM_CLASSES,
+            torch.stack(images), _stacked(others), torch.tensor(labels), None, indices, teacher == cfg.INPUT.SIZE, None,
+            cfg.MODEL.NUM_CLASSES,
         )
 
     return DataLoader(

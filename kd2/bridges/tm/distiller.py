@@ -24,7 +24,12 @@ class ClassifierDistiller(Distiller):
     """
 
     def __init__(
-        self, student: nn.Module, normalise: Normalise, task_weight: float, smoothing: float, guide: Guide | None = None,
+        self,
+        student: nn.Module,
+        normalise: Normalise,
+        task_weight: float,
+        smoothing: float,
+        guide: Guide | None = None,
         **parts,
     ):
         super().__init__(student, guide.model if guide else None, **parts)
@@ -60,7 +65,7 @@ def build_student(cfg: CfgNode) -> nn.Module:
 
 
 def build_distiller(cfg: CfgNode) -> ClassifierDistiller:
-    """Student, and teacher and terms when some term counts. Their making draws nothing from the student's random stream."""
+    """Student, and teacher and terms when some term counts; making them does not move the student's random stream."""
     student = build_student(cfg)
     own = (student, Normalise(cfg), cfg.KD.TASK_WEIGHT, cfg.MODEL.LABEL_SMOOTHING)
     blocks = active_blocks(cfg.KD.TERMS)

@@ -11,9 +11,12 @@ from timm.scheduler.scheduler import Scheduler
 from kd2.core import ConfigError, nearest
 
 _IN_EPOCHS = (
-    ("SOLVER", "MAX_EPOCHS", "MAX_ITER"), ("SOLVER", "STEPS_EPOCHS", "STEPS"), ("SOLVER", "WARMUP_EPOCHS", "WARMUP_ITERS"),
-    ("SOLVER", "CHECKPOINT_EPOCHS", "CHECKPOINT_PERIOD"), ("TEST", "EVAL_EPOCHS", "EVAL_PERIOD"),
-)  # fmt: skip
+    ("SOLVER", "MAX_EPOCHS", "MAX_ITER"),
+    ("SOLVER", "STEPS_EPOCHS", "STEPS"),
+    ("SOLVER", "WARMUP_EPOCHS", "WARMUP_ITERS"),
+    ("SOLVER", "CHECKPOINT_EPOCHS", "CHECKPOINT_PERIOD"),
+    ("TEST", "EVAL_EPOCHS", "EVAL_PERIOD"),
+)
 
 
 def write_iterations(cfg: CfgNode, images: int) -> None:
@@ -40,7 +43,8 @@ def build_optimizer(cfg: CfgNode, groups: list[dict]) -> torch.optim.Optimizer:
     try:
         return timm.optim.create_optimizer_v2(groups, name, solver.BASE_LR, momentum=solver.MOMENTUM, **options)
     except TypeError as error:
-        raise ConfigError(f"SOLVER.OPTIMIZER_ARGS: {solver.OPTIMIZER} cannot be built with {options}: {error}") from None
+        text = f"SOLVER.OPTIMIZER_ARGS: {solver.OPTIMIZER} cannot be built with {options}: {error}"
+        raise ConfigError(text) from None
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Scheduler:

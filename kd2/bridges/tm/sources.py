@@ -82,9 +82,9 @@ def check_classes(cfg: CfgNode, data: list[Pictures]) -> None:
     judged = [d for d in data if cfg.KD.TASK_WEIGHT or d.name not in cfg.DATASETS.TRAIN]
     for found in judged:
         if len(found.classes) != cfg.MODEL.NUM_CLASSES:
-            shown = ", ".join(found.classes[:10])
+            count, shown = len(found.classes), ", ".join(found.classes[:10])
             raise ConfigError(
-                f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but {found.source} has {len(found.classes)} classes: {shown}"
+                f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but {found.source} has {count} classes: {shown}"
             )
         same_order(judged[0].classes, found.classes, f"DATASETS: {judged[0].name}", found.name)
         same_order(tuple(cfg.MODEL.CLASSES), found.classes, "MODEL.CLASSES", found.source)
@@ -98,7 +98,7 @@ def same_order(a: tuple[str, ...], b: tuple[str, ...], of_a: str, of_b: str) -> 
         raise ConfigError(f"{of_a} has {len(a)} classes, {of_b} has {len(b)}")
     for number, (x, y) in enumerate(zip(a, b)):
         if x != y:
-            raise ConfigError(f"{of_a} and {of_b} differ in class {number}: {x!r} and {y!r}; the order of classes counts")
+            raise ConfigError(f"{of_a} and {of_b} differ in class {number}: {x!r} and {y!r}; their order counts")
 
 
 def labelled(cfg: CfgNode, data: Pictures) -> bool:

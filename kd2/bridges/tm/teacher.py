@@ -55,7 +55,7 @@ class Panel(nn.Module):
 
 
 def teacher_size(cfg: CfgNode) -> int | None:
-    """Side of the teacher's input: ``INPUT.SIZE`` of its own config, the largest of several; None when no term counts."""
+    """``INPUT.SIZE`` of the teacher's own config, the largest of several; None when no term counts."""
     if not active_blocks(cfg.KD.TERMS):
         return None
     return max(own.INPUT.SIZE for _, own in _configs(cfg))
@@ -92,9 +92,8 @@ def _configs(cfg: CfgNode) -> list[tuple[CfgNode, CfgNode]]:
 def _build(cfg: CfgNode, asked: CfgNode, own: CfgNode, name: str) -> Guide:
     here = f"KD.TEACHER.MORE.{name}" if name else "KD.TEACHER"
     if own.MODEL.NUM_CLASSES != cfg.MODEL.NUM_CLASSES:
-        raise ConfigError(
-            f"MODEL.NUM_CLASSES of the teacher ({here}) is {own.MODEL.NUM_CLASSES}, of the student {cfg.MODEL.NUM_CLASSES}"
-        )
+        theirs, ours = own.MODEL.NUM_CLASSES, cfg.MODEL.NUM_CLASSES
+        raise ConfigError(f"MODEL.NUM_CLASSES of the teacher ({here}) is {theirs}, of the student {ours}")
     model = build_model(own)
     matched = 1.0 if own.MODEL.PRETRAINED and not asked.KD.TEACHER.WEIGHTS else load_teacher(model, asked)
     same_order(tuple(cfg.MODEL.CLASSES), _classes(asked, own), "the student's data", f"the teacher ({here})")
