@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kd2.bridges.trial import Trial
-from kd2.core import Distiller, MapSpec
+from kd2.core import Distiller, MapSpec, own_groups
 
 Rows = list[list[Any]]
 
@@ -41,15 +41,20 @@ TERM_HEADER = ["loss", "raw", "weight", "weighted", "gradient norm into the stud
 
 
 def term_rows(trial: Trial) -> Rows:
-    """A row a loss: raw value, full weight, their product, norm of the raw gradient into the student, parameters."""
+    """A row a loss: raw value, full weight, their product, norm of the raw gradient into the student, parameters.
+
+    No norm (None) for a loss that trains a part of its term with a solver of its own, and not the student.
+    """
     distiller = trial.distiller
     raw = distiller.raw_terms(trial.batch)
     weights = [p for p in distiller.student.parameters() if p.requires_grad]
     rows = []
     for name, value in raw.items():
         gradients = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else []
-        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients if g is not None))
+        reaching = [g for g in gradients if g is not None]
         term = max((t for t in distiller.terms if name.startswith(f"loss_{t}")), key=len)
+        apart = value.requires_grad and not reaching and own_groups(distiller.terms[term])
+        norm = None if apart else math.sqrt(sum(float(g.double().square().sum()) for g in reaching))
         weight = distiller.uses[term].schedule.weight
         parameters = sum(p.numel() for p in distiller.terms[term].parameters())
         rows.append([name, value.item(), weight, weight * value.item(), norm, parameters])
@@ -60,7 +65,7 @@ def problems(rows: Rows) -> list[str]:
     """Why training would not distil, from ``term_rows``: a loss of 0, not finite, or without gradient."""
     found = []
     for name, raw, _, _, norm, _ in rows:
-        if not math.isfinite(raw) or not math.isfinite(norm):
+        if not math.isfinite(raw) or not math.isfinite(norm or 0):
             found.append(f"{name} is not finite (value {raw}, gradient norm {norm})")
         elif raw == 0:
             found.append(f"{name} is 0")

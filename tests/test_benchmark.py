@@ -26,6 +26,15 @@ def test_interval_masks_need_less_than_five_mib():
     assert peak_mib(term_cases()["interval_mask"](CPU).ours, CPU) < 5
 
 
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("pixelwise_19x512x512", 0.75 * 57), ("pairwise_65x65", 549 / 5)],
+    ids=["pixels against rows of classes", "nodes against graphs of all pairs"],
+)
+def test_segmentation_terms_need_less_memory_than_their_formulas(name, most):
+    assert peak_mib(term_cases()[name](CPU).ours, CPU) < most
+
+
 def test_a_row_has_a_time_and_memory_for_both_sides():
     (row,) = rows(["interval_mask"], [1], CPU, repeats=1)
     assert list(row) == [

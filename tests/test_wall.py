@@ -1,4 +1,4 @@
-"""The wall: core, terms, data and networks know no framework. Each is imported in a process where the frameworks are blocked."""
+"""The wall: core, terms, data and networks know no framework; each is imported where the frameworks are blocked."""
 
 import subprocess
 import sys

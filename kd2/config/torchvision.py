@@ -14,11 +14,12 @@ def torchvision_config() -> CN:
     cfg.OUTPUT_DIR = "./output"
 
     model = cfg.MODEL = CN()
-    # RetinaNet, FCOS, FasterRCNN or MaskRCNN.
+    # Detection: RetinaNet, FCOS, FasterRCNN or MaskRCNN. Segmentation: PSPNet, DeepLabV3, FCN, LRASPP, SemSegFPN, ESPNetC
+    # or ESPNet.
     model.META_ARCHITECTURE = "RetinaNet"
     # auto, cpu or cuda.
     model.DEVICE = "auto"
-    # A kd2 or torchvision checkpoint of the whole detector.
+    # A kd2 or torchvision checkpoint of the whole model.
     model.WEIGHTS = ""
     # 0..255, channels in INPUT.FORMAT order.
     model.PIXEL_MEAN = [123.675, 116.28, 103.53]
@@ -34,6 +35,10 @@ def torchvision_config() -> CN:
     # Stages frozen from the stem on, as in Detectron2 (0: none, 2: stem and the first stage). Only the parameters: use
     # FrozenBN to keep batch statistics as well.
     model.BACKBONE.FREEZE_AT = 0
+    # Keyword arguments of the library's constructor: {output_stride: 8} dilates a timm network and {stem_type: deep,
+    # stem_width: 64} gives its ResNet three convolutions as a stem, for example; {replace_stride_with_dilation: [False,
+    # True, True]} dilates torchvision's ResNets from 50 on, {dilated: True} its MobileNetV3.
+    model.BACKBONE.ARGS = CN(new_allowed=True)
 
     model.FPN = CN()
     model.FPN.OUT_CHANNELS = 256
@@ -62,16 +67,44 @@ def torchvision_config() -> CN:
     model.ROI_HEADS.SCORE_THRESH_TEST = 0.05
     model.ROI_HEADS.NMS_THRESH_TEST = 0.5
 
+    # Segmentation.
+    head = model.SEM_SEG_HEAD = CN()
+    head.NUM_CLASSES = 19
+    # Channels before the classifier: of PSPNet's pooled maps, bottleneck and auxiliary head (512 on a ResNet-101 and 128 on
+    # a ResNet-18 in the SKD paper), of SemSegFPN's levels, of LRASPP's upper branch.
+    head.CONVS_DIM = 128
+    # BN or GN, in the heads of PSPNet and SemSegFPN; torchvision's own heads and ESPNet have BN.
+    head.NORM = "BN"
+    # Share of channels that training drops before PSPNet's classifiers.
+    head.DROPOUT = 0.1
+    # Dilations of DeepLabV3's spatial pyramid.
+    head.ASPP_DILATIONS = [12, 24, 36]
+    # Factor of the cross-entropy; pixels labelled 255 never count.
+    head.LOSS_WEIGHT = 1.0
+    # Factor of the auxiliary head's on stage 3, in PSPNet, DeepLabV3 and FCN (0.4 in the PSPNet paper); 0: no such head.
+    head.AUX_WEIGHT = 0.0
+    # ESP modules of ESPNet that repeat at stride 4 and 8, p and q in the paper.
+    model.ESPNET = CN()
+    model.ESPNET.LEVEL2_BLOCKS = 2
+    model.ESPNET.LEVEL3_BLOCKS = 8
+
     cfg.INPUT = CN()
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.MIN_SIZE_TRAIN = [800]
     # choice of the sizes, or any size in the range of two.
     cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
     cfg.INPUT.MAX_SIZE_TRAIN = 1333
+    # Segmentation: 0 takes test images as they are. Labels and scores always have the image's own size there.
     cfg.INPUT.MIN_SIZE_TEST = 800
     cfg.INPUT.MAX_SIZE_TEST = 1333
     # horizontal, vertical or none.
     cfg.INPUT.RANDOM_FLIP = "horizontal"
+    # Segmentation: a random piece after resizing; smaller images are padded to SIZE, labelled 255.
+    cfg.INPUT.CROP = CN()
+    cfg.INPUT.CROP.ENABLED = False
+    # absolute: SIZE is (height, width) in pixels.
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [512, 512]
 
     cfg.DATASETS = CN()
     cfg.DATASETS.TRAIN = []
@@ -110,6 +143,11 @@ def torchvision_config() -> CN:
     # Iterations between evaluations; 0: at the end only.
     cfg.TEST.EVAL_PERIOD = 0
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
+    # Segmentation: the network sees pieces of SIZE (height, width), STRIDE (y, x) pixels apart, and their scores are
+    # averaged; an empty SIZE is the whole image at once.
+    cfg.TEST.WINDOW = CN()
+    cfg.TEST.WINDOW.SIZE = []
+    cfg.TEST.WINDOW.STRIDE = []
 
     add_kd_config(cfg)
     cfg.FRAMEWORK = "torchvision"

@@ -6,12 +6,14 @@ from kd2.core.finite import FiniteWatch, check_maps, check_weights
 from kd2.core.inherit import Inherited, inherit
 from kd2.core.scene import AnchorGrid, Scene, match_levels
 from kd2.core.schedule import Schedule
+from kd2.core.solver import OwnSolver, clip_own, common_groups, own_groups
 from kd2.core.tap import Tap, TapError
 from kd2.core.taps import Maps, MapSpec, Taps
 from kd2.core.teacher import Teacher
 
 __all__ = [
-    "AnchorGrid", "ConfigError", "DataError", "Distiller", "FiniteWatch", "Inherited", "MapSpec", "Maps", "NonFiniteLoss",
-    "Scene", "Schedule", "Tap", "TapError", "Taps", "Teacher", "Use", "check_maps", "check_weights", "inherit",
-    "match_levels", "nearest", "rehearsed", "resting",
+    "AnchorGrid", "ConfigError", "DataError", "Distiller", "FiniteWatch", "Inherited", "MapSpec", "Maps",
+    "NonFiniteLoss", "OwnSolver", "Scene", "Schedule", "Tap", "TapError", "Taps", "Teacher", "Use", "check_maps",
+    "check_weights", "clip_own", "common_groups", "inherit", "match_levels", "nearest", "own_groups", "rehearsed",
+    "resting",
 ]

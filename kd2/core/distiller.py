@@ -65,13 +65,15 @@ class Distiller(nn.Module):
         teacher: frozen here; never part of the state dict.
         student_taps, teacher_taps: rehearsed taps with equal aliases.
         terms: name -> module called as ``term(student_maps, teacher_maps, scene)``. It returns an unweighted float32
-            scalar, or a dict of named parts; every value has a gradient or is an exact zero that keeps the graph.
+            scalar, or a dict of named parts; every value has a gradient or is an exact zero that keeps the graph. More
+            numbers for the log it leaves in its attribute ``stats``: detached scalars by name.
         uses: name -> tap and schedule of that term.
         seed: the run's seed, handed to the terms through the scene.
 
     Attributes:
         iteration: optimiser steps done so far; the bridge sets it before every step.
         facts: name -> (student's, teacher's), what a bridge found out about both: classes, colour order, ...
+        stats: ``term/name`` -> detached scalar of the last batch, for the log; a resting term has none.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Distiller(nn.Module):
         self.seed = seed
         self.iteration = 0
         self.facts: dict[str, tuple[Any, Any]] = {}
+        self.stats: dict[str, Tensor] = {}
         self._looked = False
 
     # What a bridge fills in.
@@ -115,6 +118,7 @@ class Distiller(nn.Module):
         """Losses in training: ``{name: float32 scalar}``, ready to be summed. The student's output in eval mode."""
         if not self.training:
             return self.student(batch)
+        self.stats = {}
         factors = {name: use.schedule.at(self.iteration) for name, use in self.uses.items()}
         if not any(factors.values()):
             self._release_teacher()
@@ -167,9 +171,11 @@ class Distiller(nn.Module):
         tap = self.uses[name].tap
         scene.term = name
         try:
-            return self.terms[name](student[tap], teacher[tap], scene)
+            parts = self.terms[name](student[tap], teacher[tap], scene)
         except ConfigError as error:
             raise ConfigError(f"KD.TERMS.{name}: {error}") from None
+        self.stats |= {f"{name}/{stat}": value for stat, value in getattr(self.terms[name], "stats", {}).items()}
+        return parts
 
     def _release_teacher(self) -> None:
         if self.teacher is not None and all(use.schedule.over(self.iteration) for use in self.uses.values()):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from kd2.core import DataError
+from kd2.core import DataError, MapSpec
 from kd2.golden._case import Case
 
 
@@ -35,6 +35,11 @@ def gradients(case: Case, loss: Tensor, student: Tensor, parameters: Mapping[str
     leaves = {"student": student} | {f"param.{name}": parameter for name, parameter in parameters.items()}
     found = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True)
     return {f"grad.{name}": gradient.view_as(case.arrays[f"grad.{name}"]) for name, gradient in zip(leaves, found)}
+
+
+def spec(x: Tensor) -> MapSpec:
+    """What a rehearsal would have seen of a map (N, C, H, W), at stride 1."""
+    return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
 
 
 def slope(loss: Tensor, student: Tensor) -> Tensor:

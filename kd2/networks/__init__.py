@@ -1,1 +1,1 @@
-"""Networks that no library ships; torch only."""
+"""Networks that the frameworks do not bring, and inference with them. Imports torch and nothing else."""

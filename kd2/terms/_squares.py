@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kd2.terms._precision import wide
+
 
 def squared_distance(a: Tensor, b: Tensor, region: Tensor | None = None) -> Tensor:
     """``sum (a - b)^2`` in at least float32, whatever the maps' precision; the gradient goes to ``a`` alone.
@@ -31,6 +33,6 @@ class _SquaredDistance(torch.autograd.Function):
 
 
 def _difference(a: Tensor, b: Tensor, region: Tensor | None) -> Tensor:
-    wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    difference = a - b if a.dtype == wide else a.to(wide).sub_(b)
+    dtype = wide(a, b)
+    difference = a - b if a.dtype == dtype else a.to(dtype).sub_(b)
     return difference if region is None else difference.mul_(region)

@@ -9,10 +9,12 @@ pytest.importorskip("timm", reason="the torchvision configs need timm")
 
 import torch
 
-from kd2.bridges.tv.detection.models import BODY, build_detector, num_classes
+from kd2.bridges.tv.detection import models as detection
+from kd2.bridges.tv.run import task_of
+from kd2.bridges.tv.segmentation import models as segmentation
 from kd2.config import framework_of, merge, read, resolve_teacher, torchvision_config
-from kd2.core import inherit
-from kd2.terms import active_blocks
+from kd2.core import inherit, rehearsed
+from kd2.terms import active_blocks, build_terms
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = [p for p in sorted(ROOT.rglob("*.yaml")) if framework_of(read(str(p)), str(p)) == "torchvision"]
@@ -26,6 +28,11 @@ def config_of(path: Path):
     cfg = merge(torchvision_config(), read(str(path)))
     resolve_teacher(cfg, str(path))
     return cfg
+
+
+def classes(cfg) -> int:
+    models = segmentation if cfg.MODEL.META_ARCHITECTURE in segmentation.ARCHITECTURES else detection
+    return models.num_classes(cfg)[1]
 
 
 def test_there_are_configs():
@@ -42,14 +49,14 @@ def test_the_model_builds(path):
     cfg = config_of(path)
     cfg.MODEL.BACKBONE.WEIGHTS = ""
     with torch.device("meta"):
-        assert sum(p.numel() for p in build_detector(cfg).parameters()) > 0
+        assert sum(p.numel() for p in task_of(cfg).student(cfg).parameters()) > 0
 
 
 @every_run
 def test_the_teacher_has_a_config_with_as_many_classes(path):
     cfg = config_of(path)
     if active_blocks(cfg.KD.TERMS):
-        assert num_classes(config_of(Path(cfg.KD.TEACHER.CONFIG_FILE)))[1] == num_classes(cfg)[1]
+        assert classes(config_of(Path(cfg.KD.TEACHER.CONFIG_FILE))) == classes(cfg)
 
 
 @every_run
@@ -59,11 +66,23 @@ def test_what_is_inherited_fits(path):
         own = config_of(Path(cfg.KD.TEACHER.CONFIG_FILE))
         own.MODEL.BACKBONE.WEIGHTS = cfg.MODEL.BACKBONE.WEIGHTS = ""
         with torch.device("meta"):
-            student, teacher = build_detector(cfg), build_detector(own)
-        assert inherit(student, teacher, cfg.KD.INHERIT, BODY, partial=False).left == []
+            student, teacher = task_of(cfg).student(cfg), task_of(own).student(own)
+        assert inherit(student, teacher, cfg.KD.INHERIT, task_of(cfg).body, partial=False).left == []
+
+
+@pytest.mark.parametrize("path", [p for p in RUNS if p.parent.name == "camvid"], ids=lambda p: p.name)
+def test_terms_of_segmentation_fit_the_tapped_maps(path):
+    cfg = config_of(path)
+    own = config_of(Path(cfg.KD.TEACHER.CONFIG_FILE)) if cfg.KD.TEACHER.CONFIG_FILE else cfg
+    size, specs = tuple(cfg.INPUT.CROP.SIZE), []
+    for side, its in ((cfg.KD.STUDENT, cfg), (cfg.KD.TEACHER, own)):
+        model = segmentation.build_segmenter(its)
+        taps = side.TAPS if active_blocks(cfg.KD.TERMS) else ["score=classifier"]
+        specs.append(rehearsed(model, taps, lambda model=model: model(torch.zeros(1, 3, *size)), size, "TAPS").specs)
+    build_terms(active_blocks(cfg.KD.TERMS), *specs)
 
 
 @pytest.mark.parametrize("name", ["imitation_torchvision", "teacher_torchvision"])
 def test_a_small_model_runs(name):
-    model = build_detector(config_of(ROOT / "bccd" / f"{name}.yaml")).eval()
+    model = detection.build_detector(config_of(ROOT / "bccd" / f"{name}.yaml")).eval()
     assert set(model([torch.rand(3, 64, 96)])[0]) == {"boxes", "scores", "labels"}

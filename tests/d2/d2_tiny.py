@@ -125,8 +125,11 @@ def every_term(**common: int) -> dict:
         "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
         "mimic": {"WEIGHT": 0.0001},
         "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
+        "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
+        "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
+        "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
     }
-    taps = {"TAPS": ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score"]}
+    taps = {"TAPS": ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score", "body=backbone.bottom_up:res3"]}
     blocks = {name: block | common for name, block in terms.items()}
     return {"KD": {"STUDENT": taps, "TEACHER": taps, "TERMS": blocks}}
 

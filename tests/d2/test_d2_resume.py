@@ -46,7 +46,7 @@ def test_every_term_at_once_with_a_ramp_in_progress(data, tmp_path):
     torch.manual_seed(12345)
     train(pair, resume=True)
     adapters = {name.split(".")[1] for name in whole if name.startswith("adapters.")}
-    assert adapters == set(term_types()) - {"channel_kd", "logits", "dkd"}
+    assert adapters == set(term_types()) - {"channel_kd", "dkd", "logits", "pairwise", "pixelwise"}
     assert different(weights(tmp_path / "out"), whole) == []
 
 

@@ -11,9 +11,11 @@ from kd2.terms.channel_kd import ChannelKd
 from kd2.terms.fgd import Fgd
 from kd2.terms.mgd import Mgd
 from kd2.terms.mimic import Mimic
+from kd2.terms.pairwise import Pairwise
+from kd2.terms.pixelwise import Pixelwise
 from kd2.terms.tat import Tat
 
-TERMS = pytest.mark.parametrize("kind", [Mgd, Mimic, Fgd, Tat, ChannelKd])
+TERMS = pytest.mark.parametrize("kind", [Mgd, Mimic, Fgd, Tat, ChannelKd, Pixelwise, Pairwise])
 FINE, COARSE = spec(6, (8, 12), 8), spec(6, (4, 6), 16)
 
 

@@ -37,7 +37,7 @@ RETINANET = {
 }
 FASTER_RCNN = {"MODEL": {"META_ARCHITECTURE": "FasterRCNN"}}
 # Every type of term, on taps that suit it.
-EVERY_TAP = ["fpn=backbone", "fine=backbone:0,1", "cls=head.classification_head.cls_logits"]
+EVERY_TAP = ["fpn=backbone", "fine=backbone:0,1", "cls=head.classification_head.cls_logits", "body=backbone.body:0"]
 EVERY_TERM = {
     "imitation": {"WEIGHT": 0.1},
     "hint": {"WEIGHT": 0.01, "TAP": "fine", "RELU": False},
@@ -47,6 +47,9 @@ EVERY_TERM = {
     "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
     "mimic": {"WEIGHT": 0.001},
     "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
+    "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
+    "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
+    "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
 }
 
 

@@ -2,31 +2,30 @@
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
 from kd2.bridges.d2.clipping import clipping
-from kd2.core import ConfigError, nearest
-
-_CLIPS = ("value", "norm", "full_model")
+from kd2.core import ConfigError, common_groups, nearest, own_groups
 
 
 def build_optimizer(cfg: CfgNode, student: nn.Module, terms: nn.Module) -> torch.optim.Optimizer:
     """``SOLVER.OPTIMIZER`` over the student's groups, as plain Detectron2 makes them, then those of the terms.
 
-    ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE``: ``value``, ``norm`` (of each tensor) or ``full_model`` (norm of everything).
+    Parts of the terms with an ``own_solver`` come last.
 
     Raises:
         ConfigError: an unknown optimiser or type of clipping.
     """
     solver = cfg.SOLVER
-    groups = _groups(cfg, student) + _groups(cfg, terms)
+    own = own_groups(terms)
+    groups = _groups(cfg, student) + common_groups(_groups(cfg, terms), own) + own
     common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "foreach": True}
     if solver.OPTIMIZER == "SGD":
-        kind = _clipped(cfg, torch.optim.SGD)
+        kind = clipping(torch.optim.SGD, solver.CLIP_GRADIENTS, own)
         return kind(groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **common)
     if solver.OPTIMIZER == "AdamW":
-        return _clipped(cfg, torch.optim.AdamW)(groups, **common)
+        return clipping(torch.optim.AdamW, solver.CLIP_GRADIENTS, own)(groups, **common)
     raise ConfigError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; {nearest(solver.OPTIMIZER, ('SGD', 'AdamW'))}")
 
 
@@ -38,12 +37,3 @@ def _groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
     )
-
-
-def _clipped(cfg: CfgNode, optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    clip = cfg.SOLVER.CLIP_GRADIENTS
-    if clip.ENABLED and clip.CLIP_TYPE not in _CLIPS:
-        raise ConfigError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}; {nearest(clip.CLIP_TYPE, _CLIPS)}")
-    if clip.ENABLED and clip.CLIP_TYPE == "full_model":
-        return clipping(optimizer, clip.CLIP_VALUE)
-    return maybe_add_gradient_clipping(cfg, optimizer)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kd2.bridges.files import Match, load_state
 from kd2.bridges.fit.solver import build_lr_scheduler, build_optimizer, parameter_groups
-from kd2.core import ConfigError, Distiller, FiniteWatch, check_weights
+from kd2.core import ConfigError, Distiller, FiniteWatch, check_weights, clip_own
 from kd2.data.seeding import random_states, restore_random_states
 
 # Steps between looks at the losses on an accelerator; a look waits for it.
@@ -52,9 +52,21 @@ class FitModule(lightning.LightningModule):
             self.watch.check()
         total = sum(losses.values())
         scalars = {name: loss.detach() for name, loss in losses.items()}
-        self.log_dict(scalars, batch_size=len(batch.images))
+        self.log_dict(scalars | self.distiller.stats, batch_size=len(batch.images))
         self.log("total_loss", total.detach(), prog_bar=True, batch_size=len(batch.images))
         return total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the run's limit what the run's solver trains, and each part with a solver of its own by its own."""
+        common = clip_own(optimizer.param_groups)
+        if gradient_clip_val:
+            clips = {"value": torch.nn.utils.clip_grad_value_, "norm": torch.nn.utils.clip_grad_norm_}
+            clips[gradient_clip_algorithm](common, gradient_clip_val)
 
     def on_train_start(self) -> None:
         if self._states is not None:

@@ -10,13 +10,16 @@ from fvcore.common.param_scheduler import (
 )
 from torch import nn
 
-from kd2.core import ConfigError, nearest
+from kd2.core import ConfigError, common_groups, nearest, own_groups
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def parameter_groups(models: Iterable[nn.Module], cfg: CfgNode) -> list[dict]:
-    """Optimiser groups of each model in turn: weights, norm layers and biases with their own weight decay."""
+    """Optimiser groups of each model in turn: weights, norm layers and biases with their own weight decay.
+
+    Then those of its parts with an ``own_solver``.
+    """
     solver = cfg.SOLVER
     decays = {
         "weights": solver.WEIGHT_DECAY,
@@ -31,7 +34,9 @@ def parameter_groups(models: Iterable[nn.Module], cfg: CfgNode) -> list[dict]:
                 if parameter.requires_grad:
                     kind = "norms" if isinstance(module, _NORMS) else "biases" if name == "bias" else "weights"
                     members[kind].append(parameter)
-        groups += [{"params": found, "weight_decay": decays[kind]} for kind, found in members.items() if found]
+        own = own_groups(model)
+        kinds = [{"params": found, "weight_decay": decays[kind]} for kind, found in members.items()]
+        groups += common_groups(kinds, own) + own
     return groups
 
 

@@ -46,14 +46,13 @@ class Batch:
 class Raw:
     """A batch as the loader makes it: 8-bit pixels on the host. ``shared``: the teacher sees ``images``.
 
-    ``mix`` mixes ``classes``-way labels with the pixels; ``indices`` says which images these are.
+    ``mix`` mixes ``classes``-way labels with the pixels.
     """
 
     images: Tensor
     teacher: Tensor | None
     labels: Tensor | None
     targets: Tensor | None
-    indices: tuple[int, ...]
     shared: bool
     mix: Mix | None
     classes: int
@@ -145,7 +144,7 @@ def training_batches(cfg: CfgNode, data: list[Pictures], start: int, rank: int, 
             _stacked(others),
             torch.tensor(labels) if known else None,
             None if outputs is None else outputs[list(indices)],
-            indices, shared, mix, cfg.MODEL.NUM_CLASSES,
+            shared, mix, cfg.MODEL.NUM_CLASSES,
         )
 
     batches = Batches(functools.partial(shuffled, len(every), cfg.SEED), size // ranks, start, rank=rank, ranks=ranks)
@@ -172,11 +171,9 @@ def _stacked(images: tuple[Tensor | None, ...]) -> Tensor | None:
 
 def _clean_loader(cfg: CfgNode, dataset: Dataset, teacher: int | None) -> DataLoader:
     def collate(samples: list[Sample]) -> Raw:
-        _, indices, images, others, labels = zip(*samples)
-        return Raw(
-            torch.stack(images), _stacked(others), torch.tensor(labels), None, indices, teacher == cfg.INPUT.SIZE, None,
-            cfg.MODEL.NUM_CLASSES,
-        )
+        _, _, images, others, labels = zip(*samples)
+        shared, classes = teacher == cfg.INPUT.SIZE, cfg.MODEL.NUM_CLASSES
+        return Raw(torch.stack(images), _stacked(others), torch.tensor(labels), None, shared, None, classes)
 
     return DataLoader(
         dataset, cfg.TEST.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS, collate_fn=collate,

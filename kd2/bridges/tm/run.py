@@ -23,6 +23,8 @@ def settle(cfg: CfgNode, train: list[Pictures], tests: list[Pictures]) -> None:
     """Write what the data decide into the config: class names, and epochs as iterations."""
     if cfg.KD.INHERIT:
         raise ConfigError(f"KD.INHERIT is {cfg.KD.INHERIT!r}, but a classifier has no neck to inherit; expected ''")
+    if cfg.KD.UNLABELED.DATASETS:
+        raise ConfigError("KD.UNLABELED: images without use for labels go to DATASETS.TRAIN with KD.TASK_WEIGHT 0 here")
     if not cfg.MODEL.CLASSES:
         known = [d for d in [*tests, *train] if labelled(cfg, d)]
         cfg.MODEL.CLASSES = list(known[0].classes) if known else []

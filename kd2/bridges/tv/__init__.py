@@ -1,1 +1,1 @@
-"""The torchvision bridge: detectors, their data and their distillation."""
+"""The torchvision bridge: detectors and segmentation networks, their data and their distillation."""

@@ -5,14 +5,20 @@ import argparse
 from fvcore.common.config import CfgNode
 
 from kd2.bridges.fit import run as fit
-from kd2.bridges.tv import detection
+from kd2.bridges.tv import detection, segmentation
+from kd2.bridges.tv.detection.models import ARCHITECTURES as DETECTORS
+from kd2.bridges.tv.segmentation.models import ARCHITECTURES as SEGMENTERS
 from kd2.config import torchvision_config
-from kd2.core import Distiller
+from kd2.core import ConfigError, Distiller, nearest
 
 
 def task_of(cfg: CfgNode) -> fit.Task:
-    """What ``MODEL.META_ARCHITECTURE`` is for."""
-    return detection.TASK
+    """What ``MODEL.META_ARCHITECTURE`` is for; raises ConfigError when it is unknown."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    for architectures, task in ((DETECTORS, detection.TASK), (SEGMENTERS, segmentation.TASK)):
+        if name in architectures:
+            return task
+    raise ConfigError(f"MODEL.META_ARCHITECTURE is {name!r}; {nearest(name, [*DETECTORS, *SEGMENTERS])}")
 
 
 def setup(config_file: str, options: list[str], resume: bool = False) -> CfgNode:

@@ -3,10 +3,11 @@
 from fvcore.common.config import CfgNode
 
 from kd2.bridges.fit.run import Task
-from kd2.bridges.tv.detection.data import check_classes, load_all, test_batches, training_batches
+from kd2.bridges.tv.detection.data import load_all, test_batches, training_batches
 from kd2.bridges.tv.detection.distiller import build_distiller, build_student
 from kd2.bridges.tv.detection.evaluation import CocoEvaluator
 from kd2.bridges.tv.detection.models import BODY, num_classes
+from kd2.bridges.tv.images import check_classes
 
 
 def _check(cfg: CfgNode, data: list) -> None:

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from fvcore.common.config import CfgNode
-from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from kd2.core import ConfigError, DataError, nearest
+from kd2.bridges.tv.images import flips, images_a_rank, is_bgr, named, read_image, resizing, test_loader
+from kd2.core import DataError
 from kd2.data import records
-from kd2.data.stream import Batches, Keyed, aspect, mapped, shuffled, train_loader
+from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,12 @@ class Mapper:
     """A record to (image uint8 (3, H, W), target, record), with resizing and flips in training."""
 
     def __init__(self, cfg: CfgNode, training: bool, masks: bool):
-        if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-            raise ConfigError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; {nearest(cfg.INPUT.FORMAT, ('RGB', 'BGR'))}")
-        self.bgr, self.masks = cfg.INPUT.FORMAT == "BGR", masks
-        self.augment = v2.Compose(_augmentations(cfg)) if training else v2.Identity()
+        self.bgr, self.masks = is_bgr(cfg), masks
+        self.augment = v2.Compose([resizing(cfg), *flips(cfg)]) if training else v2.Identity()
 
     def __call__(self, record: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
-        with Image.open(record["file_name"]) as picture:
-            image = tv_tensors.Image(ImageOps.exif_transpose(picture).convert("RGB"))
+        image = read_image(record)
         size = (image.shape[1], image.shape[2])
-        if size != (record["height"], record["width"]):
-            raise ValueError(f"the file is {size} (height, width), its record says {(record['height'], record['width'])}")
         instances = [a for a in record["annotations"] if not a["iscrowd"]]
         boxes = torch.tensor([a["bbox"] for a in instances], dtype=torch.float32).reshape(-1, 4)
         target = {
@@ -89,20 +84,6 @@ class Mapper:
         return (pixels.flip(0) if self.bgr else pixels), plain, record
 
 
-def _augmentations(cfg: CfgNode) -> list[v2.Transform]:
-    sizes, sampling, flip = list(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, cfg.INPUT.RANDOM_FLIP
-    if sampling not in ("choice", "range"):
-        raise ConfigError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}; {nearest(sampling, ('choice', 'range'))}")
-    if not sizes:
-        raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty, expected a list of sizes such as [800]")
-    if sampling == "range":
-        sizes = list(range(min(sizes), max(sizes) + 1))
-    flips = {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()], "none": []}
-    if flip not in flips:
-        raise ConfigError(f"INPUT.RANDOM_FLIP is {flip!r}; {nearest(flip, flips)}")
-    return [v2.RandomShortestSize(sizes, cfg.INPUT.MAX_SIZE_TRAIN, antialias=True), *flips[flip]]
-
-
 def _masks(instances: list[dict], size: tuple[int, int]) -> Tensor:
     """Binary masks (M, H, W) of polygons or run-length codes."""
     masks = torch.zeros(len(instances), *size, dtype=torch.uint8)
@@ -118,19 +99,6 @@ def _masks(instances: list[dict], size: tuple[int, int]) -> Tensor:
     return masks
 
 
-class TestImages(Dataset):
-    """All records of a data set in order, without augmentation."""
-
-    def __init__(self, data: list[dict], mapper: Mapper):
-        self.data, self.mapper = data, mapper
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor], dict]:
-        return mapped(self.mapper, self.data[index])
-
-
 def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
     """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
 
@@ -138,20 +106,7 @@ def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
         ConfigError: no data set is named.
         DataError: a file cannot be used, see ``kd2.data.records``.
     """
-    names, key = cfg.DATASETS[split], f"DATASETS.{split}"
-    if not names:
-        raise ConfigError(f"{key} is empty, expected names of DATASETS.CUSTOM or of {', '.join(records.BUILTIN)}")
-    return [records.load(name, cfg.DATASETS.CUSTOM, key) for name in names]
-
-
-def check_classes(data: list[records.Records], key: str, count: int) -> None:
-    """Raises ConfigError when data sets differ in their classes, or in number from ``count`` of config key ``key``."""
-    classes = data[0].classes
-    for other in data[1:]:
-        if other.classes != classes:
-            raise ConfigError(f"DATASETS: {data[0].name} has the classes {classes}, {other.name} {other.classes}")
-    if len(classes) != count:
-        raise ConfigError(f"{key} is {count}, but {data[0].source} has {len(classes)} classes: {', '.join(classes[:10])}")
+    return [records.load(name, cfg.DATASETS.CUSTOM, f"DATASETS.{split}") for name in named(cfg, split, records.BUILTIN)]
 
 
 def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank: int, ranks: int) -> DataLoader:
@@ -162,11 +117,9 @@ def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank
     ]
     if not keep:
         raise DataError(f"{data[0].source}: no image has an annotation that is not crowd")
-    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % ranks:
-        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, expected a multiple of {ranks} processes")
     batches = Batches(
         functools.partial(shuffled, len(keep), cfg.SEED),
-        cfg.SOLVER.IMS_PER_BATCH // ranks,
+        images_a_rank(cfg, ranks),
         start,
         group_of=(lambda index: aspect(keep[index])) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
         rank=rank,
@@ -179,6 +132,4 @@ def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank
 
 def test_batches(cfg: CfgNode, data: records.Records, rank: int, ranks: int) -> DataLoader:
     """A loader of this rank's share of a test set, one image a batch in its original size."""
-    dataset = TestImages(data.records[rank::ranks], Mapper(cfg, training=False, masks=False))
-    generator = torch.Generator().manual_seed(0)
-    return DataLoader(dataset, num_workers=cfg.DATALOADER.NUM_WORKERS, collate_fn=collate, generator=generator)
+    return test_loader(data.records[rank::ranks], Mapper(cfg, training=False, masks=False), cfg, collate)

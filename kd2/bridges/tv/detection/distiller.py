@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from kd2.bridges.tv.detection.data import Batch
 from kd2.bridges.tv.detection.models import NoResize, anchor_generator, build_detector, first_label, num_classes
-from kd2.bridges.tv.detection.teacher import Guide, build_teacher
-from kd2.core import AnchorGrid, Distiller, Scene, match_levels, rehearsed, resting
-from kd2.terms import active_blocks, build_terms
+from kd2.bridges.tv.pair import Guide, Kind, build_pair
+from kd2.core import AnchorGrid, Distiller, Scene, Taps, match_levels, rehearsed, resting
 
 # The side of the rehearsal's blank image: a multiple of every stride up to P7.
 _BLANK = 256
@@ -63,33 +62,21 @@ def build_student(cfg: CfgNode) -> nn.Module:
 
 
 def build_distiller(cfg: CfgNode) -> TorchvisionDistiller:
-    """Student, and teacher and terms when some term counts. Their making draws nothing from the student's random stream."""
-    student = build_student(cfg)
-    blocks = active_blocks(cfg.KD.TERMS)
-    if not blocks:
-        return TorchvisionDistiller(student, seed=cfg.SEED)
-    key, classes = num_classes(cfg)
-    with torch.random.fork_rng(devices=[]):
-        guide = build_teacher(cfg, key, classes)
-        student_taps = _rehearsed(student, cfg.KD.STUDENT.TAPS, "KD.STUDENT.TAPS")
-        teacher_taps = _rehearsed(guide.model, cfg.KD.TEACHER.TAPS, "KD.TEACHER.TAPS")
-        terms, uses = build_terms(blocks, student_taps.specs, teacher_taps.specs)
-    distiller = TorchvisionDistiller(
-        student, guide, student_taps=student_taps, teacher_taps=teacher_taps, terms=terms, uses=uses, seed=cfg.SEED
-    )
-    distiller.facts = {
-        "classes": (classes, guide.classes),
-        "colour order": (cfg.INPUT.FORMAT, guide.format),
-        "matched weights": ("from scratch", f"{100 * guide.matched:.1f} %"),
-    }
-    return distiller
+    """The student with its teacher and terms, see ``build_pair``."""
+    return build_pair(cfg, build_student(cfg), Kind(num_classes, _teacher, _rehearsed, TorchvisionDistiller))
 
 
-def _rehearsed(model: nn.Module, taps: list[str], key: str):
+def _teacher(cfg: CfgNode) -> nn.Module:
+    model = build_detector(cfg)
+    model.transform = NoResize(model.transform)
+    return model
+
+
+def _rehearsed(model: nn.Module, taps: list[str], key: str) -> Taps:
     resize, model.transform = model.transform, NoResize(model.transform)
     blank = [torch.zeros(3, _BLANK, _BLANK)]
     try:
-        return rehearsed(model, list(taps), lambda: model(blank), (_BLANK, _BLANK), key)
+        return rehearsed(model, taps, lambda: model(blank), (_BLANK, _BLANK), key)
     finally:
         model.transform = resize
 

@@ -31,9 +31,9 @@ def build_detector(cfg: CfgNode) -> nn.Module:
         ConfigError: an unknown architecture, backbone or norm; anchors that do not fit the levels.
     """
     name = cfg.MODEL.META_ARCHITECTURE
-    if name not in _BUILDERS:
-        raise ConfigError(f"MODEL.META_ARCHITECTURE is {name!r}; {nearest(name, _BUILDERS)}")
-    return _BUILDERS[name](cfg)
+    if name not in ARCHITECTURES:
+        raise ConfigError(f"MODEL.META_ARCHITECTURE is {name!r}; {nearest(name, ARCHITECTURES)}")
+    return ARCHITECTURES[name](cfg)
 
 
 def num_classes(cfg: CfgNode) -> tuple[str, int]:
@@ -150,7 +150,7 @@ def _rcnn(cfg: CfgNode, architecture: Callable[..., nn.Module]) -> nn.Module:
     )
 
 
-_BUILDERS = {
+ARCHITECTURES = {
     "RetinaNet": _retinanet,
     "FCOS": _fcos,
     "FasterRCNN": functools.partial(_rcnn, architecture=FasterRCNN),

@@ -1,0 +1,192 @@
+"""Records to batches for segmentation."""
+
+import functools
+from dataclasses import dataclass, replace
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from kd2.bridges.tv.images import check_classes, flips, images_a_rank, is_bgr, named, read_image, resizing, test_loader
+from kd2.bridges.tv.segmentation.models import num_classes
+from kd2.core import ConfigError, nearest
+from kd2.data.labels import IGNORE
+from kd2.data.semantic import BUILTIN, SemanticRecords, load_semantic
+from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
+
+Sample = tuple[Tensor, Tensor, dict]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and label maps.
+
+    Attributes:
+        images: N uint8 tensors (3, h, w) in the student's colour order.
+        labels: (N, H, W) classes, 255 for padding and pixels without one; uint8, int64 once on the device.
+        records: the records the images came from.
+        size: (H, W) of the padded batch.
+    """
+
+    images: list[Tensor]
+    labels: Tensor
+    records: list[dict]
+    size: tuple[int, int]
+
+    def to(self, device: torch.device) -> "Batch":
+        """A copy with images and labels on ``device``."""
+        images = [image.to(device, non_blocking=True) for image in self.images]
+        return replace(self, images=images, labels=self.labels.to(device, non_blocking=True).long())
+
+    def pin_memory(self) -> "Batch":
+        """A copy in page-locked memory (the data loader asks for it when there is a GPU)."""
+        return replace(self, images=[image.pin_memory() for image in self.images], labels=self.labels.pin_memory())
+
+
+def collate(samples: list[Sample], smallest: tuple[int, int] = (0, 0)) -> Batch:
+    """Samples of ``Mapper`` to a batch padded to its largest height and width, ``smallest`` at least."""
+    images, labels, records = zip(*samples)
+    size = tuple(max(sides) for sides in zip(smallest, *(label.shape for label in labels)))
+    padded = torch.full((len(labels), *size), IGNORE, dtype=torch.uint8)
+    for place, label in zip(padded, labels):
+        place[: label.shape[0], : label.shape[1]] = label
+    return Batch(list(images), padded, list(records), size)
+
+
+class Mapper:
+    """A record to (image uint8 (3, h, w), labels uint8 (h, w), record).
+
+    Training resizes, crops and flips both. Otherwise the image is resized and the labels are left as they are.
+
+    Args:
+        data: the data sets that records come from; they know how their labels are read.
+    """
+
+    def __init__(self, cfg: CfgNode, data: list[SemanticRecords], training: bool):
+        self.bgr, self.training = is_bgr(cfg), training
+        self.labels = {d.name: d.labels for d in data}
+        self.augment = v2.Compose([resizing(cfg), *_crop(cfg), *flips(cfg)])
+        self.test_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+
+    def __call__(self, record: dict) -> Sample:
+        image = read_image(record)
+        labels = tv_tensors.Mask(torch.from_numpy(self.labels[record["dataset"]].of(record)))
+        if self.training:
+            image, labels = self.augment(image, labels)
+        else:
+            image = _resized(image, *self.test_size)
+        pixels = image.as_subclass(Tensor)
+        return pixels.flip(0) if self.bgr else pixels, labels.as_subclass(Tensor), record
+
+
+class Crop(v2.Transform):
+    """A random piece of at most ``size``; smaller images stay whole (a batch is padded on the right and at the bottom)."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs: list) -> dict[str, int]:
+        whole = flat_inputs[0].shape[-2:]
+        height, width = (min(sides) for sides in zip(self.size, whole))
+        top, left = (int(torch.randint(0, side - piece + 1, ())) for side, piece in zip(whole, (height, width)))
+        return {"top": top, "left": left, "height": height, "width": width}
+
+    def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
+        return v2.functional.crop(inpt, **params)
+
+
+def _crop(cfg: CfgNode) -> list[v2.Transform]:
+    return [Crop(crop_size(cfg))] if cfg.INPUT.CROP.ENABLED else []
+
+
+def crop_size(cfg: CfgNode) -> tuple[int, int]:
+    """``INPUT.CROP.SIZE`` (height, width); raises ConfigError for another TYPE or for what is no size."""
+    crop = cfg.INPUT.CROP
+    if crop.TYPE != "absolute":
+        raise ConfigError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; {nearest(crop.TYPE, ('absolute',))}")
+    return pixels(crop.SIZE, "INPUT.CROP.SIZE")
+
+
+def pixels(value: list, key: str) -> tuple[int, int]:
+    """``value`` as (y, x); raises ConfigError when it is not two whole numbers above 0."""
+    if len(value) != 2 or not all(type(side) is int and side > 0 for side in value):
+        raise ConfigError(f"{key} is {list(value)}, expected two numbers of pixels such as [512, 512]")
+    return tuple(value)
+
+
+def _resized(image: Tensor, shortest: int, longest: int) -> Tensor:
+    """The shorter side ``shortest``, the other at most ``longest``; unchanged when ``shortest`` is 0."""
+    if not shortest:
+        return image
+    size = image.shape[-2:]
+    factor = min(shortest / min(size), longest / max(size))
+    return v2.functional.resize(image, [round(side * factor) for side in size], antialias=True)
+
+
+def load_all(cfg: CfgNode, split: str) -> list[SemanticRecords]:
+    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``; in training those of ``KD.UNLABELED`` follow, without
+    classes and labels.
+
+    Raises:
+        ConfigError: no data set is named; half of ``KD.UNLABELED``.
+        DataError: a file cannot be used, see ``kd2.data.semantic``.
+    """
+    custom = cfg.DATASETS.CUSTOM
+    data = [load_semantic(name, custom, f"DATASETS.{split}") for name in named(cfg, split, BUILTIN)]
+    return data + (_unlabeled(cfg) if split == "TRAIN" else [])
+
+
+def _unlabeled(cfg: CfgNode) -> list[SemanticRecords]:
+    names, key = cfg.KD.UNLABELED.DATASETS, "KD.UNLABELED.DATASETS"
+    unlabeled_share(names, cfg.KD.UNLABELED.IMS_PER_BATCH, 1)
+    found = []
+    for data in (load_semantic(name, cfg.DATASETS.CUSTOM, key) for name in names):
+        records = [{k: v for k, v in record.items() if k != "sem_seg_file_name"} for record in data.records]
+        found.append(replace(data, classes=(), records=records))
+    return found
+
+
+def check(cfg: CfgNode, data: list[SemanticRecords]) -> None:
+    """Raises ConfigError when data sets do not fit each other or the model, or crop and window are no sizes."""
+    check_classes([d for d in data if d.classes], *num_classes(cfg))
+    if cfg.INPUT.CROP.ENABLED:
+        crop_size(cfg)
+    window(cfg)
+
+
+def window(cfg: CfgNode) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """``TEST.WINDOW``: (height, width) and (y, x) stride, both empty for whole images."""
+    size, stride = cfg.TEST.WINDOW.SIZE, cfg.TEST.WINDOW.STRIDE
+    if not size and not stride:
+        return (), ()
+    size, stride = pixels(size, "TEST.WINDOW.SIZE"), pixels(stride, "TEST.WINDOW.STRIDE")
+    if any(step > side for step, side in zip(stride, size)):
+        raise ConfigError(f"TEST.WINDOW.STRIDE is {list(stride)}, expected at most SIZE {list(size)}: pixels lie between")
+    return size, stride
+
+
+def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank: int, ranks: int) -> DataLoader:
+    """An endless loader of this rank's batches, from iteration ``start`` on; unlabelled images come last in each."""
+    labelled = [record for d in data if d.classes for record in d.records]
+    extra = [record for d in data if not d.classes for record in d.records]
+    records, crop = labelled + extra, cfg.INPUT.CROP.ENABLED
+    grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING and not crop
+    batches = Batches(
+        functools.partial(shuffled, len(labelled), cfg.SEED), images_a_rank(cfg, ranks), start,
+        group_of=(lambda index: aspect(records[index])) if grouping else None, rank=rank, ranks=ranks,
+    )
+    more = unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, ranks)
+    if more:
+        batches = Joined(batches, len(labelled), len(extra), more, cfg.SEED)
+    dataset = Keyed(records, Mapper(cfg, data, training=True), cfg.SEED)
+    together = functools.partial(collate, smallest=crop_size(cfg)) if crop else collate
+    return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, together)
+
+
+def test_batches(cfg: CfgNode, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:
+    """A loader of this rank's share of a test set, one image a batch; its labels have the original size."""
+    return test_loader(data.records[rank::ranks], Mapper(cfg, [data], training=False), cfg, collate)

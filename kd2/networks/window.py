@@ -1,0 +1,50 @@
+"""Class scores of whole images, in one piece or window by window.
+
+Letters: N images, H x W pixels, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Network = Callable[[Tensor], Tensor]
+
+
+def enlarged(scores: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, K, h, w) to (N, K, *size) in float32, bilinear with aligned corners."""
+    return F.interpolate(scores.float(), tuple(size), mode="bilinear", align_corners=True)
+
+
+def predict(network: Network, images: Tensor, window: Sequence[int] = (), stride: Sequence[int] = ()) -> Tensor:
+    """Scores (N, K, H, W) in float32 of images (N, 3, H, W).
+
+    Args:
+        network: (N, 3, h, w) to scores (N, K, any size); they are enlarged to h x w.
+        window: (height, width) in pixels of the pieces that the network sees, at most the image's; empty: the image at once.
+        stride: (y, x) pixels from piece to piece. The last one ends at the border; scores of pixels that lie in several
+            pieces are averaged.
+    """
+    if not window:
+        return enlarged(network(images), images.shape[2:])
+    height, width = (min(side, whole) for side, whole in zip(window, images.shape[2:]))
+    total = None
+    seen = images.new_zeros(1, 1, *images.shape[2:])
+    for y in starts(images.shape[2], height, stride[0]):
+        for x in starts(images.shape[3], width, stride[1]):
+            place = (..., slice(y, y + height), slice(x, x + width))
+            piece = enlarged(network(images[place]), (height, width))
+            if total is None:
+                total = piece.new_zeros(*piece.shape[:2], *images.shape[2:])
+            total[place] += piece
+            seen[place] += 1
+    return total / seen
+
+
+def starts(whole: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows along one side, in order; together they cover it.
+
+    >>> starts(10, 4, 3), starts(9, 4, 4)
+    ([0, 3, 6], [0, 4, 5])
+    """
+    return [*range(0, whole - window, stride), whole - window]
