@@ -26,7 +26,7 @@ def torchvision_config() -> CN:
     model.PIXEL_STD = [58.395, 57.12, 57.375]
 
     model.BACKBONE = CN()
-    # A torchvision ResNet or MobileNetV3 (resnet18, ..., mobilenet_v3_large), or timm/NAME.
+    # A torchvision ResNet or MobileNetV3 (resnet18, ..., mobilenet_v3_large), or timm/NAME. ESPNet has its own.
     model.BACKBONE.NAME = "resnet50"
     # A state dict file for the backbone alone, or IMAGENET for the library's own (needs network access).
     model.BACKBONE.WEIGHTS = ""

@@ -20,10 +20,11 @@ def norm_act(channels: int) -> nn.Sequential:
 
 
 class ESP(nn.Module):
-    """Reduce, split into dilated 3x3 convolutions, transform, merge: (N, inputs, h, w) to (N, outputs, h / stride, w / stride).
+    """Reduce, split into dilated 3x3 convolutions, transform, merge.
 
-    The branches are added one after the other from dilation 2 on before they are joined (hierarchical feature fusion),
-    which takes away the grid that dilation leaves. Stride 2 reduces by a 3x3 convolution, stride 1 by a 1x1.
+    (N, inputs, h, w) to (N, outputs, h / stride, w / stride). From dilation 2 on the branches are added one after the
+    other before they are joined (hierarchical feature fusion), which takes away the grid that dilation leaves. Stride 2
+    reduces by a 3x3 convolution, stride 1 by a 1x1.
 
     Args:
         residual: add the input; needs stride 1 and as many outputs as inputs.
@@ -95,7 +96,7 @@ class ESPDecoder(nn.Module):
     def __init__(self, classes: int):
         super().__init__()
         if classes < len(DILATIONS):
-            raise ConfigError(f"ESPNet is for {len(DILATIONS)} classes or more, found {classes}; ESPNet-C takes any number")
+            raise ConfigError(f"ESPNet needs {len(DILATIONS)} classes or more, found {classes}; ESPNet-C takes any")
         self.score3 = nn.Sequential(nn.Conv2d(LEVEL3, classes, 1, bias=False), nn.BatchNorm2d(classes, eps=1e-3))
         self.up3 = _twice(classes)
         self.score2 = nn.Conv2d(LEVEL2, classes, 1, bias=False)

@@ -19,7 +19,7 @@ def conv_norm(inputs: int, outputs: int, kernel: int, norm: Norm) -> nn.Sequenti
 
 
 class PyramidPooling(nn.Module):
-    """The map beside its averages over 1x1, 2x2, 3x3 and 6x6 bins, each reduced to ``width`` channels and enlarged again.
+    """The map beside its averages over 1x1, 2x2, 3x3 and 6x6 bins, each reduced to ``width`` channels and enlarged.
 
     (N, C, h, w) to (N, C + bins * width, h, w); enlarged bilinear, corners aligned. A norm layer with batch statistics
     needs two images in training: the 1x1 bin is one cell an image.
@@ -43,8 +43,8 @@ class PSPHead(nn.Module):
     Args:
         channels: C of the last stage.
         classes: K.
-        width: channels of the bottleneck and of each pooled map; a quarter of C in the paper, so 512 on a ResNet-101 and
-            128 on a ResNet-18.
+        width: channels of the bottleneck and of each pooled map; a quarter of C in the paper, so 512 on a ResNet-101
+            and 128 on a ResNet-18.
         dropout: share of whole channels that training drops before the classifier.
     """
 
@@ -60,7 +60,7 @@ class PSPHead(nn.Module):
 
 
 class AuxiliaryHead(nn.Sequential):
-    """Scores of stage 3 for deep supervision: 3x3 convolution, norm, ReLU, dropout, 1x1; (N, C, h, w) to (N, K, h, w)."""
+    """Scores of stage 3 for deep supervision, (N, C, h, w) to (N, K, h, w): 3x3, norm, ReLU, dropout, 1x1."""
 
     def __init__(self, channels: int, classes: int, width: int, norm: Norm = nn.BatchNorm2d, dropout: float = 0.1):
         super().__init__(*conv_norm(channels, width, 3, norm), nn.Dropout2d(dropout), nn.Conv2d(width, classes, 1))

@@ -21,7 +21,7 @@ def predict(network: Network, images: Tensor, window: Sequence[int] = (), stride
 
     Args:
         network: (N, 3, h, w) to scores (N, K, any size); they are enlarged to h x w.
-        window: (height, width) in pixels of the pieces that the network sees, at most the image's; empty: the image at once.
+        window: (height, width) in pixels of the pieces that the network sees, at most the image's; empty: all at once.
         stride: (y, x) pixels from piece to piece. The last one ends at the border; scores of pixels that lie in several
             pieces are averaged.
     """

@@ -23,7 +23,8 @@ PSPNET = {
         "SEM_SEG_HEAD": {"NUM_CLASSES": 5, "CONVS_DIM": 16, "AUX_WEIGHT": 0.4},
     },
     "INPUT": {
-        "MIN_SIZE_TRAIN": [48, 56], "MAX_SIZE_TRAIN": 96, "MIN_SIZE_TEST": 0, "CROP": {"ENABLED": True, "SIZE": [48, 48]},
+        "MIN_SIZE_TRAIN": [48, 56], "MAX_SIZE_TRAIN": 96, "MIN_SIZE_TEST": 0,
+        "CROP": {"ENABLED": True, "SIZE": [48, 48]},
     },
     "DATASETS": {"TRAIN": ["drawn"], "TEST": []},
     "DATALOADER": {"NUM_WORKERS": 0},
@@ -35,7 +36,7 @@ TAPS = ["score=classifier", "feature=classifier.bottleneck"]
 
 
 def write_data(folder: Path) -> None:
-    """Noise images with a bright rectangle of each class, ``images`` and ``labels``; the rim of the rectangles is 255."""
+    """Noise images with bright rectangles of two classes, ``images`` and ``labels``; the rim of a rectangle is 255."""
     draw = numpy.random.RandomState(0)
     for name in ("images", "labels", "more"):
         (folder / name).mkdir(parents=True)

@@ -15,9 +15,8 @@ from PIL import Image
 
 from torchvision import tv_tensors
 
-from kd2.bridges.tv.segmentation.data import (
-    Crop, Mapper, check, collate, load_all, test_batches as batches_of, training_batches,
-)
+from kd2.bridges.tv.segmentation.data import check, collate, load_all, test_batches as batches_of, training_batches
+from kd2.bridges.tv.segmentation.mapper import Crop, Mapper
 from kd2.core import ConfigError, DataError
 
 
@@ -64,7 +63,8 @@ def test_bgr_turns_the_channels_around(drawn_data):
 
 
 def test_test_images_are_resized_and_their_labels_are_not(drawn_data):
-    cfg = drawn.config({"INPUT": {"MIN_SIZE_TEST": 24, "MAX_SIZE_TEST": 30}, "DATASETS": {"TEST": ["drawn"]}}, drawn_data)
+    sizes = {"MIN_SIZE_TEST": 24, "MAX_SIZE_TEST": 30}
+    cfg = drawn.config({"INPUT": sizes, "DATASETS": {"TEST": ["drawn"]}}, drawn_data)
     batch = next(iter(batches_of(cfg, load_all(cfg, "TEST")[0], 0, 1)))
     assert batch.images[0].shape == (3, 22, 30) and batch.size == (48, 64) == tuple(batch.labels.shape[1:])
 
@@ -132,7 +132,7 @@ def test_a_missing_label_is_named(tmp_path, own_data):
 
 
 @pytest.mark.parametrize("changes, text", [
-    ({"MODEL": {"SEM_SEG_HEAD": {"NUM_CLASSES": 4}}}, "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 4, but .* has 5 classes: ground, box"),
+    ({"MODEL": {"SEM_SEG_HEAD": {"NUM_CLASSES": 4}}}, "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 4, but .* has 5 classes: gro"),
     ({"DATASETS": {"TRAIN": []}}, "DATASETS.TRAIN is empty, expected names of DATASETS.CUSTOM or of cityscapes"),
     ({"DATASETS": {"TRAIN": ["drwn"]}}, r"DATASETS.TRAIN: no data set 'drwn' in .*; did you mean drawn\?"),
     ({"INPUT": {"CROP": {"TYPE": "relative"}}}, "INPUT.CROP.TYPE is 'relative'; choices: absolute"),
@@ -141,10 +141,15 @@ def test_a_missing_label_is_named(tmp_path, own_data):
     ({"TEST": {"WINDOW": {"SIZE": [8, 8]}}}, r"TEST.WINDOW.STRIDE is \[\], expected two numbers of pixels"),
     (
         {"TEST": {"WINDOW": {"SIZE": [8, 8], "STRIDE": [9, 8]}}},
-        r"TEST.WINDOW.STRIDE is \[9, 8\], expected at most SIZE \[8, 8\]: pixels lie between",
+        r"TEST.WINDOW.STRIDE is \[9, 8\], expected at most SIZE \[8, 8\]: gaps",
     ),
-    ({"KD": {"UNLABELED": {"DATASETS": ["more"]}}}, r"KD.UNLABELED.DATASETS is \['more'\] and .* is 0, expected both or none"),
+    ({"KD": {"UNLABELED": {"DATASETS": ["more"]}}}, r"KD.UNLABELED.DATASETS is \['more'\] and .* is 0, expected both"),
+    ({"DATASETS": {"TRAIN": ["more"]}}, "DATASETS.TRAIN: 'more' has no labels, expected it in KD.UNLABELED.DATASETS"),
     ({"INPUT": {"FORMAT": "GRB"}}, "INPUT.FORMAT is 'GRB'"),
+    (
+        {"SOLVER": {"IMS_PER_BATCH": 1}},
+        "SOLVER.IMS_PER_BATCH is 1, one image a process, expected two or more: the batch norm of PSPNet",
+    ),
     ({"SOLVER": {"IMS_PER_BATCH": 0}}, "SOLVER.IMS_PER_BATCH is 0, expected a multiple of 1 processes"),
 ])
 def test_what_cannot_be_used_is_named(drawn_data, changes, text):

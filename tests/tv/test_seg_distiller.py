@@ -99,3 +99,10 @@ def test_a_detector_is_no_teacher_of_a_segmentation_network(drawn_data, psp_teac
     path.write_text("FRAMEWORK: torchvision\nMODEL: {META_ARCHITECTURE: RetinaNet, SEM_SEG_HEAD: {NUM_CLASSES: 5}}\n")
     with pytest.raises(ConfigError, match="^MODEL.META_ARCHITECTURE is 'RetinaNet'; .*FPN"):
         pair(drawn_data, psp_teacher, {"KD": {"TEACHER": {"CONFIG_FILE": str(path)}}})
+
+
+def test_score_maps_below_the_critics_smallest_size_are_refused(drawn_data, psp_teacher):
+    holistic = {"KD": {"TERMS": {"holistic": {"TAP": "score", "WEIGHT": 0.1}}}}
+    distiller, batch = pair(drawn_data, psp_teacher, holistic)
+    with pytest.raises(ConfigError, match="^KD.TERMS.holistic: .*64"):
+        distiller(batch)

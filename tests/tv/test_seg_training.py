@@ -22,6 +22,7 @@ def finished(tmp_path_factory, drawn_data, psp_teacher):
     """The folder of a distilled run of 4 iterations, and its metrics."""
     folder = tmp_path_factory.mktemp("finished")
     changes = tiny.merged(drawn.distilled(psp_teacher, TESTED), UNLABELED)
+    changes["KD"]["TERMS"]["holistic"] = {"TAP": "score", "WEIGHT": 0.1, "ENLARGE": 11, "WIDTH": 4}
     return folder, tiny.train(drawn.write_config(folder, drawn_data, changes))
 
 
@@ -43,7 +44,7 @@ def test_the_student_is_saved_under_its_own_names(finished):
 
 
 def test_a_resumed_run_equals_the_whole_one(finished, tmp_path):
-    """Crops, flips, dropout and the unlabelled stream go on where they were."""
+    """Crops, flips, dropout, the unlabelled stream and the critic go on where they were."""
     folder = finished[0]
     (tmp_path / "out").mkdir()
     shutil.copy(folder / "out" / "model_0000002.ckpt", tmp_path / "out")
@@ -63,7 +64,7 @@ def test_weight_0_is_plain_training_bit_for_bit(tmp_path, drawn_data, psp_teache
 
 def test_evaluation_on_the_way_changes_no_weight(tmp_path, drawn_data):
     tiny.train(drawn.write_config(tmp_path, drawn_data))
-    often = {**TESTED, "TEST": {"EVAL_PERIOD": 1}, "INPUT": {"MIN_SIZE_TEST": 32}, "OUTPUT_DIR": str(tmp_path / "often")}
+    often = {"TEST": {"EVAL_PERIOD": 1}, "INPUT": {"MIN_SIZE_TEST": 32}, "OUTPUT_DIR": str(tmp_path / "often")} | TESTED
     tiny.train(drawn.write_config(tmp_path, drawn_data, often, "often"))
     assert tiny.same(tiny.weights(tmp_path / "out"), tiny.weights(tmp_path / "often")) == []
 

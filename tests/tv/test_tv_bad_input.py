@@ -146,3 +146,9 @@ def test_a_resume_file_is_no_weights_file(student, tmp_path):
     weights = str(tmp_path / "out" / "model_0000003.ckpt")
     with pytest.raises(ConfigError, match="^MODEL.WEIGHTS: .*model_0000003.ckpt is no state dict of a model$"):
         tiny.train(student, "MODEL.WEIGHTS", weights)
+
+
+def test_unlabelled_images_are_not_for_detectors(tmp_path, data):
+    text = r"^KD.UNLABELED.DATASETS is \['more'\], expected \[\]: images without labels are for segmentation"
+    with pytest.raises(ConfigError, match=text):
+        tiny.train(tiny.write_config(tmp_path, data), "KD.UNLABELED.DATASETS", "['more']")

@@ -7,7 +7,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import tiny
 
-from kd2.bridges.tv.detection import distiller as distiller_module
+from kd2.bridges.tv import pair
 from kd2.bridges.tv.run import prepared, setup
 from kd2.core import DataError
 
@@ -27,7 +27,7 @@ def no_teacher(monkeypatch):
     def build_none(*_):
         raise AssertionError("the teacher was built")
 
-    monkeypatch.setattr(distiller_module, "build_teacher", build_none)
+    monkeypatch.setattr(pair, "teacher_config", build_none)
 
 
 def test_a_term_needs_the_teacher(build, no_teacher):

@@ -1,9 +1,5 @@
 """Training in two processes: one gradient, every record seen once, one set of scores."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +8,7 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import tiny
-import torch
-
-HERE = Path(__file__).parent
+from launch import in_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +21,7 @@ def config(tmp_path_factory, data, rcnn_teacher):
 @pytest.fixture(scope="module")
 def seen(config):
     """What the two processes saw."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    folder = Path(config).parent
-    path = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "two_processes.py"), str(rank), config, port, str(folder)],
-            env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return [torch.load(folder / f"seen{rank}.pt", weights_only=True) for rank in range(2)]
+    return in_two_processes(config)
 
 
 def test_gradients_are_equal_in_both_processes(seen):

@@ -119,7 +119,7 @@ def _made(make: Callable[..., nn.Module], cfg: CfgNode) -> nn.Module:
     args = dict(cfg.MODEL.BACKBONE.ARGS)
     try:
         return make(**args)
-    except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         if not args:
             raise
         reason = str(error) or "a value that it does not take"

@@ -45,7 +45,8 @@ def resizing(cfg: CfgNode) -> v2.Transform:
 
 def flips(cfg: CfgNode) -> list[v2.Transform]:
     """What ``INPUT.RANDOM_FLIP`` asks for."""
-    flip, known = cfg.INPUT.RANDOM_FLIP, {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()]}
+    flip = cfg.INPUT.RANDOM_FLIP
+    known = {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()]}
     if flip not in (*known, "none"):
         raise ConfigError(f"INPUT.RANDOM_FLIP is {flip!r}; {nearest(flip, (*known, 'none'))}")
     return known.get(flip, [])

@@ -8,9 +8,13 @@ from kd2.bridges.tv.detection.distiller import build_distiller, build_student
 from kd2.bridges.tv.detection.evaluation import CocoEvaluator
 from kd2.bridges.tv.detection.models import BODY, num_classes
 from kd2.bridges.tv.images import check_classes
+from kd2.core import ConfigError
 
 
 def _check(cfg: CfgNode, data: list) -> None:
+    if cfg.KD.UNLABELED.DATASETS:
+        names = list(cfg.KD.UNLABELED.DATASETS)
+        raise ConfigError(f"KD.UNLABELED.DATASETS is {names}, expected []: images without labels are for segmentation")
     check_classes(data, *num_classes(cfg))
 
 

@@ -7,17 +7,14 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
-from kd2.bridges.tv.images import check_classes, flips, images_a_rank, is_bgr, named, read_image, resizing, test_loader
+from kd2.bridges.tv.images import check_classes, images_a_rank, named, test_loader
+from kd2.bridges.tv.segmentation.mapper import Mapper, Sample, crop_size, pixels
 from kd2.bridges.tv.segmentation.models import num_classes
-from kd2.core import ConfigError, nearest
+from kd2.core import ConfigError
 from kd2.data.labels import IGNORE
 from kd2.data.semantic import BUILTIN, SemanticRecords, load_semantic
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
-
-Sample = tuple[Tensor, Tensor, dict]
 
 
 @dataclass(frozen=True)
@@ -56,87 +53,19 @@ def collate(samples: list[Sample], smallest: tuple[int, int] = (0, 0)) -> Batch:
     return Batch(list(images), padded, list(records), size)
 
 
-class Mapper:
-    """A record to (image uint8 (3, h, w), labels uint8 (h, w), record).
-
-    Training resizes, crops and flips both. Otherwise the image is resized and the labels are left as they are.
-
-    Args:
-        data: the data sets that records come from; they know how their labels are read.
-    """
-
-    def __init__(self, cfg: CfgNode, data: list[SemanticRecords], training: bool):
-        self.bgr, self.training = is_bgr(cfg), training
-        self.labels = {d.name: d.labels for d in data}
-        self.augment = v2.Compose([resizing(cfg), *_crop(cfg), *flips(cfg)])
-        self.test_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-
-    def __call__(self, record: dict) -> Sample:
-        image = read_image(record)
-        labels = tv_tensors.Mask(torch.from_numpy(self.labels[record["dataset"]].of(record)))
-        if self.training:
-            image, labels = self.augment(image, labels)
-        else:
-            image = _resized(image, *self.test_size)
-        pixels = image.as_subclass(Tensor)
-        return pixels.flip(0) if self.bgr else pixels, labels.as_subclass(Tensor), record
-
-
-class Crop(v2.Transform):
-    """A random piece of at most ``size``; smaller images stay whole (a batch is padded on the right and at the bottom)."""
-
-    def __init__(self, size: tuple[int, int]):
-        super().__init__()
-        self.size = size
-
-    def make_params(self, flat_inputs: list) -> dict[str, int]:
-        whole = flat_inputs[0].shape[-2:]
-        height, width = (min(sides) for sides in zip(self.size, whole))
-        top, left = (int(torch.randint(0, side - piece + 1, ())) for side, piece in zip(whole, (height, width)))
-        return {"top": top, "left": left, "height": height, "width": width}
-
-    def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
-        return v2.functional.crop(inpt, **params)
-
-
-def _crop(cfg: CfgNode) -> list[v2.Transform]:
-    return [Crop(crop_size(cfg))] if cfg.INPUT.CROP.ENABLED else []
-
-
-def crop_size(cfg: CfgNode) -> tuple[int, int]:
-    """``INPUT.CROP.SIZE`` (height, width); raises ConfigError for another TYPE or for what is no size."""
-    crop = cfg.INPUT.CROP
-    if crop.TYPE != "absolute":
-        raise ConfigError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; {nearest(crop.TYPE, ('absolute',))}")
-    return pixels(crop.SIZE, "INPUT.CROP.SIZE")
-
-
-def pixels(value: list, key: str) -> tuple[int, int]:
-    """``value`` as (y, x); raises ConfigError when it is not two whole numbers above 0."""
-    if len(value) != 2 or not all(type(side) is int and side > 0 for side in value):
-        raise ConfigError(f"{key} is {list(value)}, expected two numbers of pixels such as [512, 512]")
-    return tuple(value)
-
-
-def _resized(image: Tensor, shortest: int, longest: int) -> Tensor:
-    """The shorter side ``shortest``, the other at most ``longest``; unchanged when ``shortest`` is 0."""
-    if not shortest:
-        return image
-    size = image.shape[-2:]
-    factor = min(shortest / min(size), longest / max(size))
-    return v2.functional.resize(image, [round(side * factor) for side in size], antialias=True)
-
-
 def load_all(cfg: CfgNode, split: str) -> list[SemanticRecords]:
     """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``; in training those of ``KD.UNLABELED`` follow, without
     classes and labels.
 
     Raises:
-        ConfigError: no data set is named; half of ``KD.UNLABELED``.
+        ConfigError: no data set is named, or one without labels; half of ``KD.UNLABELED``.
         DataError: a file cannot be used, see ``kd2.data.semantic``.
     """
-    custom = cfg.DATASETS.CUSTOM
-    data = [load_semantic(name, custom, f"DATASETS.{split}") for name in named(cfg, split, BUILTIN)]
+    custom, key = cfg.DATASETS.CUSTOM, f"DATASETS.{split}"
+    data = [load_semantic(name, custom, key) for name in named(cfg, split, BUILTIN)]
+    for d in data:
+        if not d.classes:
+            raise ConfigError(f"{key}: {d.name!r} has no labels, expected it in KD.UNLABELED.DATASETS")
     return data + (_unlabeled(cfg) if split == "TRAIN" else [])
 
 
@@ -165,7 +94,7 @@ def window(cfg: CfgNode) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return (), ()
     size, stride = pixels(size, "TEST.WINDOW.SIZE"), pixels(stride, "TEST.WINDOW.STRIDE")
     if any(step > side for step, side in zip(stride, size)):
-        raise ConfigError(f"TEST.WINDOW.STRIDE is {list(stride)}, expected at most SIZE {list(size)}: pixels lie between")
+        raise ConfigError(f"TEST.WINDOW.STRIDE is {list(stride)}, expected at most SIZE {list(size)}: gaps")
     return size, stride
 
 
@@ -180,11 +109,22 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
         group_of=(lambda index: aspect(records[index])) if grouping else None, rank=rank, ranks=ranks,
     )
     more = unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, ranks)
+    _check_pooled(cfg, batches.batch_size + more)
     if more:
         batches = Joined(batches, len(labelled), len(extra), more, cfg.SEED)
     dataset = Keyed(records, Mapper(cfg, data, training=True), cfg.SEED)
     together = functools.partial(collate, smallest=crop_size(cfg)) if crop else collate
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, together)
+
+
+def _check_pooled(cfg: CfgNode, images: int) -> None:
+    """Raises ConfigError when batch norm would have to normalise one pooled cell of one image."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    if images == 1 and name in ("PSPNet", "DeepLabV3") and cfg.MODEL.SEM_SEG_HEAD.NORM == "BN":
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, one image a process, expected two or more: the batch "
+            f"norm of {name} meets maps pooled to 1x1"
+        )
 
 
 def test_batches(cfg: CfgNode, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:

@@ -7,7 +7,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from kd2.bridges.tv.pair import Guide, Kind, build_pair
-from kd2.bridges.tv.segmentation.data import Batch, crop_size
+from kd2.bridges.tv.segmentation.data import Batch
+from kd2.bridges.tv.segmentation.mapper import crop_size
 from kd2.bridges.tv.segmentation.models import Segmenter, build_segmenter, num_classes
 from kd2.core import Distiller, Scene, Taps, rehearsed
 from kd2.networks.losses import task_loss
@@ -29,7 +30,7 @@ class SegmentationDistiller(Distiller):
         self.weight, self.aux_weight = weight, aux_weight
 
     def student_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``loss_sem_seg``, and ``loss_sem_seg_aux`` when there is an auxiliary head; exact zeros without labelled pixels."""
+        """``loss_sem_seg``, and ``loss_sem_seg_aux`` of an auxiliary head; exact zeros without labelled pixels."""
         scores = self.student(self.student.normalised(batch.images, batch.size))
         losses = task_loss(scores["out"], scores.get("aux"), batch.labels, self.aux_weight)
         return {name: self.weight * loss for name, loss in losses.items()}

@@ -17,7 +17,7 @@ from kd2.networks.window import enlarged, predict
 class SemSegEvaluator:
     """Counts the student's classes against the labels over a test set.
 
-    Every rank sees its share; ``result`` gathers them. Metrics are named as in Detectron2 (``sem_seg/mIoU``, in percent).
+    Every rank sees its share; ``result`` gathers them. Metrics have Detectron2's names (``sem_seg/mIoU``, in percent).
     """
 
     def __init__(self, cfg: CfgNode, data: SemanticRecords):

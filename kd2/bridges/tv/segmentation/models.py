@@ -26,9 +26,9 @@ class Segmenter(nn.Module):
 
     Taps: ``classifier`` gives the scores before they are enlarged. What its last convolution takes lies at
     ``classifier.bottleneck`` in PSPNet, ``classifier.3`` in DeepLabV3 and FCN, ``classifier.cbr`` in LRASPP (the upper
-    branch, not yet gated), ``classifier.sum`` in SemSegFPN, ``backbone:out`` in ESPNetC, ``classifier.fuse1`` in ESPNet.
-    ``backbone:out`` is the last stage (``backbone:high`` in LRASPP), ``backbone:aux`` the one before it; SemSegFPN has
-    ``backbone:0`` to ``backbone:3``, of stride 4 to 32.
+    branch, not yet gated), ``classifier.sum`` in SemSegFPN, ``backbone:out`` in ESPNetC and ``classifier.fuse1`` in
+    ESPNet. ``backbone:out`` is the last stage (``backbone:high`` in LRASPP), ``backbone:aux`` the one before it;
+    SemSegFPN has ``backbone:0`` to ``backbone:3``, of stride 4 to 32.
 
     Args:
         backbone: (N, 3, H, W) to a dict of maps.
@@ -73,7 +73,7 @@ def build_segmenter(cfg: CfgNode) -> Segmenter:
     if name not in ARCHITECTURES:
         raise ConfigError(f"MODEL.META_ARCHITECTURE is {name!r}; {nearest(name, ARCHITECTURES)}")
     if head.AUX_WEIGHT and name not in _WITH_AUX:
-        raise ConfigError(f"MODEL.SEM_SEG_HEAD.AUX_WEIGHT is {head.AUX_WEIGHT}, expected 0: {name} has no auxiliary head")
+        raise ConfigError(f"MODEL.SEM_SEG_HEAD.AUX_WEIGHT is {head.AUX_WEIGHT}, expected 0: {name} has no such head")
     norm_layer(head.NORM, _NORM, ("BN", "GN") if name in _WITH_NORM else ("BN",))
     return Segmenter(**ARCHITECTURES[name](cfg), mean=list(cfg.MODEL.PIXEL_MEAN), std=list(cfg.MODEL.PIXEL_STD))
 

@@ -1,4 +1,4 @@
-"""The semantic head on a feature pyramid. Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019, section 3."""
+"""The semantic head on a feature pyramid. Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019, sec. 3."""
 
 from collections.abc import Callable
 

@@ -61,7 +61,7 @@ def stages(cfg: CfgNode, low: str = "", out: str = "out") -> nn.Module:
 
 def _stride8(strides: list[int], name: str) -> int:
     if 8 not in strides[:-1]:
-        raise ConfigError(f"MODEL.BACKBONE.NAME: {name!r} has maps of strides {strides}, LRASPP needs one of stride 8 early")
+        raise ConfigError(f"MODEL.BACKBONE.NAME: {name!r} has maps of strides {strides}, LRASPP needs an early 8")
     return strides.index(8)
 
 
