@@ -4,11 +4,12 @@ from setuptools import find_packages, setup
 TORCHVISION = [
     "torchvision>=0.29.2", "timm>=1.0.31", "lightning>=2.6.6", "pycocotools>=2.0.11", "pillow>=13.0", "tensorboard>=2.21",
 ]
+TIMM = ["timm>=1.0.31", "torchvision>=0.29.2", "lightning>=2.6.6", "pillow>=13.0", "tensorboard>=2.21"]
 
 setup(
     name="kd2",
     version="0.1.0",
-    description="Knowledge distillation for object detection and segmentation on Detectron2",
+    description="Knowledge distillation for object detection and segmentation on Detectron2, classification on timm",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["kd2", "kd2.*"]),
@@ -16,6 +17,10 @@ setup(
     extras_require={
         # The embedded default: everything on PyPI.
         "torchvision": TORCHVISION,
+        # Classification.
+        "timm": TIMM,
+        # Classification data in Parquet files.
+        "parquet": ["pyarrow"],
         # Beside Detectron2 itself, which is not on PyPI.
         "detectron2": ["opencv-python>=5.0", "pycocotools>=2.0.11", "cityscapesscripts>=2.3", "timm>=1.0.31"],
         "test": [*TORCHVISION, "pytest>=9.0"],

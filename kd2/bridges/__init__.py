@@ -5,10 +5,11 @@ from types import ModuleType
 
 from kd2.core import ConfigError
 
-_FOLDERS = {"detectron2": "d2", "torchvision": "tv"}
+_FOLDERS = {"detectron2": "d2", "torchvision": "tv", "timm": "tm"}
 _INSTALL = {
     "detectron2": "see https://detectron2.readthedocs.io/en/latest/tutorials/install.html",
     "torchvision": "pip install -e '.[torchvision]'",
+    "timm": "pip install -e '.[timm]'",
 }
 
 

@@ -2,9 +2,10 @@
 
 from kd2.config.defaults import add_kd_config
 from kd2.config.load import framework_of, merge, overrides, read, resolve_teacher, teacher_file
+from kd2.config.timm import timm_config
 from kd2.config.torchvision import torchvision_config
 
 __all__ = [
-    "add_kd_config", "framework_of", "merge", "overrides", "read", "resolve_teacher", "teacher_file",
+    "add_kd_config", "framework_of", "merge", "overrides", "read", "resolve_teacher", "teacher_file", "timm_config",
     "torchvision_config",
 ]

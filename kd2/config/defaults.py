@@ -6,7 +6,7 @@ from fvcore.common.config import CfgNode
 def add_kd_config(cfg: CfgNode) -> CfgNode:
     """Add kd2's keys to a config such as Detectron2's ``get_cfg()``; returns ``cfg``."""
     CN = type(cfg)  # a framework's own class of nodes merges with nothing else
-    # Which bridge trains: detectron2 or torchvision.
+    # Which bridge trains: detectron2, torchvision or timm (classification).
     cfg.FRAMEWORK = "detectron2"
 
     # Own data without Python. Name -> {JSON: file, IMAGES: folder} for COCO, or {VOC: folder, SPLIT: file of

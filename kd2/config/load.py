@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 
 from kd2.core import ConfigError, nearest
 
-FRAMEWORKS = ("detectron2", "torchvision")
+FRAMEWORKS = ("detectron2", "torchvision", "timm")
 
 
 def read(path: str, options: list[str] = ()) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from fvcore.common.config import CfgNode as CN
 
 from kd2.config.defaults import add_kd_config
+from kd2.config.step import add_step_keys
 
 
 def torchvision_config() -> CN:
@@ -136,15 +137,7 @@ def torchvision_config() -> CN:
     # The decay begins behind the warm-up instead of at iteration 0.
     solver.RESCALE_INTERVAL = False
     solver.CHECKPOINT_PERIOD = 5000
-    solver.CLIP_GRADIENTS = CN()
-    solver.CLIP_GRADIENTS.ENABLED = False
-    # value (each entry) or full_model (the norm of all gradients).
-    solver.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
-    solver.CLIP_GRADIENTS.CLIP_VALUE = 1.0
-    solver.AMP = CN()
-    solver.AMP.ENABLED = False
-    # bf16 or fp16.
-    solver.AMP.PRECISION = "bf16"
+    add_step_keys(solver)
 
     cfg.TEST = CN()
     # Iterations between evaluations; 0: at the end only.

@@ -1,1 +1,1 @@
-"""Segmentation networks that no framework brings, their losses and inference. Imports torch and nothing else."""
+"""Networks that the frameworks do not bring, and inference with them. Imports torch and nothing else."""

@@ -1,18 +1,18 @@
 """A tiny data set and tiny configs: everything a detector needs, in a fraction of a second."""
 
-import argparse
-import copy
 import json
 from pathlib import Path
 
 import numpy
-import torch
 import yaml
 from fvcore.common.config import CfgNode
+from lightning_runs import arguments, merged, same, weights
 from PIL import Image
 
 from kd2.bridges.tv import run
 from kd2.config import merge, torchvision_config
+
+__all__ = ["arguments", "merged", "same", "weights"]
 
 SIZES = [(64, 80), (80, 64), (72, 96), (64, 72), (96, 72), (70, 90)]  # (height, width)
 
@@ -91,14 +91,6 @@ def config(changes: dict | None = None) -> CfgNode:
     return merge(torchvision_config(), merged(RETINANET, changes or {}))
 
 
-def merged(base: dict, changes: dict) -> dict:
-    """``base`` with the entries of ``changes``, group by group."""
-    result = copy.deepcopy(base)
-    for key, value in changes.items():
-        result[key] = merged(result.get(key) or {}, value) if isinstance(value, dict) else value
-    return result
-
-
 def distilled(teacher: Path, changes: dict | None = None) -> dict:
     """Changes that make a config imitate the teacher trained in folder ``teacher``."""
     own = {"CONFIG_FILE": str(teacher / "teacher.yaml"), "WEIGHTS": str(teacher / "out" / "model_final.pth")}
@@ -112,25 +104,6 @@ def with_every_term(teacher: Path, **common: int) -> dict:
     return distilled(teacher, {"KD": {**sides, "TERMS": terms}})
 
 
-def arguments(**changes) -> argparse.Namespace:
-    """What tools/train_net.py hands over without options."""
-    defaults = {
-        "num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "resume": False, "eval_only": False,
-    }
-    return argparse.Namespace(**(defaults | changes))
-
-
 def train(config: str, *options: str, **changes) -> dict[str, float]:
     """``tools/train_net.py --config-file config *options`` in this process."""
     return run.run(config, list(options), arguments(**changes))
-
-
-def weights(folder: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
-    """All tensors of a final checkpoint, adapters included."""
-    content = torch.load(folder / name, weights_only=True)
-    return content["model"] | {f"adapters.{k}": v for k, v in content["adapters"].items()}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
-    """Names that differ between two state dicts; empty when they are equal bit for bit."""
-    return sorted(set(a) ^ set(b)) + [name for name in a if name in b and not torch.equal(a[name], b[name])]

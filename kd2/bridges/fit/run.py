@@ -25,6 +25,14 @@ from kd2.preflight import start_up
 logger = logging.getLogger(__name__)
 
 
+def _leave(cfg: CfgNode, train: list[Any], tests: list[Any]) -> None:
+    """Nothing in the config depends on the data."""
+
+
+def _plain_module(distiller: Distiller, cfg: CfgNode, evaluator: Any, train: list[Any]) -> FitModule:
+    return FitModule(distiller, cfg, evaluator)
+
+
 @dataclass(frozen=True)
 class Task:
     """What one kind of model brings to a training; every function takes the run's config first.
@@ -38,6 +46,8 @@ class Task:
         test_batches: (cfg, data set, rank, ranks) to a loader of this rank's share.
         evaluator: (cfg, data set) to an object that is called with (student, batch) and asked for ``result()``.
         body: see ``kd2.core.inherit``.
+        settle: (cfg, training data, test data) writes into the config what the data decide, before anything is built.
+        module: (distiller, cfg, evaluator, training data) to the Lightning module.
     """
 
     load: Callable[[CfgNode, str], list[Any]]
@@ -48,6 +58,8 @@ class Task:
     test_batches: Callable[[CfgNode, Any, int, int], DataLoader]
     evaluator: Callable[[CfgNode, Any], Any]
     body: str
+    settle: Callable[[CfgNode, list[Any], list[Any]], None] = _leave
+    module: Callable[[Distiller, CfgNode, Any, list[Any]], FitModule] = _plain_module
 
 
 def setup(defaults: CfgNode, config_file: str, options: list[str], resume: bool = False) -> CfgNode:
@@ -79,7 +91,7 @@ def evaluate(cfg: CfgNode, task: Task, args: argparse.Namespace) -> dict[str, fl
     load_student(student, state, cfg.MODEL.WEIGHTS, partial=False)
     cfg.TEST.EVAL_PERIOD = 1
     trainer = build_trainer(cfg, args)
-    return _scores(trainer, FitModule(Distiller(student), cfg, None), cfg, task, data)
+    return _scores(trainer, task.module(Distiller(student), cfg, None, []), cfg, task, data)
 
 
 def train(cfg: CfgNode, task: Task, args: argparse.Namespace, callbacks: list = ()) -> dict[str, float]:
@@ -87,9 +99,10 @@ def train(cfg: CfgNode, task: Task, args: argparse.Namespace, callbacks: list = 
     data = task.load(cfg, "TRAIN")
     tests = task.load(cfg, "TEST") if cfg.DATASETS.TEST else []
     task.check(cfg, [*data, *tests])
+    task.settle(cfg, data, tests)
     saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
     evaluator = functools.partial(task.evaluator, cfg, tests[0]) if tests else None
-    module = FitModule(prepared(cfg, task, resuming=bool(saved)), cfg, evaluator)
+    module = task.module(prepared(cfg, task, resuming=bool(saved)), cfg, evaluator, data)
     trainer = build_trainer(cfg, args, callbacks)
     if trainer.is_global_zero:
         with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:

@@ -17,6 +17,7 @@ def trial(cfg: CfgNode, task: Task) -> Iterator[Trial]:
     """Build what training would build, and fetch its first batch. Raises like training would."""
     data = task.load(cfg, "TRAIN")
     task.check(cfg, data)
+    task.settle(cfg, data, [])
     distiller = prepared(cfg, task)
     if distiller.teacher is None:
         raise ConfigError("KD.TERMS has no term with a weight other than 0: there is no distillation to look at")

@@ -1,0 +1,1 @@
+"""The timm bridge: classification."""
