@@ -17,8 +17,8 @@ def step_times(trial: Trial, rounds: int = 10) -> dict[str, float]:
 
     Returns:
         ``teacher``: forward to the last tap; ``student``: its losses, forward and backward; ``adapters``: the terms on
-        ready maps, forward and backward; ``whole``: the distilled step, forward and backward; ``overhead``: the median
-        over rounds of whole / (teacher + student + adapters).
+        ready maps, forward and backward; ``whole``: the distilled step from the loader's batch on, mixing, forward and
+        backward; ``overhead``: the median over rounds of whole / (teacher + student + adapters).
     """
     distiller, batch = trial.distiller, trial.batch
     ready = _ready(distiller, batch)
@@ -26,7 +26,7 @@ def step_times(trial: Trial, rounds: int = 10) -> dict[str, float]:
         "teacher": lambda: distiller.look(batch),
         "student": lambda: sum(distiller.student_losses(batch).values()).backward(),
         "adapters": lambda: _terms(distiller, *ready).backward(),
-        "whole": lambda: sum(distiller(batch).values()).backward(),
+        "whole": lambda: sum(distiller(trial.arrive()).values()).backward(),
     }
     seen: dict[str, list[float]] = {name: [] for name in parts}
     for round_number in range(rounds + 1):

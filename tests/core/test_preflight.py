@@ -25,7 +25,7 @@ class Constant(nn.Module):
 
 @pytest.fixture
 def trial() -> Trial:
-    return Trial(toys.distiller({"imitation": toys.IMITATION | {"WEIGHT": 0.5}}), toys.batch(), {})
+    return Trial(toys.distiller({"imitation": toys.IMITATION | {"WEIGHT": 0.5}}), toys.batch, {})
 
 
 def with_term(trial: Trial, term: nn.Module) -> Trial:

@@ -39,7 +39,8 @@ def trial(config_file: str, options: list[str]) -> Iterator[Trial]:
     }
     distiller = Distiller(**parts).to(cfg.MODEL.DEVICE).train()
     initialise(distiller, cfg, BODY)
-    yield Trial(distiller, next(iter(train_loader(cfg))), facts)
+    loaded = next(iter(train_loader(cfg)))
+    yield Trial(distiller, lambda: loaded, facts)
 
 
 def _counts(model: nn.Module, cfg: CfgNode) -> str:

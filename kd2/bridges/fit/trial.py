@@ -22,5 +22,5 @@ def trial(cfg: CfgNode, task: Task) -> Iterator[Trial]:
     if distiller.teacher is None:
         raise ConfigError("KD.TERMS has no term with a weight other than 0: there is no distillation to look at")
     device = torch.device("cuda" if uses_gpu(cfg) else "cpu")
-    batch = next(iter(task.training_batches(cfg, data, start=0, rank=0, ranks=1))).to(device)
-    yield Trial(distiller.to(device), batch, distiller.facts)
+    loaded = next(iter(task.training_batches(cfg, data, start=0, rank=0, ranks=1)))
+    yield Trial(distiller.to(device), lambda: loaded.to(device), distiller.facts)
