@@ -73,8 +73,10 @@ class _Sums(torch.autograd.Function):
         student_masks = teacher_masks = (None, None)
         with torch.autocast(x.device.type, enabled=False):
             # (x - t) times its factor, then three products of a channel vector and a cell vector, then the signs.
-            factor = _factor(weights, error, squares)
-            gradient = torch.zeros_like(x, dtype=cells.dtype) if factor is None else _difference(x, t).mul_(factor)
+            if error is None and squares is None:
+                gradient = torch.zeros_like(x, dtype=cells.dtype)
+            else:
+                gradient = _difference(x, t).mul_(_factor(weights, error, squares))
             if squares is not None:
                 logits, student_masks = _pool_backward(x, student_attention, student_context)
                 _, teacher_masks = _pool_backward(t, teacher_attention, teacher_context)
@@ -88,10 +90,10 @@ class _Sums(torch.autograd.Function):
         return gradient.to(x.dtype), None, None, *student_masks, *teacher_masks, None
 
 
-def _factor(weights: Tensor | None, error: Tensor | None, squares: Tensor | None) -> Tensor | None:
-    """What the gradients of ``error`` and ``squares`` multiply x - t with."""
+def _factor(weights: Tensor | None, error: Tensor | None, squares: Tensor | None) -> Tensor:
+    """What the gradients of ``error`` and ``squares``, of one at least, multiply x - t with."""
     if error is None:
-        return None if squares is None else 2 * squares
+        return 2 * squares
     focal = weights[..., None], 2 * error[:, None]
     return focal[0] * focal[1] if squares is None else torch.addcmul(2 * squares, *focal)
 
