@@ -52,7 +52,8 @@ class _Blockwise(torch.autograd.Function):
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, target: Tensor) -> Tensor:
         inputs, wanted = (query, key, value, target), ctx.needs_input_grad
         # Halves of the gradients, transposed: that is how the maps lie that they flow to.
-        slopes = [torch.zeros_like(x.mT, memory_format=torch.contiguous_format) if w else None for x, w in zip(inputs[:3], wanted)]
+        like = {"memory_format": torch.contiguous_format}
+        slopes = [torch.zeros_like(x.mT, **like) if w else None for x, w in zip(inputs[:3], wanted)]
         total = query.new_zeros(())
         batch, positions = query.shape[:2]
         rows = max(_AT_ONCE // max(positions, 1), 1)

@@ -90,7 +90,8 @@ class Block(nn.Module):
 class Fgd(nn.Module):
     """The FGD term; its parts are returned with their factors, which default to the paper's for RetinaNet.
 
-    A part whose factor is 0 is neither computed nor returned. Two-stage detectors take 5e-5, 2.5e-5, 5e-5 and 5e-7; FCOS takes 1.6e-3, 8e-4, 8e-4, 8e-6 and temperature 0.8.
+    A part whose factor is 0 is neither computed nor returned. Two-stage detectors take 5e-5, 2.5e-5, 5e-5 and 5e-7; FCOS
+    takes 1.6e-3, 8e-4, 8e-4, 8e-6 and temperature 0.8.
 
     Args:
         student, teacher: what the rehearsal saw of the tapped levels.

@@ -100,7 +100,9 @@ def with_gradient(names: list[str]) -> tuple[dict[str, torch.Tensor], torch.Tens
     return found, student.grad
 
 
-@pytest.mark.parametrize("names", [["fg"], ["bg"], ["att"], ["global"], ["fg", "att"], ["bg", "global"], ["att", "global"]])
+@pytest.mark.parametrize(
+    "names", [["fg"], ["bg"], ["att"], ["global"], ["fg", "att"], ["bg", "global"], ["att", "global"]]
+)
 def test_a_part_without_a_factor_is_left_out_and_changes_no_other(names):
     alone = [with_gradient([name]) for name in names]
     found, gradient = with_gradient(names)
