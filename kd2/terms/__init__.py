@@ -8,7 +8,7 @@ constructor are the keys of its config block, in capitals, checked against their
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
@@ -101,4 +101,9 @@ def _check_value(where: str, value: Any, hint: Any) -> None:
         return
     accepted = (int, float) if hint is float else hint
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} is {value!r} ({type(value).__name__}), expected {hint.__name__}")
+        raise ConfigError(f"{where} is {value!r} ({type(value).__name__}), expected {_named(hint)}")
+
+
+def _named(hint: Any) -> str:
+    """A type or a union of types in words: ``int or list``."""
+    return " or ".join("list" if kind is Sequence else kind.__name__ for kind in get_args(hint) or (hint,))

@@ -3,12 +3,12 @@
 Letters: B independent attentions (images times groups times heads), P positions, d channels.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from kd2.terms._tat_entries import Entries, few_entries
 
 # Similarities (B, P, P) that are in memory at once on the CPU: 2 MiB, which the cache of one core still serves.
 _AT_ONCE = 1 << 19
@@ -43,42 +43,73 @@ class _Blockwise(torch.autograd.Function):
 
     The loss is known as soon as a block is, and its gradient up to the incoming factor. So no similarity is computed
     twice (a fused attention does so in the backward pass), and an input that takes no gradient costs nothing.
+
+    Unscaled similarities of many channels make an attention nearly one-hot. Of a large one that is, only the first of
+    the six matrix products is computed whole.
     """
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, target: Tensor) -> Tensor:
-        wanted = ctx.needs_input_grad
-        to_query = torch.empty_like(query) if wanted[0] else None
-        to_key, to_value = (torch.zeros_like(x.mT) if w else None for x, w in ((key, wanted[1]), (value, wanted[2])))
+        inputs, wanted = (query, key, value, target), ctx.needs_input_grad
+        # Halves of the gradients, transposed: that is how the maps lie that they flow to.
+        like = {"memory_format": torch.contiguous_format}
+        slopes = [torch.zeros_like(x.mT, **like) if w else None for x, w in zip(inputs[:3], wanted)]
         total = query.new_zeros(())
-        for some, rows in _blocks(len(query), query.shape[1]):
-            q, k, v = query[some, rows], key[some], value[some]
-            attention = (q @ k.mT).softmax(-1)
-            mixed = attention @ v
-            error = mixed - target[some, rows]
-            total += error.square().sum()
-            if wanted[2]:
-                to_value[some].baddbmm_(error.mT, attention)
-            if wanted[0] or wanted[1]:
-                similarity = (error @ v.mT).sub_((error * mixed).sum(-1, keepdim=True)).mul_(attention)
-            if wanted[0]:
-                to_query[some, rows] = similarity @ k
-            if wanted[1]:
-                to_key[some].baddbmm_(q.mT, similarity)
-        ctx.save_for_backward(to_query, to_key, to_value)
+        batch, positions = query.shape[:2]
+        rows = max(_AT_ONCE // max(positions, 1), 1)
+        together = max(rows // max(positions, 1), 1)
+        for first in range(0, batch, together):
+            some = slice(first, first + together)
+            entries = few_entries(query[first], key[first], 2 * rows) if rows < positions else None
+            if entries is None:
+                total += _whole(rows, [x[some] for x in inputs], [_part(x, some) for x in slopes])
+            else:
+                total += _kept(entries, [x[first] for x in inputs], [_part(x, first) for x in slopes])
+        ctx.save_for_backward(*slopes)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = (None if x is None else x * (2 * gradient) for x in ctx.saved_tensors)
-        return query, None if key is None else key.mT, None if value is None else value.mT, None
+        return *(None if x is None else (x * (2 * gradient)).mT for x in ctx.saved_tensors), None
 
 
-def _blocks(batch: int, positions: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of the attentions and of their rows, with at most ``_AT_ONCE`` similarities each."""
-    rows = max(_AT_ONCE // max(positions, 1), 1)
-    together = max(_AT_ONCE // max(positions * positions, 1), 1)
-    for first in range(0, batch, together):
-        for row in range(0, positions, rows):
-            yield slice(first, first + together), slice(row, row + rows)
+def _part(x: Tensor | None, some: slice | int) -> Tensor | None:
+    return None if x is None else x[some]
+
+
+def _whole(at_once: int, inputs: list[Tensor], slopes: list[Tensor | None]) -> Tensor:
+    """The distance of some attentions, inputs (B, P, d), ``at_once`` rows at a time; adds to the slopes (B, d, P)."""
+    (query, key, value, target), (to_query, to_key, to_value) = inputs, slopes
+    total = query.new_zeros(())
+    for row in range(0, query.shape[1], at_once):
+        rows = slice(row, row + at_once)
+        q = query[:, rows]
+        attention = (q @ key.mT).softmax(-1)
+        mixed = attention @ value
+        error = mixed - target[:, rows]
+        total += error.square().sum()
+        if to_value is not None:
+            to_value.baddbmm_(error.mT, attention)
+        if to_query is None and to_key is None:
+            continue
+        similarity = (error @ value.mT).sub_((error * mixed).sum(-1, keepdim=True)).mul_(attention)
+        if to_query is not None:
+            to_query[:, :, rows] = (similarity @ key).mT
+        if to_key is not None:
+            to_key.baddbmm_(q.mT, similarity)
+    return total
+
+
+def _kept(attention: Entries, inputs: list[Tensor], slopes: list[Tensor | None]) -> Tensor:
+    """The distance of one attention whose entries are given, inputs (P, d); fills the slopes (d, P)."""
+    (query, key, value, target), (to_query, to_key, to_value) = inputs, slopes
+    mixed = attention @ value
+    error = mixed - target
+    along = (error * mixed).sum(-1).index_select(0, attention.rows)
+    similarity = attention._replace(values=attention.products(error, value).sub_(along).mul_(attention.values))
+    by_column = attention.transposed(attention.values, similarity.values)
+    for slope, matrix, x in ((to_query, similarity, key), (to_value, by_column[0], error), (to_key, by_column[1], query)):
+        if slope is not None:
+            slope.copy_((matrix @ x).mT)
+    return error.square().sum()

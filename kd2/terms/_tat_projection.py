@@ -50,12 +50,15 @@ class Norm(nn.BatchNorm2d):
             return x * scale[:, None, None] + shift[:, None, None]
         if self.statistics == "batch" and len(x) > 1:
             return super().forward(x)
-        self._track(x.detach())
-        return F.group_norm(x, self.num_features, self.weight, self.bias, self.eps)
+        n, channels, area = len(x), self.num_features, x.shape[2] * x.shape[3]
+        y, mean, scale = torch.native_group_norm(x, self.weight, self.bias, n, channels, area, channels, self.eps)
+        self._track(mean.detach(), (scale.detach() ** -2 - self.eps).clamp(min=0) * (area / max(area - 1, 1)))
+        return y
 
-    def _track(self, x: Tensor) -> None:
-        variance, mean = torch.var_mean(x, (2, 3))
-        decay = (1 - self.momentum) ** torch.arange(len(x), dtype=x.dtype, device=x.device).flip(0)
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Running statistics from those of each image, (B, C)."""
+        images = len(mean)
+        decay = (1 - self.momentum) ** torch.arange(images, dtype=mean.dtype, device=mean.device).flip(0)
         for running, seen in ((self.running_mean, mean), (self.running_var, variance)):
-            running.mul_((1 - self.momentum) ** len(x)).add_(self.momentum * (decay @ seen))
-        self.num_batches_tracked += len(x)
+            running.mul_((1 - self.momentum) ** images).add_(self.momentum * (decay @ seen))
+        self.num_batches_tracked += images

@@ -5,6 +5,7 @@ Source: Yang et al., "Focal and Global Knowledge Distillation for Detectors", CV
 Letters: N images, L levels, Cs and C channels of student and teacher, H x W map of A cells.
 """
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -45,42 +46,52 @@ class Context(nn.Module):
 
 
 class Block(nn.Module):
-    """What FGD trains for one level: the alignment, and a context block for each side, the teacher's included."""
+    """What FGD trains for one level: the alignment, and a context block for each side, the teacher's included.
 
-    def __init__(self, student: MapSpec, teacher: MapSpec):
+    Args:
+        parts: names of the parts that count; without ``global`` there are no context blocks.
+        temperature: of both attentions.
+    """
+
+    def __init__(self, student: MapSpec, teacher: MapSpec, parts: Collection[str], temperature: float):
         super().__init__()
+        self.parts, self.temperature = frozenset(parts), temperature
         self.align = align(student, teacher)
-        self.student = Context(teacher.channels)
-        self.teacher = Context(teacher.channels)
+        if "global" in self.parts:
+            self.student = Context(teacher.channels)
+            self.teacher = Context(teacher.channels)
 
-    def forward(self, x: Tensor, t: Tensor, masks: tuple[Tensor, Tensor], temperature: float) -> Parts:
+    def forward(self, x: Tensor, t: Tensor, masks: dict[str, Tensor]) -> Parts:
         """Unweighted ``fg``, ``bg``, ``att`` and ``global`` (eq. 4, 7, 8, 10), sums divided by N, at least float32.
 
         Args:
             x: aligned student map (N, C, H, W).
             t: teacher map (N, C, H, W).
-            masks: foreground and background weights (N, H, W).
+            masks: weights (N, H, W) of ``fg`` and ``bg``, those of them that count.
         """
         n, area = max(len(t), 1), t.shape[2] * t.shape[3]
         x, t = x.flatten(2), t.flatten(2)
-        cells, channels = (attention(mean, temperature) for mean in mean_magnitudes(t))
-        found = sums(x, t, channels, self.student.mask, self.teacher.mask)
-        focus = cells * found.error
-        offset = self.student.add(found.student_context) - self.teacher.add(found.teacher_context)
-        # sum (x + a - t - b)^2 over cells, with a - b = offset (N, C)
-        relation = found.squares + (offset * (2 * found.gap + area * offset)).sum()
-        apart = [
-            (attention(mean, temperature) - wanted).abs().sum()
-            for mean, wanted in ((found.cells, cells), (found.channels, channels))
-        ]
-        fg, bg = ((mask.flatten(1) * focus).sum() for mask in masks)
-        return {"fg": fg / n, "bg": bg / n, "att": sum(apart) / n, "global": relation / n}
+        att, related = "att" in self.parts, "global" in self.parts
+        looked = [attention(mean, self.temperature) for mean in mean_magnitudes(t)] if masks or att else None
+        found = sums(
+            x, t, looked[1] if masks else None, (self.student.mask, self.teacher.mask) if related else None, att
+        )
+        parts = {name: (mask.flatten(1) * looked[0] * found.error).sum() / n for name, mask in masks.items()}
+        if att:
+            pairs = zip((found.cells, found.channels), looked)
+            parts["att"] = sum((attention(mean, self.temperature) - wanted).abs().sum() for mean, wanted in pairs) / n
+        if related:
+            offset = self.student.add(found.student_context) - self.teacher.add(found.teacher_context)
+            # sum (x + a - t - b)^2 over cells, with a - b = offset (N, C)
+            parts["global"] = (found.squares + (offset * (2 * found.gap + area * offset)).sum()) / n
+        return parts
 
 
 class Fgd(nn.Module):
     """The FGD term; its parts are returned with their factors, which default to the paper's for RetinaNet.
 
-    Two-stage detectors take 5e-5, 2.5e-5, 5e-5 and 5e-7; FCOS takes 1.6e-3, 8e-4, 8e-4, 8e-6 and temperature 0.8.
+    A part whose factor is 0 is neither computed nor returned. Two-stage detectors take 5e-5, 2.5e-5, 5e-5 and 5e-7; FCOS
+    takes 1.6e-3, 8e-4, 8e-4, 8e-6 and temperature 0.8.
 
     Args:
         student, teacher: what the rehearsal saw of the tapped levels.
@@ -91,8 +102,8 @@ class Fgd(nn.Module):
         resize: the side that is interpolated when sizes differ.
 
     Raises:
-        ConfigError: a temperature that is not above 0; teacher maps of one channel; sizes that differ without
-            ``resize``.
+        ConfigError: a temperature that is not above 0; four factors of 0; teacher maps of one channel; sizes that
+            differ without ``resize``.
     """
 
     def __init__(
@@ -115,19 +126,26 @@ class Fgd(nn.Module):
         narrow = [level for level, t in enumerate(teacher) if t.channels < 2]
         if narrow:
             raise ConfigError(f"the teacher's maps of levels {narrow} have 1 channel; a context block needs 2 or more")
-        self.factors = {"fg": alpha_fg, "bg": beta_bg, "att": gamma_att, "global": lambda_global}
-        self.temperature, self.scaling, self.resize = temperature, scaling, resize
-        self.blocks = nn.ModuleList(Block(s, t) for s, t in zip(student, teacher))
+        factors = {"fg": alpha_fg, "bg": beta_bg, "att": gamma_att, "global": lambda_global}
+        self.factors = {name: factor for name, factor in factors.items() if factor != 0}
+        if not self.factors:
+            raise ConfigError(
+                "ALPHA_FG, BETA_BG, GAMMA_ATT and LAMBDA_GLOBAL are all 0; to switch the term off, set its WEIGHT to 0"
+            )
+        self.scaling, self.resize = scaling, resize
+        self.blocks = nn.ModuleList(Block(s, t, self.factors, temperature) for s, t in zip(student, teacher))
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], scene: Scene) -> Parts:
         """Parts ``fg``, ``bg``, ``att``, ``global``, weighted, of L maps (N, Cs, H, W) and teacher maps (N, C, H, W)."""
         maps = [same_size(s, t, self.resize) for s, t in zip(student, teacher, strict=True)]
-        masks = self.masks([(t.shape[2], t.shape[3]) for _, t in maps], scene)
+        focal = [name for name in ("fg", "bg") if name in self.factors]
+        masks = self.masks([(t.shape[2], t.shape[3]) for _, t in maps], scene) if focal else [()] * len(maps)
         total = dict.fromkeys(self.factors, 0.0)
         for block, (s, t), pair in zip(self.blocks, maps, masks):
             aligned = block.align(s)
+            weights = {n: m.to(t.device, non_blocking=True) for n, m in zip(("fg", "bg"), pair) if n in focal}
             with torch.autocast(t.device.type, enabled=False):
-                parts = block(aligned, t, [m.to(t.device, non_blocking=True) for m in pair], self.temperature)
+                parts = block(aligned, t, weights)
             total = {name: total[name] + self.factors[name] * part for name, part in parts.items()}
         return total
 

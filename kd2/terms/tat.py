@@ -71,11 +71,11 @@ class Tat(nn.Module):
         statistics: of the batch norms: over the ``batch``, or of each ``image`` alone.
         rows: whose positions the softmax has one row for: ``student`` is the authors' code; ``teacher`` is the paper's
             per-pixel definition, normalised over student positions.
-        patch: (h, w) cells of a patch; empty for the whole map.
+        patch: (h, w) cells of a patch, or one number for a square; empty for the whole map.
         group: consecutive patches that share one attention.
         heads: channel slices with an attention each.
         patch_sum: add the patches' means instead of averaging them.
-        pool: (h, w) cells that are averaged to one anchor.
+        pool: (h, w) cells, or one number for a square, that are averaged to one anchor.
         patch_weight, anchor_weight: factors of the two parts; a part of weight 0 is not computed.
         resize: the side that is interpolated when sizes differ.
 
@@ -93,11 +93,11 @@ class Tat(nn.Module):
         theta: Literal["identity", "learned"] = "identity",
         statistics: Statistics = "batch",
         rows: Literal["student", "teacher"] = "student",
-        patch: Sequence = (),
+        patch: int | Sequence = (),
         group: int = 1,
         heads: int = 1,
         patch_sum: bool = False,
-        pool: Sequence = (4, 4),
+        pool: int | Sequence = (4, 4),
         patch_weight: float = 1.0,
         anchor_weight: float = 0.0,
         resize: Resize = "none",
@@ -105,7 +105,7 @@ class Tat(nn.Module):
         super().__init__()
         check_sizes(student, teacher, resize)
         _check_numbers(group, heads, patch_weight, anchor_weight, teacher)
-        self.patch = _size("PATCH", patch) if patch else None
+        self.patch = _size("PATCH", patch) if patch or isinstance(patch, int) else None
         self.pool = _size("POOL", pool)
         self.rows, self.group, self.heads, self.patch_sum, self.resize = rows, group, heads, patch_sum, resize
         self.weights = {name: w for name, w in (("patch", patch_weight), ("anchor", anchor_weight)) if w != 0}
@@ -171,9 +171,10 @@ def _check_numbers(group: int, heads: int, patch_weight: float, anchor_weight: f
             raise ConfigError(f"HEADS is {heads}, it must divide the teacher's {t.channels} channels of level {level}")
 
 
-def _size(name: str, cells: Sequence) -> Size:
+def _size(name: str, given: int | Sequence) -> Size:
+    cells = (given, given) if isinstance(given, int) else given
     if len(cells) != 2 or not all(isinstance(c, int) and c > 0 for c in cells):
-        raise ConfigError(f"{name} is {cells}, expected two whole numbers above 0: rows and columns")
+        raise ConfigError(f"{name} is {given}, expected two whole numbers above 0: rows and columns, or one for both")
     return (cells[0], cells[1])
 
 

@@ -95,6 +95,17 @@ def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(key, value, t
         build({"imitation": {key: value}})
 
 
+def test_a_number_or_a_list_is_named_as_such():
+    with pytest.raises(ConfigError, match=r"KD.TERMS.tat.PATCH is 4.0 \(float\), expected int or list"):
+        build({"tat": {"PATCH": 4.0}})
+
+
+@pytest.mark.parametrize("patch", [4, [4, 4]])
+def test_a_number_and_a_list_are_accepted(patch):
+    modules, _ = build({"tat": {"PATCH": patch}})
+    assert modules["tat"].patch == (4, 4)
+
+
 def test_a_whole_number_is_a_float():
     modules, _ = build({"imitation": {"PSI": 1}})
     assert modules["imitation"].psi == 1

@@ -87,6 +87,50 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda x: tuple(term([x], [teacher], a_scene).values()), student)
 
 
+FACTORS = {"fg": "alpha_fg", "bg": "beta_bg", "att": "gamma_att", "global": "lambda_global"}
+
+
+def with_gradient(names: list[str]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Parts, and the student's gradient, of a term in which only these parts have a factor, which is 1."""
+    term = fgd(**{option: float(name in names) for name, option in FACTORS.items()})
+    student = STUDENT.clone().requires_grad_()
+    found = term([student], [TEACHER], Scene([IMAGE] * 2, IMAGE, [BOX] * 2))
+    sum(found.values()).backward()
+    assert all(p.grad is not None for p in term.parameters())
+    return found, student.grad
+
+
+@pytest.mark.parametrize(
+    "names", [["fg"], ["bg"], ["att"], ["global"], ["fg", "att"], ["bg", "global"], ["att", "global"]]
+)
+def test_a_part_without_a_factor_is_left_out_and_changes_no_other(names):
+    alone = [with_gradient([name]) for name in names]
+    found, gradient = with_gradient(names)
+    everything, _ = with_gradient(list(FACTORS))
+    assert list(found) == [name for name in FACTORS if name in names]
+    torch.testing.assert_close(found, {name: everything[name] for name in found})
+    torch.testing.assert_close(gradient, sum(slope for _, slope in alone))
+
+
+@pytest.mark.parametrize(
+    ("names", "idle"),
+    [
+        (["fg"], ["fgd.Context", "_fgd_sums._pool"]),
+        (["att"], ["fgd.Context", "_fgd_sums._pool", "_fgd_sums._difference", "fgd.scale_masks"]),
+        (["global"], ["fgd.scale_masks", "fgd.attention", "_fgd_sums.mean_magnitudes"]),
+    ],
+)
+def test_a_part_without_a_factor_does_no_work(names, idle, monkeypatch):
+    for function in idle:
+        monkeypatch.setattr(f"kd2.terms.{function}", None)  # calling it would fail
+    with_gradient(names)
+
+
+def test_factors_that_are_all_zero_are_refused():
+    with pytest.raises(ConfigError, match="ALPHA_FG, BETA_BG, GAMMA_ATT and LAMBDA_GLOBAL are all 0; to switch"):
+        fgd(**dict.fromkeys(FACTORS.values(), 0.0))
+
+
 def test_a_temperature_of_zero_is_refused():
     with pytest.raises(ConfigError, match="TEMPERATURE is 0, expected a number above 0"):
         fgd(temperature=0)

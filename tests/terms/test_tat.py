@@ -62,6 +62,10 @@ def test_rows_and_columns_that_fill_no_patch_are_left_out():
     assert torch.equal(patch_tokens(x, (2, 3), 1, 1), patch_tokens(x[:, :, :4, :6], (2, 3), 1, 1))
 
 
+def test_one_number_is_a_square():
+    assert (tat(patch=4).patch, tat(pool=2).pool) == ((4, 4), (2, 2))
+
+
 @pytest.mark.parametrize("group", [1, 3])
 def test_a_patch_that_does_not_divide_the_map(group):
     assert value(tat(patch=(3, 4), group=group), STUDENT, TEACHER).isfinite()
@@ -113,6 +117,8 @@ def test_a_branch_of_weight_zero_does_no_work(weights, missing, monkeypatch):
         ({"group": 0}, "GROUP is 0, expected a whole number above 0"),
         ({"patch": [4]}, r"PATCH is \[4\], expected two whole numbers above 0: rows and columns"),
         ({"pool": [4, 0]}, r"POOL is \[4, 0\], expected two whole numbers above 0"),
+        ({"patch": 0}, "PATCH is 0, expected two whole numbers above 0: rows and columns, or one for both"),
+        ({"pool": -1}, "POOL is -1, expected two whole numbers above 0: rows and columns, or one for both"),
         ({"patch_weight": 0}, "PATCH_WEIGHT and ANCHOR_WEIGHT are both 0"),
     ],
 )

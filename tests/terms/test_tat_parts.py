@@ -5,6 +5,7 @@ import torch
 from whole import random_map
 
 from kd2.terms import _tat_matching as matching
+from kd2.terms._tat_entries import few_entries
 from kd2.terms._tat_projection import Norm
 
 
@@ -36,6 +37,44 @@ def test_an_input_without_gradient_costs_nothing(fixed):
         distance(*leaves, random_map(2, 6, 5, seed=3)).backward()
     assert inputs[fixed].grad is None
     torch.testing.assert_close([x.grad for x in inputs], [x.grad for x in expected])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_attention_that_is_nearly_one_hot_is_matched_by_its_few_entries(dtype, monkeypatch):
+    monkeypatch.setattr(matching, "_AT_ONCE", 1 << 13)
+    inputs = [random_map(2, 256, 96, seed=seed).to(dtype).requires_grad_() for seed in range(3)]
+    target = random_map(2, 256, 96, seed=3).to(dtype)
+    query, key = (8 * x[0].detach() for x in inputs[:2])
+    assert 256 <= len(few_entries(query, key, 32).values) < 256 * 256 / 32
+    results = []
+    for distance in (matching.matching_distance, explicit):
+        loss = distance(8 * inputs[0], inputs[1], inputs[2], target)
+        results.append([loss, *torch.autograd.grad(loss, inputs)])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-3 if dtype == torch.float32 else 1e-9)
+
+
+def test_an_even_attention_has_no_few_entries():
+    assert few_entries(*(0.1 * random_map(2, 256, 8)), 32) is None
+
+
+def test_entries_have_their_places():
+    query, key = (4 * random_map(2, 128, 64)).unbind()
+    entries = few_entries(query, key, 50)
+    rows, columns, starts, values = entries
+    attention = (query @ key.mT).softmax(-1)
+    assert starts.tolist() == [(rows < row).sum().item() for row in range(129)]
+    torch.testing.assert_close(torch.zeros(128, 128).index_put((rows, columns), values), attention, rtol=1e-4, atol=1e-6)
+    (transposed,) = entries.transposed(values)
+    torch.testing.assert_close(transposed @ query, attention.mT @ query, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_not_lost(bad, monkeypatch):
+    monkeypatch.setattr(matching, "_AT_ONCE", 1 << 12)
+    query, key, value, target = 8 * random_map(4, 1, 128, 64)
+    query[0, 60, 3] = bad
+    assert few_entries(query[0], key[0], 64) is not None
+    assert matching.matching_distance(query, key, value, target).isnan()
 
 
 def test_similarities_in_the_thousands_do_not_overflow():
