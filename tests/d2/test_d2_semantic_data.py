@@ -104,6 +104,8 @@ def test_labels_of_a_colour_map_are_evaluated_as_classes(pixels, tmp_path):
         (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetCHead"], "MODEL.BACKBONE.NAME is 'build_timm_backbone', ESPNetCHead needs"),
         (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetHead"], "NUM_CLASSES is 3, ESPNetHead needs at least 5"),
         (["MODEL.SEM_SEG_HEAD.NORM", ""], "MODEL.SEM_SEG_HEAD.NORM is empty, PSPNetHead needs"),
+        (["SOLVER.IMS_PER_BATCH", "1"],
+         "SOLVER.IMS_PER_BATCH is 1, one image a process, expected two or more: the batch norm of PSPNetHead"),
     ],
 )
 def test_a_bad_key_is_named_before_training(pixels, data, tmp_path, options, text):

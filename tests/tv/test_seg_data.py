@@ -127,7 +127,7 @@ def test_a_label_of_another_size_than_its_image_is_named(tmp_path, own_data):
 
 def test_a_missing_label_is_named(tmp_path, own_data):
     (own_data / "labels" / "3.png").unlink()
-    with pytest.raises(DataError, match="3.png"):
+    with pytest.raises(DataError, match="images/3.png: its label file .*labels/3.png does not exist"):
         trained(tmp_path, own_data)
 
 

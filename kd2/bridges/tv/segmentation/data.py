@@ -15,6 +15,10 @@ from kd2.core import ConfigError
 from kd2.data.labels import IGNORE
 from kd2.data.semantic import BUILTIN, SemanticRecords, load_semantic
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
+from kd2.networks.pspnet import check_pooled
+
+# Architectures with a norm layer behind maps pooled to 1x1.
+_POOLED = ("PSPNet", "DeepLabV3")
 
 
 @dataclass(frozen=True)
@@ -109,22 +113,13 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
         group_of=(lambda index: aspect(records[index])) if grouping else None, rank=rank, ranks=ranks,
     )
     more = unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, ranks)
-    _check_pooled(cfg, batches.batch_size + more)
+    if cfg.MODEL.META_ARCHITECTURE in _POOLED and cfg.MODEL.SEM_SEG_HEAD.NORM == "BN":
+        check_pooled(cfg.MODEL.META_ARCHITECTURE, batches.batch_size + more, cfg.SOLVER.IMS_PER_BATCH)
     if more:
         batches = Joined(batches, len(labelled), len(extra), more, cfg.SEED)
     dataset = Keyed(records, Mapper(cfg, data, training=True), cfg.SEED)
     together = functools.partial(collate, smallest=crop_size(cfg)) if crop else collate
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, together)
-
-
-def _check_pooled(cfg: CfgNode, images: int) -> None:
-    """Raises ConfigError when batch norm would have to normalise one pooled cell of one image."""
-    name = cfg.MODEL.META_ARCHITECTURE
-    if images == 1 and name in ("PSPNet", "DeepLabV3") and cfg.MODEL.SEM_SEG_HEAD.NORM == "BN":
-        raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, one image a process, expected two or more: the batch "
-            f"norm of {name} meets maps pooled to 1x1"
-        )
 
 
 def test_batches(cfg: CfgNode, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:
