@@ -142,8 +142,6 @@ def test_a_bad_label_stops_training_with_its_file(tmp_path, spoil, text):
         train(semantic_config(tmp_path, tmp_path / "data"))
 
 
-def test_a_test_set_without_labels_is_refused(config):
-    cfg = load_config(config)
-    register(cfg, ["more"])
-    with pytest.raises(DataError, match="DATASETS.TEST: 4 images of 'more' have no labels"):
-        build_evaluator(cfg, "more", "")
+def test_a_test_set_without_labels_is_refused_before_training(config):
+    with pytest.raises(DataError, match="DATASETS.TEST: 'more' has 4 images without labels"):
+        Trainer(load_config(config, ["DATASETS.TEST", "['more']"]))

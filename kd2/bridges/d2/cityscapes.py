@@ -35,5 +35,14 @@ def provide_scripts(key: str) -> None:
     sys.modules[_PARENTS[-1]].__path__ = [os.path.dirname(folder) for folder in found.submodule_search_locations]
 
 
+def check_instances(key: str) -> None:
+    """Raises ConfigError, naming ``key``, for a NumPy whose counts the scripts for instances cannot write as JSON."""
+    if not isinstance(numpy.count_nonzero([1]), int):
+        raise ConfigError(
+            f"{key}: Cityscapes' evaluation of instances writes NumPy's counts as JSON, which fails with NumPy "
+            f"{numpy.__version__}; install an older one, such as 1.26"
+        )
+
+
 def _in1d(values: ArrayLike, among: ArrayLike, invert: bool = False) -> numpy.ndarray:
     return numpy.isin(numpy.ravel(values), among, invert=invert)
