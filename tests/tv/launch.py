@@ -17,7 +17,7 @@ def in_two_processes(config: str) -> list[dict]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     folder = Path(config).parent
-    path = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
+    path = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent, HERE)))
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
