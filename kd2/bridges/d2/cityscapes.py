@@ -16,8 +16,8 @@ _PARENTS = ("deeplearning", "deeplearning.projects", "deeplearning.projects.city
 def provide_scripts(key: str) -> None:
     """Make the public ``cityscapesscripts`` importable below ``deeplearning.projects.cityscapesApi`` too.
 
-    Some versions of Detectron2 look for them there, in Meta's repository. The scripts call ``numpy.in1d``, which NumPy 2.4
-    dropped: it comes back where it is missing.
+    Some versions of Detectron2 look for them there, in Meta's repository. The scripts call ``numpy.in1d``, which NumPy
+    2.4 dropped: it comes back where it is missing.
 
     Raises:
         ConfigError: the package is not installed; names ``key``, which asks for it.

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd2.bridges.tv.images import check_classes, images_a_rank, named, test_loader
-from kd2.bridges.tv.segmentation.mapper import Mapper, Sample, crop_size, pixels
+from kd2.bridges.tv.segmentation.mapper import Mapper, Sample, crop_size
 from kd2.bridges.tv.segmentation.models import num_classes
 from kd2.core import ConfigError
 from kd2.data.labels import IGNORE
 from kd2.data.semantic import BUILTIN, SemanticRecords, load_semantic
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.networks.pspnet import check_pooled
+from kd2.networks.window import check_window
 
 # Architectures with a norm layer behind maps pooled to 1x1.
 _POOLED = ("PSPNet", "DeepLabV3")
@@ -94,12 +95,8 @@ def check(cfg: CfgNode, data: list[SemanticRecords]) -> None:
 def window(cfg: CfgNode) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """``TEST.WINDOW``: (height, width) and (y, x) stride, both empty for whole images."""
     size, stride = cfg.TEST.WINDOW.SIZE, cfg.TEST.WINDOW.STRIDE
-    if not size and not stride:
-        return (), ()
-    size, stride = pixels(size, "TEST.WINDOW.SIZE"), pixels(stride, "TEST.WINDOW.STRIDE")
-    if any(step > side for step, side in zip(stride, size)):
-        raise ConfigError(f"TEST.WINDOW.STRIDE is {list(stride)}, expected at most SIZE {list(size)}: gaps")
-    return size, stride
+    check_window(size, stride)
+    return tuple(size), tuple(stride)
 
 
 def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank: int, ranks: int) -> DataLoader:
