@@ -104,7 +104,7 @@ def _check_times(where: str, schedule: Schedule) -> None:
             raise ConfigError(f"{where}.{key} is {iterations}, expected a number of iterations, 0 or more")
     if schedule.stop != -1 and schedule.stop <= schedule.start:
         raise ConfigError(
-            f"{where}.STOP is {schedule.stop}, expected -1 (never) or an iteration behind START, which is {schedule.start}"
+            f"{where}.STOP is {schedule.stop}, expected -1 (never) or an iteration after START, which is {schedule.start}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the terms over class logits share."""
+"""What terms with a temperature, and those over class logits, share."""
 
 from torch import Tensor
 
