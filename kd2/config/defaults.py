@@ -57,6 +57,9 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     cfg.KD.TEACHER.OPTS = []
     # The teacher's taps; aliases as on the student's side.
     cfg.KD.TEACHER.TAPS = ["fpn=backbone"]
+    # Let the teacher normalise by the batch's statistics and drop out, as in the authors' segmentation code of TaT. Its
+    # weights stay frozen, its running statistics drift.
+    cfg.KD.TEACHER.BATCH_STATISTICS = False
     # Go on although the checkpoint lacks weights of the teacher.
     cfg.KD.TEACHER.ALLOW_PARTIAL = False
     return cfg

@@ -69,6 +69,7 @@ class Distiller(nn.Module):
             numbers for the log it leaves in its attribute ``stats``: detached scalars by name.
         uses: name -> tap and schedule of that term.
         seed: the run's seed, handed to the terms through the scene.
+        batch_statistics: of the teacher, see ``Teacher``.
 
     Attributes:
         iteration: optimiser steps done so far; the bridge sets it before every step.
@@ -85,13 +86,14 @@ class Distiller(nn.Module):
         terms: Mapping[str, nn.Module] | None = None,
         uses: Mapping[str, Use] | None = None,
         seed: int = 0,
+        batch_statistics: bool = False,
     ):
         super().__init__()
         self.student = student
         self.terms = nn.ModuleDict(terms or {})
         self.uses = dict(uses or {})
         self.student_taps = student_taps
-        self.teacher = Teacher(teacher, teacher_taps) if teacher is not None else None
+        self.teacher = Teacher(teacher, teacher_taps, batch_statistics) if teacher is not None else None
         self.seed = seed
         self.iteration = 0
         self.facts: dict[str, tuple[Any, Any]] = {}
@@ -148,7 +150,7 @@ class Distiller(nn.Module):
             ConfigError: NaN or infinity in the first maps ever; later ones are not looked at, that would wait for the
                 device.
         """
-        self.teacher.model.eval()
+        self.teacher.watch()
         with torch.no_grad(), self.teacher.taps.listen(stop=True) as maps:
             self.teacher_forward(batch)
         if not self._looked:

@@ -108,6 +108,14 @@ def test_gradients_through_activation_checkpointing_equal_the_plain_ones():
 # What it leaves alone.
 
 
+def test_a_teacher_with_batch_statistics_gives_maps_of_mean_0_and_is_still_frozen():
+    model = distiller(WEIGHTED)
+    model.teacher.batch_statistics = True
+    (_, p4) = model.look(batch())["fpn"]  # straight behind a batch norm with weight 1 and bias 0
+    assert torch.allclose(p4.mean((0, 2, 3)), torch.zeros(6), atol=1e-5)
+    assert not any(p.requires_grad for p in model.teacher.model.parameters())
+
+
 def test_the_teacher_stays_in_eval_mode_whatever_train_says():
     model = distiller(WEIGHTED).train()
     model.teacher.model.train()

@@ -42,8 +42,9 @@ class Distiller(core.Distiller):
         terms: Mapping[str, nn.Module] | None = None,
         uses: Mapping[str, core.Use] | None = None,
         seed: int = 0,
+        batch_statistics: bool = False,
     ):
-        super().__init__(student, teacher, student_taps, teacher_taps, terms, uses, seed)
+        super().__init__(student, teacher, student_taps, teacher_taps, terms, uses, seed, batch_statistics)
         self.flip_for_teacher = flip_for_teacher
         self.anchors = StudentAnchors.of(student)
 
@@ -116,5 +117,6 @@ def build_parts(cfg: CfgNode) -> tuple[dict[str, Any], Guide | None]:
         "terms": terms,
         "uses": uses,
         "seed": cfg.SEED,
+        "batch_statistics": cfg.KD.TEACHER.BATCH_STATISTICS,
     }
     return parts, guide

@@ -81,7 +81,8 @@ def build_distiller(cfg: CfgNode) -> ClassifierDistiller:
         teacher_taps = _rehearsed(teacher, cfg.KD.TEACHER.TAPS, guide.size, "KD.TEACHER.TAPS")
         terms, uses = build_terms(blocks, student_taps.specs, teacher_taps.specs)
     distiller = ClassifierDistiller(
-        *own, guide, student_taps=student_taps, teacher_taps=teacher_taps, terms=terms, uses=uses, seed=cfg.SEED
+        *own, guide, student_taps=student_taps, teacher_taps=teacher_taps, terms=terms, uses=uses, seed=cfg.SEED,
+        batch_statistics=cfg.KD.TEACHER.BATCH_STATISTICS,
     )
     distiller.facts = {
         "model": (cfg.MODEL.NAME, guide.names),

@@ -57,7 +57,8 @@ def build_pair(cfg: CfgNode, student: nn.Module, kind: Kind) -> Distiller:
         teacher_taps = kind.rehearse(guide.model, list(cfg.KD.TEACHER.TAPS), "KD.TEACHER.TAPS")
         terms, uses = build_terms(blocks, student_taps.specs, teacher_taps.specs)
     distiller = kind.distiller(
-        student, guide, student_taps=student_taps, teacher_taps=teacher_taps, terms=terms, uses=uses, seed=cfg.SEED
+        student, guide, student_taps=student_taps, teacher_taps=teacher_taps, terms=terms, uses=uses, seed=cfg.SEED,
+        batch_statistics=cfg.KD.TEACHER.BATCH_STATISTICS,
     )
     distiller.facts = {
         "classes": (classes, classes),
