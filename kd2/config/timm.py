@@ -124,7 +124,7 @@ def _kd(kd: CN) -> None:
     kd.STUDENT.TAPS = ["logits=@vector"]
     kd.TEACHER.TAPS = ["logits=@vector"]
     # Further teachers, name -> {CONFIG_FILE, WEIGHTS, OPTS} as above. The logits of all are averaged, so no map inside
-    # them can be tapped.
+    # them can be tapped. All see the view that the largest INPUT.SIZE among them gives, reduced for the smaller ones.
     kd.TEACHER.MORE = CN(new_allowed=True)
 
     views = kd.VIEWS = CN()
