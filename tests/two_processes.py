@@ -11,16 +11,20 @@ import torch
 from lightning_runs import arguments
 
 
-class Gradients(lightning.Callback):
-    """Keeps the gradients of every step, and of every batch the files (tv) or the pixels (tm)."""
+class Seen(lightning.Callback):
+    """Keeps the gradients of every step, of every batch the files (tv) or the pixels (tm), and what is first scored."""
 
     def __init__(self):
-        self.steps, self.files, self.pixels = [], [], []
+        self.steps, self.files, self.pixels, self.scored = [], [], [], {}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.files += [os.path.basename(record["file_name"]) for record in getattr(batch, "records", [])]
         if not self.files:
             self.pixels.append(batch.images)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if not self.scored:
+            self.scored = {name: x.clone() for name, x in pl_module.named_buffers() if ".terms." not in name}
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         named = pl_module.distiller.named_parameters()
@@ -31,10 +35,10 @@ def main(bridge: str, rank: int, config: str, port: str, folder: Path) -> None:
     """Train by ``config`` as one of two machines into out/, then from its checkpoint at 3 into resumed/."""
     run = importlib.import_module(f"kd2.bridges.{bridge}.run")
     machine = {"num_machines": 2, "machine_rank": rank, "dist_url": f"tcp://127.0.0.1:{port}"}
-    seen = Gradients()
+    seen = Seen()
     results = run.train(run.setup(config, []), arguments(**machine), [seen])
-    content = {"steps": seen.steps, "files": seen.files, "pixels": seen.pixels, "results": results}
-    torch.save(content, folder / f"seen{rank}.pt")
+    kept = {name: getattr(seen, name) for name in ("steps", "files", "pixels", "scored")}
+    torch.save(kept | {"results": results}, folder / f"seen{rank}.pt")
     torch.distributed.barrier()
     if rank == 0:
         (folder / "resumed").mkdir()

@@ -16,13 +16,15 @@ from kd2.bridges.tm.data import training_batches
 from kd2.bridges.tm.run import setup
 from kd2.bridges.tm.sources import load_all
 
+pytestmark = pytest.mark.slow
+
 TAPS = {"TAPS": ["logits=@vector", "last=layer4"]}
 CHANGES = {
     "DATASETS": {"TEST": ["tiny_test"]},
     "KD": {
         "STUDENT": TAPS, "TEACHER": TAPS, "TERMS": {"hint": {"TAP": "last", "WEIGHT": 0.1, "REDUCTION": "mean"}},
     },
-    "MODEL": {"EMA": {"ENABLED": True, "DECAY": 0.9}},
+    "MODEL": {"EMA": {"ENABLED": True, "DECAY": 0.9}}, "TEST": {"EVAL_PERIOD": 3, "IMS_PER_BATCH": 2},
 }
 
 
@@ -53,6 +55,12 @@ def test_both_processes_together_see_the_batches_of_one(seen, config):
     loader = itertools.islice(training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 1), 6)
     whole = [raw.to(torch.device("cpu")).images for raw in loader]
     assert all(torch.equal(w[rank::2], s) for rank in (0, 1) for w, s in zip(whole, seen[rank]["pixels"], strict=True))
+
+
+def test_both_processes_score_one_network_on_the_way(seen):
+    """Batch norm statistics included, of the student and of its moving average."""
+    assert any(name.startswith("ema.") for name in seen[0]["scored"])
+    assert tm_tiny.same(seen[0]["scored"], seen[1]["scored"]) == []
 
 
 def test_both_processes_have_the_scores_of_the_whole_test_set(seen, config):
