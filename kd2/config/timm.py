@@ -41,8 +41,8 @@ def timm_config() -> CN:
 
     add_kd_config(cfg)
     cfg.FRAMEWORK = "timm"
-    # DATASETS.CUSTOM on this path: name -> {FOLDER: folder of class folders}, {ZIP: file of class folders}, {NPZ: file},
-    # {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
+    # DATASETS.CUSTOM on this path: name -> {FOLDER: folder of class folders}, {ZIP: file of class folders},
+    # {NPZ: file}, {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
     _kd(cfg.KD)
     return cfg
 

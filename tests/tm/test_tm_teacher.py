@@ -192,6 +192,12 @@ def test_a_mode_with_fresh_teacher_views_takes_no_cache(cached, tmp_path):
         tm_tiny.train(config, "KD.VIEWS.MODE", "same/ic", "OUTPUT_DIR", str(tmp_path))
 
 
+def test_several_processes_need_a_cache_that_exists(cached, tmp_path):
+    cfg = setup(cached[0], ["KD.VIEWS.CACHE", str(tmp_path / "none"), "OUTPUT_DIR", str(tmp_path)])
+    with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE: .*none does not exist; make it first, with one process$"):
+        training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 2)
+
+
 def test_an_ensemble_of_views_needs_a_cache(cached, tmp_path):
     config, _ = cached
     with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE is empty, but KD.VIEWS.MODE fix/ic_ens needs the teacher"):

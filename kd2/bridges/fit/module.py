@@ -112,7 +112,7 @@ class FitModule(lightning.LightningModule):
 
 
 def share_statistics(model: nn.Module) -> None:
-    """Give every process the norm layers' statistics of process 0, which are the exported ones; one network is scored."""
+    """Give every process the norm layers' statistics of process 0, the exported ones, so that one network is scored."""
     if torch.distributed.is_initialized():
         for norm in model.modules():
             if isinstance(norm, nn.modules.batchnorm._NormBase):
