@@ -46,8 +46,8 @@ class Scene:
     Attributes:
         image_sizes: (H, W) of each resized image, without padding.
         padded_size: (H, W) of the batch.
-        boxes: per image (M, 4), float32. They stay where the data loader put them (the host): index work on them then
-            costs no synchronisation.
+        boxes: per image (M, 4), float32; M is 0 in a task without boxes. They stay where the data loader put them (the
+            host): index work on them then costs no synchronisation.
         iteration: optimiser steps done before this one.
         seed: the run's seed; random draws of a term come from ``generator`` or ``uniform_per_image``.
         term: name of the term that is being evaluated; two terms of one kind draw differently.
@@ -73,6 +73,9 @@ class Scene:
     ignore_label: int = 255
     anchors: Callable[[list[Size]], list[AnchorGrid]] | None = None
     images: Callable[[], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.boxes = self.boxes or [torch.zeros(0, 4) for _ in self.image_sizes]
 
     def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
         """A generator on ``device``. It depends on seed, iteration, term and ``stream`` alone: a resumed run repeats it."""

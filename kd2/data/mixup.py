@@ -55,7 +55,10 @@ def unit_pixels(x: Tensor) -> Tensor:
     return x / 255
 
 
-def normalised(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """``(x - mean) / std`` of pixels (N, C, H, W) in [0, 1]; ``mean`` and ``std`` a channel each, on the same scale."""
+def normalised(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
+    """``(x - mean) / std`` of pixels (N, C, H, W) in [0, 1]; ``mean`` and ``std`` a channel each, on the same scale.
+
+    Tensors on the device of ``x`` cost no copy to it.
+    """
     mean, std = (torch.as_tensor(v, dtype=x.dtype, device=x.device).view(-1, 1, 1) for v in (mean, std))
     return (x - mean) / std

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from kd2.core import MapSpec, Scene
+from kd2.core import Scene
 from kd2.golden._case import Case
-from kd2.golden._module import filled, gradients
+from kd2.golden._module import filled, gradients, spec
 from kd2.terms._fgd_sums import mean_magnitudes
 from kd2.terms.fgd import Fgd, attention
 
@@ -30,7 +30,7 @@ def focal_and_global(case: Case) -> dict[str, Tensor]:
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
     temperature = case.options["temperature"]
     factors = {option: case.options[name] for option, name in _FACTORS.items()}
-    term = Fgd([_spec(student)], [_spec(teacher)], temperature=temperature, scaling="image", **factors)
+    term = Fgd([spec(student)], [spec(teacher)], temperature=temperature, scaling="image", **factors)
     block = term.to(student.dtype).blocks[0]
     parameters = filled(case, block, _renamed)
     scene = _scene(case)
@@ -56,10 +56,6 @@ def _scene(case: Case) -> Scene:
 
 def _renamed(name: str) -> str:
     return ".".join(_LAYERS.get(part, part) for part in name.split("."))
-
-
-def _spec(x: Tensor) -> MapSpec:
-    return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
 
 
 CASES = {"fgd": focal_and_global}

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from kd2.core import MapSpec, Scene
+from kd2.core import Scene
 from kd2.golden._case import Case
+from kd2.golden._module import spec
 from kd2.terms.hint import Hint
 
 
@@ -13,7 +14,7 @@ def valid_convolution(case: Case) -> dict[str, Tensor]:
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
     found = {}
     for reduction, name in (("mean", "out.loss_mean"), ("half_sum_per_image", "out.loss")):
-        term = Hint([_spec(student)], [_spec(teacher)], relu=case.options["relu"], reduction=reduction).double()
+        term = Hint([spec(student)], [spec(teacher)], relu=case.options["relu"], reduction=reduction).double()
         regressor = term.regressors[0]
         regressor.load_state_dict({k: case.arrays[f"param.conv_{k}"] for k in ("weight", "bias")})
         found[name] = term([student], [teacher], Scene([], (0, 0)))
@@ -26,7 +27,7 @@ def valid_convolution(case: Case) -> dict[str, Tensor]:
 def fitnet(case: Case) -> dict[str, Tensor]:
     """The form of mdistiller: a strided, transposed or plain convolution, batch norm, ReLU, mean square times 100."""
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
-    term = Hint([_spec(student)], [_spec(teacher)], kernel="halving", batch_norm=True, reduction="mean").double()
+    term = Hint([spec(student)], [spec(teacher)], kernel="halving", batch_norm=True, reduction="mean").double()
     regressor, norm = term.regressors[0], term.norms[0]
     leaves = {"conv_weight": regressor.weight, "conv_bias": regressor.bias, "bn_weight": norm.weight, "bn_bias": norm.bias}
     with torch.no_grad():
@@ -37,10 +38,6 @@ def fitnet(case: Case) -> dict[str, Tensor]:
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     found = {"out.regressed": term.adapted(student, 0), "out.loss": loss}
     return found | {f"grad.{name}": gradient for name, gradient in zip(leaves, gradients)}
-
-
-def _spec(x: Tensor) -> MapSpec:
-    return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
 
 
 CASES = {"hint loss (FitNets)": valid_convolution, "fitnet_hint": fitnet}

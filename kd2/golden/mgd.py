@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from kd2.core import MapSpec, Scene
+from kd2.core import Scene
 from kd2.golden._case import Case
-from kd2.golden._module import filled, gradients
+from kd2.golden._module import filled, gradients, spec
 from kd2.terms.channel_kd import channel_divergence
 from kd2.terms.mgd import Mgd
 
@@ -23,7 +23,7 @@ def masked_generation(case: Case) -> dict[str, Tensor]:
     """The loss, input and output of the generation block, all gradients; the logit term where the case has logits."""
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
     options = {"ratio": case.options["mask_ratio"], "unit": case.options["mask_unit"]}
-    term = StoredMask([_spec(student)], [_spec(teacher)], **options)
+    term = StoredMask([spec(student)], [spec(teacher)], **options)
     block = term.to(student.dtype).blocks[0]
     term.mask = case.arrays["in.mask"]
     parameters = filled(case, block)
@@ -47,10 +47,6 @@ def _logits(case: Case) -> dict[str, Tensor]:
     student, teacher = case.leaf("in.student_logits"), case.arrays["in.teacher_logits"]
     loss = case.options["logit_weight"] * channel_divergence(student, teacher, case.options["logit_temperature"])
     return {"out.loss_logits": loss, "grad.student_logits": torch.autograd.grad(loss, student, retain_graph=True)[0]}
-
-
-def _spec(x: Tensor) -> MapSpec:
-    return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
 
 
 CASES = {"mgd": masked_generation}

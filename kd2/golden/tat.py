@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd2.core import MapSpec, Scene
+from kd2.core import Scene
 from kd2.golden._case import Case
-from kd2.golden._module import filled, gradients
+from kd2.golden._module import filled, gradients, spec
 from kd2.terms.tat import Tat, patch_tokens
 
 
@@ -50,7 +50,7 @@ def hierarchical(case: Case) -> dict[str, Tensor]:
 def _run(case: Case, **options) -> tuple:
     """The term, the student's leaf, the projected maps of one forward pass, its parts, and the parameters by name."""
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
-    term = Tat([_spec(student)], [_spec(teacher)], **options).to(student.dtype).train(case.meta["mode"] == "train")
+    term = Tat([spec(student)], [spec(teacher)], **options).to(student.dtype).train(case.meta["mode"] == "train")
     block, seen = term.blocks[0], []
     parameters = filled(case, block)
     with block.register_forward_hook(lambda module, inputs, maps: seen.append(maps)):
@@ -91,10 +91,6 @@ def _totals(case: Case, loss: Tensor, student: Tensor) -> dict[str, Tensor]:
         found[f"out.loss_total_{name}"] = total
         found |= {f"grad.total_{name}.{leaf}": slope for leaf, slope in zip(("student", "student_logits"), slopes)}
     return found
-
-
-def _spec(x: Tensor) -> MapSpec:
-    return MapSpec(x.shape[1], (x.shape[2], x.shape[3]), (1.0, 1.0))
 
 
 CASES = {

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd2.core import ConfigError
+
 Norm = Callable[[int], nn.Module]
 
 
@@ -16,6 +18,21 @@ def conv_norm(inputs: int, outputs: int, kernel: int, norm: Norm) -> nn.Sequenti
     """Convolution of equal size without bias, norm, ReLU: (N, inputs, h, w) to (N, outputs, h, w)."""
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, norm(outputs), nn.ReLU())
+
+
+def check_pooled(name: str, images: int, total: int) -> None:
+    """Raises ConfigError when batch norm would have to normalise one pooled cell of one image.
+
+    Args:
+        name: of what pools to 1x1, for the error.
+        images: that batch norm sees together.
+        total: ``SOLVER.IMS_PER_BATCH``.
+    """
+    if images == 1:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH is {total}, one image a process, expected two or more: the batch norm of {name} "
+            "meets maps pooled to 1x1"
+        )
 
 
 class PyramidPooling(nn.Module):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
+from kd2.core import ConfigError
+
 Network = Callable[[Tensor], Tensor]
 
 
@@ -39,6 +41,16 @@ def predict(network: Network, images: Tensor, window: Sequence[int] = (), stride
             total[place] += piece
             seen[place] += 1
     return total / seen
+
+
+def check_window(size: Sequence[int], stride: Sequence[int]) -> None:
+    """Raises ConfigError for a ``TEST.WINDOW`` other than two sides and two steps of at most these, or nothing."""
+    good = [len(pair) == 2 and all(type(x) is int and x > 0 for x in pair) for pair in (size, stride)]
+    if (size or stride) and not (all(good) and all(step <= side for side, step in zip(size, stride))):
+        raise ConfigError(
+            f"TEST.WINDOW.SIZE is {list(size)} and STRIDE {list(stride)}, expected two sides and two steps of at most "
+            "these, in pixels"
+        )
 
 
 def starts(whole: int, window: int, stride: int) -> list[int]:

@@ -27,7 +27,7 @@ def active_blocks(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[
     """The blocks of ``KD.TERMS`` that count: a term of weight 0 is not built. Checks every block, active or not.
 
     Raises:
-        ConfigError: an unknown type or key, a value of the wrong type; names key, value and choices.
+        ConfigError: an unknown type or key, a value of the wrong type, times in no order; names key, value and choices.
     """
     for name, block in blocks.items():
         _check_block(name, block)
@@ -67,8 +67,7 @@ def build_terms(
             modules[name] = _term_class(name, block)(student[tap], teacher[tap], **options)
         except ConfigError as error:
             raise ConfigError(f"{key}: {error}") from None
-        schedule = Schedule(*(block.get(k, d) for k, d in (("WEIGHT", 1.0), ("START", 0), ("RAMP", 0), ("STOP", -1))))
-        uses[name] = Use(tap, schedule)
+        uses[name] = Use(tap, _schedule(block))
     return modules, uses
 
 
@@ -92,6 +91,21 @@ def _check_block(name: str, block: Any) -> None:
         if key not in expected:
             raise ConfigError(f"{where}: no such key; {nearest(key, expected)}")
         _check_value(where, value, expected[key])
+    _check_times(f"KD.TERMS.{name}", _schedule(block))
+
+
+def _schedule(block: Mapping[str, Any]) -> Schedule:
+    return Schedule(*(block.get(k, d) for k, d in (("WEIGHT", 1.0), ("START", 0), ("RAMP", 0), ("STOP", -1))))
+
+
+def _check_times(where: str, schedule: Schedule) -> None:
+    for key, iterations in (("START", schedule.start), ("RAMP", schedule.ramp)):
+        if iterations < 0:
+            raise ConfigError(f"{where}.{key} is {iterations}, expected a number of iterations, 0 or more")
+    if schedule.stop != -1 and schedule.stop <= schedule.start:
+        raise ConfigError(
+            f"{where}.STOP is {schedule.stop}, expected -1 (never) or an iteration after START, which is {schedule.start}"
+        )
 
 
 def _check_value(where: str, value: Any, hint: Any) -> None:

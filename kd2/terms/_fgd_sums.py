@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from kd2.terms._precision import wide
+
 
 class Sums(NamedTuple):
     """Of a student map x and a teacher map t, both (N, C, A), and channel weights w (N, C), all at least float32.
@@ -41,9 +43,8 @@ def sums(
 
 def mean_magnitudes(x: Tensor) -> tuple[Tensor, Tensor]:
     """``mean_c |x|`` (N, A) and ``mean_a |x|`` (N, C) of a map (N, C, A), at least float32."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    magnitude = x.abs()
-    return magnitude.mean(1, dtype=wide), magnitude.mean(2, dtype=wide)
+    magnitude, dtype = x.abs(), wide(x, x)
+    return magnitude.mean(1, dtype=dtype), magnitude.mean(2, dtype=dtype)
 
 
 class _Sums(torch.autograd.Function):
@@ -99,8 +100,8 @@ def _factor(weights: Tensor | None, error: Tensor | None, squares: Tensor | None
 
 
 def _difference(x: Tensor, t: Tensor) -> Tensor:
-    wide = torch.promote_types(torch.promote_types(x.dtype, t.dtype), torch.float32)
-    return x - t if x.dtype == wide else x.to(wide).sub_(t)
+    dtype = wide(x, t)
+    return x - t if x.dtype == dtype else x.to(dtype).sub_(t)
 
 
 def _pool(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

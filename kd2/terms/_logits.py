@@ -1,15 +1,15 @@
-"""What the terms over class logits share."""
+"""What terms with a temperature, and those over class logits, share."""
 
-import torch
 from torch import Tensor
 
 from kd2.core import ConfigError, MapSpec
+from kd2.terms._precision import wide
 
 
 def softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Both logits over the temperature, in at least float32: half precision loses a student near its teacher."""
-    wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    return student.to(wide) / temperature, teacher.to(wide) / temperature
+    """Both logits over the temperature, in at least float32."""
+    dtype = wide(student, teacher)
+    return student.to(dtype) / temperature, teacher.to(dtype) / temperature
 
 
 def check_temperature(temperature: float) -> None:

@@ -15,6 +15,7 @@ from kd2.core import ConfigError, MapSpec, Scene
 from kd2.terms._align import align
 from kd2.terms._fgd_masks import scale_masks
 from kd2.terms._fgd_sums import mean_magnitudes, sums
+from kd2.terms._logits import check_temperature
 from kd2.terms._resize import Resize, check_sizes, same_size
 
 Scaling = Literal["padded", "image"]
@@ -120,8 +121,7 @@ class Fgd(nn.Module):
         resize: Resize = "none",
     ):
         super().__init__()
-        if temperature <= 0:
-            raise ConfigError(f"TEMPERATURE is {temperature}, expected a number above 0")
+        check_temperature(temperature)
         check_sizes(student, teacher, resize)
         narrow = [level for level, t in enumerate(teacher) if t.channels < 2]
         if narrow:

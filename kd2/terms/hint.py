@@ -6,24 +6,23 @@ Letters: N images, L levels, Cs and Ct channels of student and teacher.
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd2.core import ConfigError, MapSpec, Scene
+from kd2.terms._squares import squared_distance
 
 Reduction = Literal["half_sum_per_image", "mean"]
 Kernel = Literal["valid", "halving"]
 
 
 def hint_loss(student: Tensor, teacher: Tensor, reduction: Reduction = "half_sum_per_image") -> Tensor:
-    """Squared distance of two maps (N, C, H, W) of equal shape, in at least float32.
+    """Squared distance of two maps (N, C, H, W) of equal shape, in at least float32; the gradient goes to the student.
 
     ``half_sum_per_image`` is eq. 3 averaged over images, ``1/(2N) sum (s - t)^2``; ``mean`` averages over every element.
     """
-    wide = torch.promote_types(teacher.dtype, torch.float32)
-    squares = (student.to(wide) - teacher.to(wide)).square()
-    return squares.mean() if reduction == "mean" else squares.sum() / (2 * max(len(teacher), 1))
+    count = teacher.numel() if reduction == "mean" else 2 * len(teacher)
+    return squared_distance(student, teacher) / max(count, 1)
 
 
 class Hint(nn.Module):
@@ -62,10 +61,10 @@ class Hint(nn.Module):
     def forward(self, student: list[Tensor], teacher: list[Tensor], scene: Scene) -> Tensor:
         """The unweighted loss, summed over L student maps (N, Cs, H, W) and teacher maps (N, Ct, h, w)."""
         total = 0.0
-        for level, (s, t) in enumerate(zip(student, teacher)):
+        for level, (s, t) in enumerate(zip(student, teacher, strict=True)):
             adapted = self.adapted(s, level)
             if adapted.shape != t.shape:
-                raise ConfigError(f"hint: the regressor gives {tuple(adapted.shape)}, the teacher {tuple(t.shape)}")
+                raise ConfigError(f"the regressor gives {tuple(adapted.shape)}, the teacher {tuple(t.shape)}")
             total = total + hint_loss(adapted, t, self.reduction)
         return total
 
@@ -82,7 +81,7 @@ def _regressor(student: MapSpec, teacher: MapSpec, kind: Kernel) -> nn.Module:
         return nn.ConvTranspose2d(student.channels, teacher.channels, 4, stride=2, padding=1)
     kernel = tuple(s - t + 1 for s, t in zip(student.size, teacher.size))
     if min(kernel) < 1:
-        raise ConfigError(f"hint: the student's map {student.size} is smaller than the teacher's {teacher.size}")
+        raise ConfigError(f"the student's map {student.size} is smaller than the teacher's {teacher.size}")
     return nn.Conv2d(student.channels, teacher.channels, kernel)
 
 

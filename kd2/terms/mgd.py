@@ -93,10 +93,11 @@ class Mgd(nn.Module):
         return total
 
     def factors(self, x: Tensor, level: int, scene: Scene) -> Tensor | None:
-        """What an aligned map is multiplied by, see ``kept``: new for every seed, iteration, term and level."""
+        """What an aligned map is multiplied by, see ``kept``: new for every seed, iteration, term, process and level."""
         if self.ratio == 0:
             return None
-        return kept(x, self.ratio, self.unit, scene.generator(x.device, level))
+        stream = level + len(self.blocks) * scene.rank  # every process has images of its own
+        return kept(x, self.ratio, self.unit, scene.generator(x.device, stream))
 
 
 TERM = Mgd

@@ -15,6 +15,8 @@ FEATURE_TERMS = {
     "mgd": {"RATIO": 0.5},
     "fgd": {},
     "tat": {"ANCHOR_WEIGHT": 0.5, "POOL": [2, 2]},
+    "mimic": {},
+    "hint": {},
 }
 
 

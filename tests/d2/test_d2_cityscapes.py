@@ -17,7 +17,7 @@ from PIL import Image
 from kd2.bridges.d2 import cityscapes
 from kd2.bridges.d2.config import load_config
 from kd2.bridges.d2.data import eval_loader
-from kd2.bridges.d2.evaluators import build_evaluator
+from kd2.bridges.d2.evaluators import build_evaluator, check_evaluators
 from kd2.core import ConfigError
 
 IDS = [7, 8, 11, 0]  # road, sidewalk, building, nothing
@@ -49,9 +49,7 @@ def scored(cfg, name: str, predicted: torch.Tensor, folder: str) -> dict:
         return evaluator.evaluate()["sem_seg"]
 
 
-def test_both_evaluators_agree(pixels, tmp_path, monkeypatch):
-    # cityscapesscripts 2.3 calls what NumPy dropped in 2.4.
-    monkeypatch.setattr(numpy, "in1d", numpy.isin, raising=False)
+def test_both_evaluators_agree(pixels, tmp_path):
     write_layout(tmp_path / "cityscapes")
     custom = {"city": {"CITYSCAPES": str(tmp_path / "cityscapes"), "SPLIT": "val"}}
     cfg = load_config(semantic_config(tmp_path, pixels, {"DATASETS": {"CUSTOM": custom}}))
@@ -66,7 +64,21 @@ def test_both_evaluators_agree(pixels, tmp_path, monkeypatch):
     assert ours["mIoU"] == pytest.approx(theirs["IoU"]) == pytest.approx((0.8 + 0.75 + 1) / 3 * 100)
 
 
-def test_a_missing_package_is_named(monkeypatch):
+@pytest.fixture
+def instances():
+    """The name of a data set for Cityscapes' evaluation of instances."""
+    MetadataCatalog.get("city_objects").set(evaluator_type="cityscapes_instance", gt_dir="")
+    yield "city_objects"
+    MetadataCatalog.remove("city_objects")
+
+
+def test_a_missing_package_is_named(instances, monkeypatch):
     monkeypatch.setattr(cityscapes.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="DATASETS.TEST 'a': .* needs the package cityscapesscripts"):
-        cityscapes.provide_scripts("DATASETS.TEST 'a'")
+    with pytest.raises(ConfigError, match="DATASETS.TEST: 'city_objects': .* needs the package cityscapesscripts"):
+        check_evaluators([instances])
+
+
+def test_a_numpy_that_the_evaluation_of_instances_cannot_use_is_named(instances, monkeypatch):
+    monkeypatch.setattr(numpy, "count_nonzero", lambda values: numpy.intp(1))
+    with pytest.raises(ConfigError, match="DATASETS.TEST: 'city_objects': .* fails with NumPy"):
+        check_evaluators([instances])

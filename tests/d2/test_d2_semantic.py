@@ -101,6 +101,12 @@ def test_unlabelled_images_reach_the_terms_alone(pspnets):
     assert losses["loss_sem_seg"] == 0 < losses["loss_pixelwise"]
 
 
+def test_terms_that_skip_ignored_pixels_are_an_exact_zero_without_any_label(pspnets):
+    cfg = load_config(pspnets, ["KD.TERMS.pixelwise.SKIP_IGNORED", "True"])
+    losses = build_model(cfg)(blank(batch_of(cfg)))
+    assert losses["loss_pixelwise"] == 0 and all(loss.isfinite() for loss in losses.values())
+
+
 def test_a_resumed_run_ends_with_the_weights_of_the_whole_run(pspnets, tmp_path):
     unlabeled = ["KD.UNLABELED.DATASETS", "['more']", "KD.UNLABELED.IMS_PER_BATCH", "1"]
     options = ["OUTPUT_DIR", str(tmp_path), *unlabeled, *OPTIONS, "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR"]

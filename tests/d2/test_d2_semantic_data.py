@@ -104,6 +104,8 @@ def test_labels_of_a_colour_map_are_evaluated_as_classes(pixels, tmp_path):
         (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetCHead"], "MODEL.BACKBONE.NAME is 'build_timm_backbone', ESPNetCHead needs"),
         (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetHead"], "NUM_CLASSES is 3, ESPNetHead needs at least 5"),
         (["MODEL.SEM_SEG_HEAD.NORM", ""], "MODEL.SEM_SEG_HEAD.NORM is empty, PSPNetHead needs"),
+        (["SOLVER.IMS_PER_BATCH", "1"],
+         "SOLVER.IMS_PER_BATCH is 1, one image a process, expected two or more: the batch norm of PSPNetHead"),
     ],
 )
 def test_a_bad_key_is_named_before_training(pixels, data, tmp_path, options, text):
@@ -140,8 +142,6 @@ def test_a_bad_label_stops_training_with_its_file(tmp_path, spoil, text):
         train(semantic_config(tmp_path, tmp_path / "data"))
 
 
-def test_a_test_set_without_labels_is_refused(config):
-    cfg = load_config(config)
-    register(cfg, ["more"])
-    with pytest.raises(DataError, match="DATASETS.TEST: 4 images of 'more' have no labels"):
-        build_evaluator(cfg, "more", "")
+def test_a_test_set_without_labels_is_refused_before_training(config):
+    with pytest.raises(DataError, match="DATASETS.TEST: 'more' has 4 images without labels"):
+        Trainer(load_config(config, ["DATASETS.TEST", "['more']"]))

@@ -95,6 +95,20 @@ def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(key, value, t
         build({"imitation": {key: value}})
 
 
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        ({"START": -1}, "START is -1, expected a number of iterations, 0 or more"),
+        ({"RAMP": -5}, "RAMP is -5, expected a number of iterations, 0 or more"),
+        ({"STOP": -2}, r"STOP is -2, expected -1 \(never\) or an iteration after START, which is 0"),
+        ({"START": 400, "STOP": 400}, r"STOP is 400, expected -1 \(never\) or an iteration after START, which is 400"),
+    ],
+)
+def test_times_in_no_order_are_refused(block, text):
+    with pytest.raises(ConfigError, match=f"^KD.TERMS.imitation.{text}$"):
+        build({"imitation": block})
+
+
 def test_a_number_or_a_list_is_named_as_such():
     with pytest.raises(ConfigError, match=r"KD.TERMS.tat.PATCH is 4.0 \(float\), expected int or list"):
         build({"tat": {"PATCH": 4.0}})

@@ -52,6 +52,12 @@ def test_without_boxes_there_is_no_foreground():
     assert found["bg"] > 0
 
 
+def test_a_task_without_boxes_is_all_background():
+    scenes = [Scene([IMAGE] * 2, IMAGE), Scene([IMAGE] * 2, IMAGE, [NONE] * 2)]
+    bare, empty = (fgd()([STUDENT], [TEACHER], scene) for scene in scenes)
+    assert bare == empty
+
+
 def test_a_low_temperature_looks_at_one_cell():
     teacher = TEACHER.clone()
     teacher[:, :, 2, 3] += 50
@@ -131,9 +137,10 @@ def test_factors_that_are_all_zero_are_refused():
         fgd(**dict.fromkeys(FACTORS.values(), 0.0))
 
 
-def test_a_temperature_of_zero_is_refused():
-    with pytest.raises(ConfigError, match="TEMPERATURE is 0, expected a number above 0"):
-        fgd(temperature=0)
+@pytest.mark.parametrize("temperature", [0, float("nan")])
+def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
+    with pytest.raises(ConfigError, match=f"TEMPERATURE is {temperature}, expected a number above 0"):
+        fgd(temperature=temperature)
 
 
 def test_one_channel_is_refused():

@@ -91,15 +91,16 @@ def test_the_ratio_is_the_share_dropped(ratio, share):
 
 
 def draw(level: int = 0, **fields) -> list[float]:
-    return mgd().factors(TEACHER, level, scene(**fields)).flatten().tolist()
+    two = Mgd(spec() * 2, spec() * 2)
+    return two.factors(TEACHER, level, scene(**fields)).flatten().tolist()
 
 
 def test_a_resumed_run_repeats_its_masks():
     assert draw(seed=3, iteration=7, term="mgd") == draw(seed=3, iteration=7, term="mgd")
 
 
-def test_seed_iteration_term_and_level_each_change_the_mask():
-    draws = [draw(), draw(seed=1), draw(iteration=1), draw(term="other"), draw(level=1)]
+def test_seed_iteration_term_process_and_level_each_change_the_mask():
+    draws = [draw(), draw(seed=1), draw(iteration=1), draw(term="other"), draw(level=1), draw(rank=1)]
     assert all(a != b for i, a in enumerate(draws) for b in draws[:i])
 
 

@@ -127,7 +127,7 @@ def test_a_label_of_another_size_than_its_image_is_named(tmp_path, own_data):
 
 def test_a_missing_label_is_named(tmp_path, own_data):
     (own_data / "labels" / "3.png").unlink()
-    with pytest.raises(DataError, match="3.png"):
+    with pytest.raises(DataError, match="images/3.png: its label file .*labels/3.png does not exist"):
         trained(tmp_path, own_data)
 
 
@@ -137,11 +137,11 @@ def test_a_missing_label_is_named(tmp_path, own_data):
     ({"DATASETS": {"TRAIN": ["drwn"]}}, r"DATASETS.TRAIN: no data set 'drwn' in .*; did you mean drawn\?"),
     ({"INPUT": {"CROP": {"TYPE": "relative"}}}, "INPUT.CROP.TYPE is 'relative'; choices: absolute"),
     ({"INPUT": {"CROP": {"SIZE": [0.9, 0.9]}}}, r"INPUT.CROP.SIZE is \[0.9, 0.9\], expected two numbers of pixels"),
-    ({"TEST": {"WINDOW": {"SIZE": [8]}}}, r"TEST.WINDOW.SIZE is \[8\], expected two numbers of pixels such as"),
-    ({"TEST": {"WINDOW": {"SIZE": [8, 8]}}}, r"TEST.WINDOW.STRIDE is \[\], expected two numbers of pixels"),
+    ({"TEST": {"WINDOW": {"SIZE": [8]}}}, r"TEST.WINDOW.SIZE is \[8\] and STRIDE \[\], expected two sides and"),
+    ({"TEST": {"WINDOW": {"SIZE": [8, 8]}}}, r"TEST.WINDOW.SIZE is \[8, 8\] and STRIDE \[\], expected two sides and"),
     (
         {"TEST": {"WINDOW": {"SIZE": [8, 8], "STRIDE": [9, 8]}}},
-        r"TEST.WINDOW.STRIDE is \[9, 8\], expected at most SIZE \[8, 8\]: gaps",
+        r"TEST.WINDOW.SIZE is \[8, 8\] and STRIDE \[9, 8\], expected .* two steps of at most these",
     ),
     ({"KD": {"UNLABELED": {"DATASETS": ["more"]}}}, r"KD.UNLABELED.DATASETS is \['more'\] and .* is 0, expected both"),
     ({"DATASETS": {"TRAIN": ["more"]}}, "DATASETS.TRAIN: 'more' has no labels, expected it in KD.UNLABELED.DATASETS"),

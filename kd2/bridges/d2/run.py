@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from kd2.bridges.d2.checkpoint import CheckedCheckpointer
 from kd2.bridges.d2.config import load_config
 from kd2.bridges.d2.data import register
+from kd2.bridges.d2.evaluators import check_evaluators
 from kd2.bridges.d2.models import build_student, check_data_classes
 from kd2.bridges.d2.trainer import Trainer
 from kd2.bridges.d2.windows import check_windows
@@ -90,6 +91,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     if not path:
         raise ConfigError("MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate")
     register(cfg, cfg.DATASETS.TEST)
+    check_evaluators(cfg.DATASETS.TEST)
     student = build_student(cfg)
     check_data_classes(student, cfg, cfg.DATASETS.TEST)
     check_windows(cfg, student)

@@ -13,10 +13,9 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from kd2.core import AnchorGrid, match_levels
+from kd2.data.labels import IGNORE
 
 Size = tuple[int, int]
-# What marks a pixel without a class, see ``kd2.core.Scene``.
-IGNORE = 255
 
 
 def gt_boxes(sample: dict[str, Any]) -> Tensor:

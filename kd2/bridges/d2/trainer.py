@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from kd2.bridges.d2.checkpoint import StudentCheckpointer
 from kd2.bridges.d2.data import eval_loader, register, train_loader
 from kd2.bridges.d2.distiller import Distiller
-from kd2.bridges.d2.evaluators import build_evaluator
+from kd2.bridges.d2.evaluators import build_evaluator, check_evaluators
 from kd2.bridges.d2.loop import WatchedAMPTrainer, WatchedTrainer
 from kd2.bridges.d2.models import BODY, check_data_classes
 from kd2.bridges.d2.resume import RankStates, warm_up
@@ -38,6 +38,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode):
         register(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        check_evaluators(cfg.DATASETS.TEST)
         super().__init__(cfg)
         kind = WatchedAMPTrainer if cfg.SOLVER.AMP.ENABLED else WatchedTrainer
         self._trainer = kind(self.model, self.data_loader, self.optimizer)

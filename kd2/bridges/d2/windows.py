@@ -7,7 +7,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 
 from kd2.core import ConfigError
-from kd2.networks.window import predict
+from kd2.networks.window import check_window, predict
 
 Size = tuple[int, int]
 
@@ -53,8 +53,4 @@ def check_windows(cfg: CfgNode, student: nn.Module) -> None:
     if hasattr(student, "roi_heads") or not hasattr(student, "sem_seg_head"):
         kind = type(student).__name__
         raise ConfigError(f"TEST.WINDOW.SIZE is {size}, {kind} finds objects: it needs the whole image")
-    good = [len(pair) == 2 and all(isinstance(x, int) and x > 0 for x in pair) for pair in (size, stride)]
-    if not all(good) or any(step > side for side, step in zip(size, stride)):
-        raise ConfigError(
-            f"TEST.WINDOW.SIZE is {size} and STRIDE {stride}, expected two sides and two steps of at most these"
-        )
+    check_window(size, stride)

@@ -17,6 +17,7 @@ from kd2.core import ConfigError, DataError
 from kd2.data.root import data_root
 from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
 from kd2.data.stream import train_loader as keyed_loader
+from kd2.networks.pspnet import check_pooled
 
 
 def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
@@ -40,6 +41,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     images = cfg.SOLVER.IMS_PER_BATCH
     if images % ranks or images <= 0:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH is {images}, {ranks} processes need a multiple of {ranks}")
+    _check_norm(cfg, images // ranks + extra, ranks)
     sets = {name: _records(cfg, name, index) for index, name in enumerate(cfg.DATASETS.TRAIN)}
     if not sets:
         raise ConfigError("DATASETS.TRAIN is empty, training needs a data set")
@@ -67,6 +69,14 @@ def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
     register(cfg, [name])
     mapper = evaluation_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else DatasetMapper(cfg, False)
     return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, mapper))
+
+
+def _check_norm(cfg: CfgNode, images: int, ranks: int) -> None:
+    """Raises ConfigError when the batch norm of a PSPNet would see one image; a synchronised one sees all processes'."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if head.NAME == "PSPNetHead" and head.NORM.endswith("BN") and head.NORM != "FrozenBN":
+        together = images * ranks if "Sync" in head.NORM else images
+        check_pooled(head.NAME, together, cfg.SOLVER.IMS_PER_BATCH)
 
 
 def _without_labels(cfg: CfgNode) -> list[dict]:

@@ -9,12 +9,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd2.bridges.tv.images import check_classes, images_a_rank, named, test_loader
-from kd2.bridges.tv.segmentation.mapper import Mapper, Sample, crop_size, pixels
+from kd2.bridges.tv.segmentation.mapper import Mapper, Sample, crop_size
 from kd2.bridges.tv.segmentation.models import num_classes
 from kd2.core import ConfigError
 from kd2.data.labels import IGNORE
 from kd2.data.semantic import BUILTIN, SemanticRecords, load_semantic
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
+from kd2.networks.pspnet import check_pooled
+from kd2.networks.window import check_window
+
+# Architectures with a norm layer behind maps pooled to 1x1.
+_POOLED = ("PSPNet", "DeepLabV3")
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,8 @@ def check(cfg: CfgNode, data: list[SemanticRecords]) -> None:
 def window(cfg: CfgNode) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """``TEST.WINDOW``: (height, width) and (y, x) stride, both empty for whole images."""
     size, stride = cfg.TEST.WINDOW.SIZE, cfg.TEST.WINDOW.STRIDE
-    if not size and not stride:
-        return (), ()
-    size, stride = pixels(size, "TEST.WINDOW.SIZE"), pixels(stride, "TEST.WINDOW.STRIDE")
-    if any(step > side for step, side in zip(stride, size)):
-        raise ConfigError(f"TEST.WINDOW.STRIDE is {list(stride)}, expected at most SIZE {list(size)}: gaps")
-    return size, stride
+    check_window(size, stride)
+    return tuple(size), tuple(stride)
 
 
 def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank: int, ranks: int) -> DataLoader:
@@ -109,22 +110,13 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
         group_of=(lambda index: aspect(records[index])) if grouping else None, rank=rank, ranks=ranks,
     )
     more = unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, ranks)
-    _check_pooled(cfg, batches.batch_size + more)
+    if cfg.MODEL.META_ARCHITECTURE in _POOLED and cfg.MODEL.SEM_SEG_HEAD.NORM == "BN":
+        check_pooled(cfg.MODEL.META_ARCHITECTURE, batches.batch_size + more, cfg.SOLVER.IMS_PER_BATCH)
     if more:
         batches = Joined(batches, len(labelled), len(extra), more, cfg.SEED)
     dataset = Keyed(records, Mapper(cfg, data, training=True), cfg.SEED)
     together = functools.partial(collate, smallest=crop_size(cfg)) if crop else collate
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, together)
-
-
-def _check_pooled(cfg: CfgNode, images: int) -> None:
-    """Raises ConfigError when batch norm would have to normalise one pooled cell of one image."""
-    name = cfg.MODEL.META_ARCHITECTURE
-    if images == 1 and name in ("PSPNet", "DeepLabV3") and cfg.MODEL.SEM_SEG_HEAD.NORM == "BN":
-        raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, one image a process, expected two or more: the batch "
-            f"norm of {name} meets maps pooled to 1x1"
-        )
 
 
 def test_batches(cfg: CfgNode, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:

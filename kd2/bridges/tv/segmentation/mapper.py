@@ -65,14 +65,9 @@ def crop_size(cfg: CfgNode) -> tuple[int, int]:
     crop = cfg.INPUT.CROP
     if crop.TYPE != "absolute":
         raise ConfigError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; {nearest(crop.TYPE, ('absolute',))}")
-    return pixels(crop.SIZE, "INPUT.CROP.SIZE")
-
-
-def pixels(value: list, key: str) -> tuple[int, int]:
-    """``value`` as (y, x); raises ConfigError when it is not two whole numbers above 0."""
-    if len(value) != 2 or not all(type(side) is int and side > 0 for side in value):
-        raise ConfigError(f"{key} is {list(value)}, expected two numbers of pixels such as [512, 512]")
-    return tuple(value)
+    if len(crop.SIZE) != 2 or not all(type(side) is int and side > 0 for side in crop.SIZE):
+        raise ConfigError(f"INPUT.CROP.SIZE is {list(crop.SIZE)}, expected two numbers of pixels such as [512, 512]")
+    return tuple(crop.SIZE)
 
 
 def _resized(image: Tensor, shortest: int, longest: int) -> Tensor:
