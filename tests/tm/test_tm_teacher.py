@@ -107,6 +107,13 @@ def test_a_mistyped_key_of_a_further_teacher_is_named(tmp_path, pictures, tm_tea
         tm_tiny.train(tm_tiny.write_config(tmp_path, pictures, changes))
 
 
+def test_missing_weights_of_a_further_teacher_are_named_by_its_key(tmp_path, pictures, tm_teacher):
+    more = {"second": {"CONFIG_FILE": str(tm_teacher / "teacher.yaml"), "WEIGHTS": "nowhere.pth"}}
+    changes = tm_tiny.distilled(tm_teacher, {"KD": {"TEACHER": {"MORE": more}}})
+    with pytest.raises(ConfigError, match="^KD.TEACHER.MORE.second.WEIGHTS: .*nowhere.pth"):
+        tm_tiny.train(tm_tiny.write_config(tmp_path, pictures, changes))
+
+
 def test_a_teacher_of_another_size_sees_the_same_part(tmp_path, pictures, tm_teacher):
     changes = tm_tiny.distilled(tm_teacher, {"KD": {"TEACHER": {"OPTS": ["INPUT.SIZE", "48"]}}}, "same/rc")
     _, batches = distiller_and_batches(tm_tiny.write_config(tmp_path, pictures, changes))
