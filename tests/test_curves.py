@@ -1,5 +1,7 @@
 """Curves from CSV logs."""
 
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,12 @@ def test_the_picture_and_its_table(tmp_path):
         write_log(tmp_path / name, 0, [f"{value},1.0,,9", f"{value - 1},2.0,,19"])
     rows = draw_curves([str(tmp_path / "a"), str(tmp_path / "b")], "cls/top1", "epoch", str(tmp_path / "x" / "y.png"))
     assert rows == [("a", 39.0, 40.0), ("b", 44.0, 45.0)] and (tmp_path / "x" / "y.png").stat().st_size > 1000
+
+
+def test_the_command_draws_and_prints(tmp_path, monkeypatch, capsys):
+    write_log(tmp_path / "a", 0, ["40.0,1.0,,9", "39.0,2.0,,19"])
+    monkeypatch.setattr(sys, "argv", ["plot_runs.py", "--output", str(tmp_path / "runs.png"), str(tmp_path / "a")])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(Path(__file__).parents[1] / "tools" / "plot_runs.py"), run_name="__main__")
+    assert (end.value.code, (tmp_path / "runs.png").exists()) == (0, True)
+    assert [cell.strip() for cell in capsys.readouterr().out.splitlines()[2].split("|")[1:-1]] == ["a", "39", "40"]

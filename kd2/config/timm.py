@@ -41,8 +41,8 @@ def timm_config() -> CN:
 
     add_kd_config(cfg)
     cfg.FRAMEWORK = "timm"
-    # DATASETS.CUSTOM on this path: name -> {FOLDER: folder of class folders}, {ZIP: file of class folders}, {NPZ: file},
-    # {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
+    # DATASETS.CUSTOM on this path: name -> {FOLDER: folder of class folders}, {ZIP: file of class folders},
+    # {NPZ: file}, {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
     _kd(cfg.KD)
     return cfg
 
@@ -124,7 +124,7 @@ def _kd(kd: CN) -> None:
     kd.STUDENT.TAPS = ["logits=@vector"]
     kd.TEACHER.TAPS = ["logits=@vector"]
     # Further teachers, name -> {CONFIG_FILE, WEIGHTS, OPTS} as above. The logits of all are averaged, so no map inside
-    # them can be tapped.
+    # them can be tapped. All see the view that the largest INPUT.SIZE among them gives, reduced for the smaller ones.
     kd.TEACHER.MORE = CN(new_allowed=True)
 
     views = kd.VIEWS = CN()

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,10 @@ from kd2.core import ConfigError, DataError
 from kd2.data.checks import files_of
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
+# What PIL and the archives raise on broken or oversized images.
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Pictures:
             found = self.open(index)
             with found if isinstance(found, Image.Image) else Image.open(found) as picture:
                 return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             text = f"{self.source}: image {index} ({self.names[index]}) cannot be decoded: {error}"
             raise DataError(text) from None
 

@@ -52,8 +52,11 @@ class Batches:
         self.group_of, self.rank, self.ranks = group_of, rank, ranks
 
     def __iter__(self) -> Iterator[list[Place]]:
-        places = itertools.islice(enumerate(self.indices()), self.rank, None, self.ranks)
-        return itertools.islice(self._grouped(places), self.start, None)
+        # Without groups a place tells its batch: a run of days is resumed without making all earlier batches.
+        whole, rest = (0, self.start) if self.group_of else (self.start, 0)
+        first = whole * self.batch_size * self.ranks + self.rank
+        places = itertools.islice(enumerate(self.indices()), first, None, self.ranks)
+        return itertools.islice(self._grouped(places), rest, None)
 
     def _grouped(self, places: Iterable[Place]) -> Iterator[list[Place]]:
         waiting: dict[Any, list[Place]] = {}

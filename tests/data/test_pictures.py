@@ -54,12 +54,16 @@ def write_npz(path: Path, **changes) -> str:
 
 
 def write_parquet(path: Path) -> str:
+    images = [{"bytes": encoded(v), "path": ""} for v in FILES.values()]
+    names = b'{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'
+    return write_table(path, {"image": images, "label": [0, 0, 1]}, {b"huggingface": names})
+
+
+def write_table(path: Path, columns: dict[str, list], about: dict[bytes, bytes] | None = None) -> str:
     pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
     from pyarrow import parquet
 
-    table = pyarrow.table({"image": [{"bytes": encoded(v), "path": ""} for v in FILES.values()], "label": [0, 0, 1]})
-    names = b'{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'
-    parquet.write_table(table.replace_schema_metadata({b"huggingface": names}), path)
+    parquet.write_table(pyarrow.table(columns).replace_schema_metadata(about), path)
     return str(path)
 
 
@@ -114,6 +118,25 @@ def test_a_truncated_image_is_named(tmp_path):
         read_folder("pets", folder).pixels(0)
 
 
+def test_a_damaged_member_of_an_archive_is_named(tmp_path):
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cat/a.png", encoded(10))
+        start = archive.getinfo("cat/a.png").header_offset + 30 + len("cat/a.png")
+    content = bytearray(path.read_bytes())
+    content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"data.zip: image 0 \(cat/a.png\) cannot be decoded: Error -3"):
+        read_zip("pets", str(path)).pixels(0)
+
+
+def test_an_image_of_too_many_pixels_is_named(tmp_path, monkeypatch):
+    data = read_folder("pets", write_folder(tmp_path / "data"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    with pytest.raises(DataError, match=r"image 0 \(cat/a.png\) cannot be decoded: Image size \(12 pixels\) exceeds"):
+        data.pixels(0)
+
+
 def test_an_empty_class_folder_is_named(tmp_path):
     folder = write_folder(tmp_path / "data")
     os.mkdir(os.path.join(folder, "emu"))
@@ -162,3 +185,30 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match="^DATASETS.CUSTOM.pets: PARQUET needs the package pyarrow: pip install "):
         read_parquet("pets", "x.parquet")
+
+
+def test_a_folder_of_parquet_files_with_plain_bytes(tmp_path):
+    for number, value in enumerate((10, 20)):
+        write_table(tmp_path / f"part-{number}.parquet", {"image": [encoded(value)], "label": [number]})
+    data = read_parquet("pets", str(tmp_path))
+    assert (data.classes, [int(data.pixels(i)[0, 0, 0]) for i in range(2)]) == (("0", "1"), [10, 20])
+
+
+def test_a_broken_image_in_a_parquet_file_is_named(tmp_path):
+    path = write_table(tmp_path / "x.parquet", {"image": [encoded(10), b"broken", None], "label": [0, 0, 0]})
+    for row in (1, 2):
+        with pytest.raises(DataError, match=rf"x.parquet: image {row} \(row {row}\) cannot be decoded"):
+            read_parquet("pets", path).pixels(row)
+
+
+def test_a_parquet_file_without_images(tmp_path):
+    path = write_table(tmp_path / "x.parquet", {"img": [b""], "label": [0]})
+    with pytest.raises(DataError, match="x.parquet has no column image; its columns: img, label$"):
+        read_parquet("pets", path)
+
+
+def test_a_file_that_is_not_parquet(tmp_path):
+    pytest.importorskip("pyarrow", reason="needs pyarrow")
+    (tmp_path / "x.parquet").write_text("hello")
+    with pytest.raises(DataError, match="x.parquet: no Parquet file: "):
+        read_parquet("pets", str(tmp_path / "x.parquet"))

@@ -22,7 +22,9 @@ from kd2.bridges.tm.run import setup
 from kd2.bridges.tm.sources import load_all
 from kd2.bridges.tm.trial import trial
 from kd2.benchmark.step import step_times
+from kd2.config import merge, timm_config
 from kd2.core import ConfigError
+from kd2.data.pictures import read_npz
 from kd2.preflight import problems, term_rows
 
 TESTED = {"DATASETS": {"TEST": ["tiny_test"]}, "TEST": {"IMS_PER_BATCH": 4}}
@@ -114,6 +116,13 @@ def test_a_copy_of_the_teacher_agrees_with_it(tmp_path, data):
     evaluator, logits = Evaluator(cfg, load_all(cfg, "TEST")[0]), torch.eye(3)
     evaluator(logits, torch.tensor([0, 1, 1]), logits.clone())
     assert evaluator.result() == pytest.approx({"cls/top1": 200 / 3, "cls/agreement": 100.0, "cls/KL": 0.0})
+
+
+def test_five_guesses_count_with_more_than_five_classes(data):
+    cfg = merge(timm_config(), {"MODEL": {"NUM_CLASSES": 6}})
+    evaluator = Evaluator(cfg, read_npz("tiny", str(data / "test.npz")))
+    evaluator(torch.arange(6.0, 0, -1).expand(4, 6), torch.tensor([0, 4, 5, 5]), None)
+    assert evaluator.result() == pytest.approx({"cls/top1": 25.0, "cls/top5": 50.0})
 
 
 def test_eval_only_gives_the_scores_of_the_run(tmp_path, data):

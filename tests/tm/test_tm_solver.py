@@ -1,5 +1,6 @@
 """Optimisers and schedules of timm, epochs as iterations."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,9 @@ def rates(cfg, steps: list[int]) -> list[float]:
 
 
 def test_the_cosine_schedule_is_that_of_function_matching():
+    about = json.loads((GOLDEN / "schedule_cosine.json").read_text())["hyper_parameters"]
+    cfg = config(MAX_ITER=about["total_steps"], WARMUP_ITERS=about["warmup_steps"], BASE_LR=about["base"])
     case = np.load(GOLDEN / "schedule_cosine.npz")
-    cfg = config(MAX_ITER=3000, WARMUP_ITERS=1500, BASE_LR=1.0)
     assert rates(cfg, case["in.step"].tolist()) == pytest.approx(case["out.multiplier"].tolist(), abs=1e-6)
 
 

@@ -1,5 +1,6 @@
 """The teacher of a classifier: unchanged by training, cached where that is right, refused where it does not fit."""
 
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,12 @@ from kd2.bridges.tm.data import training_batches
 from kd2.bridges.tm.distiller import build_distiller
 from kd2.bridges.tm.run import prepared, setup
 from kd2.bridges.tm.sources import load_all
+from kd2.bridges.tm.teacher import Guide, Panel
 from kd2.core import ConfigError
 from kd2.data.views import MODES
+from kd2.terms.logits import divergences
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "funmatch"
 
 
 def distiller_and_batches(config: str, *options: str):
@@ -61,10 +66,51 @@ def test_several_teachers_are_the_mean_of_their_logits(tmp_path, pictures, tm_te
     torch.testing.assert_close(both.teacher_logits(batch), mean)
 
 
+class Stored(torch.nn.Module):
+    """A teacher with the same logits for everything."""
+
+    def __init__(self, logits: torch.Tensor):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.logits
+
+
+def test_the_loss_to_two_teachers_is_that_of_the_reference():
+    with np.load(GOLDEN / "two_teachers.npz") as case:
+        student, first, second, expected = (
+            torch.from_numpy(case[name])
+            for name in ("in.student", "in.teacher0", "in.teacher1", "out.loss_average_logits")
+        )
+    panel = Panel([Guide(Stored(x), lambda pixels: pixels, 8, 9, 1.0, "", "") for x in (first, second)])
+    found = divergences(student, panel(torch.zeros(5, 3, 8, 8)), 2.0).mean()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_a_smaller_teacher_of_two_sees_the_view_reduced():
+    seen = []
+    pixels = torch.rand(2, 3, 16, 16)
+    guides = [
+        Guide(Stored(torch.zeros(2, 4)), lambda x: seen.append(x) or x, size, 4, 1.0, "", "") for size in (16, 8)
+    ]
+    Panel(guides)(pixels)
+    assert seen[0] is pixels
+    reduced = torch.nn.functional.interpolate(pixels, (8, 8), mode="bilinear", antialias=True)
+    torch.testing.assert_close(seen[1], reduced)
+
+
 def test_a_mistyped_key_of_a_further_teacher_is_named(tmp_path, pictures, tm_teacher):
     more = {"second": {"CONFIG": "x.yaml"}}
     changes = tm_tiny.distilled(tm_teacher, {"KD": {"TEACHER": {"MORE": more}}})
     with pytest.raises(ConfigError, match="^KD.TEACHER.MORE.second.CONFIG: no such key; did you mean CONFIG_FILE"):
+        tm_tiny.train(tm_tiny.write_config(tmp_path, pictures, changes))
+
+
+def test_missing_weights_of_a_further_teacher_are_named_by_its_key(tmp_path, pictures, tm_teacher):
+    more = {"second": {"CONFIG_FILE": str(tm_teacher / "teacher.yaml"), "WEIGHTS": "nowhere.pth"}}
+    changes = tm_tiny.distilled(tm_teacher, {"KD": {"TEACHER": {"MORE": more}}})
+    with pytest.raises(ConfigError, match="^KD.TEACHER.MORE.second.WEIGHTS: .*nowhere.pth"):
         tm_tiny.train(tm_tiny.write_config(tmp_path, pictures, changes))
 
 
@@ -151,6 +197,12 @@ def test_a_mode_with_fresh_teacher_views_takes_no_cache(cached, tmp_path):
     config, _ = cached
     with pytest.raises(ConfigError, match="^KD.VIEWS.MODE same/ic: the teacher sees another view in every epoch"):
         tm_tiny.train(config, "KD.VIEWS.MODE", "same/ic", "OUTPUT_DIR", str(tmp_path))
+
+
+def test_several_processes_need_a_cache_that_exists(cached, tmp_path):
+    cfg = setup(cached[0], ["KD.VIEWS.CACHE", str(tmp_path / "none"), "OUTPUT_DIR", str(tmp_path)])
+    with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE: .*none does not exist; make it first, with one process$"):
+        training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 2)
 
 
 def test_an_ensemble_of_views_needs_a_cache(cached, tmp_path):

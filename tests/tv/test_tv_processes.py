@@ -21,7 +21,7 @@ def config(tmp_path_factory, data, rcnn_teacher):
 @pytest.fixture(scope="module")
 def seen(config):
     """What the two processes saw."""
-    return in_two_processes(config)
+    return in_two_processes("tv", config)
 
 
 def test_gradients_are_equal_in_both_processes(seen):

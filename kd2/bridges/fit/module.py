@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd2.bridges.files import Match, load_state
 from kd2.bridges.fit.solver import build_lr_scheduler, build_optimizer, parameter_groups
@@ -77,6 +77,7 @@ class FitModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.evaluator = self.new_evaluator()
+        share_statistics(self.distiller.student)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.evaluator(self.distiller.student, batch)
@@ -110,7 +111,16 @@ class FitModule(lightning.LightningModule):
         }
 
 
-def load_student(student: torch.nn.Module, state: dict[str, Tensor], source: str, partial: bool) -> Match:
+def share_statistics(model: nn.Module) -> None:
+    """Give every process the norm layers' statistics of process 0, the exported ones, so that one network is scored."""
+    if torch.distributed.is_initialized():
+        for norm in model.modules():
+            if isinstance(norm, nn.modules.batchnorm._NormBase):
+                for statistic in norm.buffers():
+                    torch.distributed.broadcast(statistic, 0)
+
+
+def load_student(student: nn.Module, state: dict[str, Tensor], source: str, partial: bool) -> Match:
     """Initial or final weights of the student from ``MODEL.WEIGHTS``; raises ConfigError when they do not fit."""
     if any(not isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"MODEL.WEIGHTS: {source} is no state dict of a model")

@@ -84,7 +84,8 @@ def _decay(cfg: CfgNode) -> ParamScheduler:
 def _with_warmup(cfg: CfgNode, decay: ParamScheduler) -> ParamScheduler:
     """A straight line from WARMUP_FACTOR to where the decay is by then, as in Detectron2.
 
-    With RESCALE_INTERVAL the whole decay follows the warm-up: cosine to zero behind a line from 0 is function matching's.
+    With RESCALE_INTERVAL the whole decay follows the warm-up: cosine to zero behind a line from 0 is function
+    matching's.
     """
     share = min(cfg.SOLVER.WARMUP_ITERS / max(cfg.SOLVER.MAX_ITER, 1), 1.0)
     if share == 0:

@@ -13,29 +13,29 @@ from kd2.core import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def teacher_config(cfg: CfgNode, defaults: CfgNode) -> CfgNode:
-    """``KD.TEACHER.CONFIG_FILE`` and ``KD.TEACHER.OPTS`` merged into ``defaults``.
+def teacher_config(cfg: CfgNode, defaults: CfgNode, node: str = "KD.TEACHER") -> CfgNode:
+    """``KD.TEACHER.CONFIG_FILE`` and ``KD.TEACHER.OPTS`` merged into ``defaults``; errors call the node ``node``.
 
     Raises:
         ConfigError: no file is named or it does not exist; its FRAMEWORK is not the student's.
     """
     path = cfg.KD.TEACHER.CONFIG_FILE
     if not path:
-        raise ConfigError("KD.TEACHER.CONFIG_FILE is empty, but KD.TERMS has terms that need a teacher")
-    check_file(path, "KD.TEACHER.CONFIG_FILE")
+        raise ConfigError(f"{node}.CONFIG_FILE is empty, but KD.TERMS has terms that need a teacher")
+    check_file(path, f"{node}.CONFIG_FILE")
     loaded = read(path, list(cfg.KD.TEACHER.OPTS))
     if framework_of(loaded, path) != cfg.FRAMEWORK:
-        raise ConfigError(f"KD.TEACHER.CONFIG_FILE: FRAMEWORK in {path} is not {cfg.FRAMEWORK}, the student's")
+        raise ConfigError(f"{node}.CONFIG_FILE: FRAMEWORK in {path} is not {cfg.FRAMEWORK}, the student's")
     return merge(defaults, loaded)
 
 
-def load_teacher(model: nn.Module, cfg: CfgNode) -> float:
+def load_teacher(model: nn.Module, cfg: CfgNode, node: str = "KD.TEACHER") -> float:
     """Load ``KD.TEACHER.WEIGHTS``; returns the share of the model's weights that matched, 0 to 1.
 
     Raises:
         ConfigError: no file, or weights that match less than 100 % (unless ``KD.TEACHER.ALLOW_PARTIAL``).
     """
-    source, key = cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS"
+    source, key = cfg.KD.TEACHER.WEIGHTS, f"{node}.WEIGHTS"
     match = load_state(model, weights_of(read_weights(source, key)), source, key, partial=cfg.KD.TEACHER.ALLOW_PARTIAL)
     logger.info("Teacher %s: %s", source, match.text())
     return match.share

@@ -40,7 +40,7 @@ class Evaluator:
             divergence.update(divergences(logits, teacher))
 
     def result(self) -> dict[str, float]:
-        """``cls/top1``, ``cls/top5``, ``cls/agreement`` (same first choice) in percent; ``cls/KL`` (teacher || student)."""
+        """``cls/top1``, ``cls/top5``, ``cls/agreement`` (same choice) in percent; ``cls/KL`` (teacher || student)."""
         scores = {name: 100 * metric.compute().item() for name, metric in self.of_labels.items()}
         if self.guided:
             same_choice, divergence = (metric.compute().item() for metric in self.of_teacher.values())

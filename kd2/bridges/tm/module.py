@@ -10,7 +10,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from kd2.bridges.fit.module import FitModule
+from kd2.bridges.fit.module import FitModule, share_statistics
 from kd2.bridges.fit.solver import parameter_groups
 from kd2.bridges.tm.data import Batch, clean_batches
 from kd2.bridges.tm.evaluation import precise_statistics
@@ -59,6 +59,8 @@ class ClassifierModule(FitModule):
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
+        if self.ema is not None:
+            share_statistics(self.ema.module)
         self._shown = self._network()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -58,7 +58,7 @@ def teacher_size(cfg: CfgNode) -> int | None:
     """``INPUT.SIZE`` of the teacher's own config, the largest of several; None when no term counts."""
     if not active_blocks(cfg.KD.TERMS):
         return None
-    return max(own.INPUT.SIZE for _, own in _configs(cfg))
+    return max(own.INPUT.SIZE for _, _, own in _configs(cfg))
 
 
 def build_teacher(cfg: CfgNode) -> Guide:
@@ -67,7 +67,7 @@ def build_teacher(cfg: CfgNode) -> Guide:
     Raises:
         ConfigError: see ``teacher_config`` and ``load_teacher``; class counts or class orders that differ.
     """
-    guides = [_build(cfg, asked, own, name) for name, (asked, own) in zip(["", *cfg.KD.TEACHER.MORE], _configs(cfg))]
+    guides = [_build(cfg, *one) for one in _configs(cfg)]
     if len(guides) == 1:
         return guides[0]
     return Guide(
@@ -76,35 +76,34 @@ def build_teacher(cfg: CfgNode) -> Guide:
     )
 
 
-def _configs(cfg: CfgNode) -> list[tuple[CfgNode, CfgNode]]:
-    """For each teacher the run's config as if it were the only one, and the teacher's own config."""
-    asked = [cfg]
+def _configs(cfg: CfgNode) -> list[tuple[str, CfgNode, CfgNode]]:
+    """For each teacher its node's name, the run's config as if it were the only one, and the teacher's own config."""
+    asked = {"KD.TEACHER": cfg}
     for name, block in cfg.KD.TEACHER.MORE.items():
         unknown = set(block) - {"CONFIG_FILE", "WEIGHTS", "OPTS"}
         if unknown:
             key = f"KD.TEACHER.MORE.{name}.{sorted(unknown)[0]}"
             raise ConfigError(f"{key}: no such key; {nearest(sorted(unknown)[0], ('CONFIG_FILE', 'WEIGHTS', 'OPTS'))}")
-        asked.append(cfg.clone())
-        asked[-1].KD.TEACHER.update({"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []} | dict(block))
-    return [(one, teacher_config(one, timm_config())) for one in asked]
+        one = asked[f"KD.TEACHER.MORE.{name}"] = cfg.clone()
+        one.KD.TEACHER.update({"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []} | dict(block))
+    return [(node, one, teacher_config(one, timm_config(), node)) for node, one in asked.items()]
 
 
-def _build(cfg: CfgNode, asked: CfgNode, own: CfgNode, name: str) -> Guide:
-    here = f"KD.TEACHER.MORE.{name}" if name else "KD.TEACHER"
+def _build(cfg: CfgNode, node: str, asked: CfgNode, own: CfgNode) -> Guide:
     if own.MODEL.NUM_CLASSES != cfg.MODEL.NUM_CLASSES:
         theirs, ours = own.MODEL.NUM_CLASSES, cfg.MODEL.NUM_CLASSES
-        raise ConfigError(f"MODEL.NUM_CLASSES of the teacher ({here}) is {theirs}, of the student {ours}")
+        raise ConfigError(f"MODEL.NUM_CLASSES of the teacher ({node}) is {theirs}, of the student {ours}")
     model = build_model(own)
-    matched = 1.0 if own.MODEL.PRETRAINED and not asked.KD.TEACHER.WEIGHTS else load_teacher(model, asked)
-    same_order(tuple(cfg.MODEL.CLASSES), _classes(asked, own), "the student's data", f"the teacher ({here})")
+    matched = 1.0 if own.MODEL.PRETRAINED and not asked.KD.TEACHER.WEIGHTS else load_teacher(model, asked, node)
+    same_order(tuple(cfg.MODEL.CLASSES), _classes(node, asked, own), "the student's data", f"the teacher ({node})")
     about = f"{own.MODEL.NAME} {dict(own.MODEL.ARGS)} {own.INPUT.SIZE} {own.MODEL.PIXEL_MEAN} {own.MODEL.PIXEL_STD}"
     return Guide(model, Normalise(own), own.INPUT.SIZE, own.MODEL.NUM_CLASSES, matched, own.MODEL.NAME, about)
 
 
-def _classes(asked: CfgNode, own: CfgNode) -> tuple[str, ...]:
+def _classes(node: str, asked: CfgNode, own: CfgNode) -> tuple[str, ...]:
     """The teacher's class names: of its config, otherwise of a kd2 checkpoint; empty when nobody tells."""
     weights = asked.KD.TEACHER.WEIGHTS
     if own.MODEL.CLASSES or not weights or weights.startswith(("http://", "https://")):
         return tuple(own.MODEL.CLASSES)
-    found = read_checkpoint(weights, "KD.TEACHER.WEIGHTS").get("classes", ())
+    found = read_checkpoint(weights, f"{node}.WEIGHTS").get("classes", ())
     return () if isinstance(found, torch.Tensor) else tuple(found)

@@ -11,17 +11,17 @@ import torch
 HERE = Path(__file__).parent
 
 
-def in_two_processes(config: str) -> list[dict]:
-    """Train by ``config``, write into its folder, and return what each process saw."""
+def in_two_processes(bridge: str, config: str) -> list[dict]:
+    """Train by ``config`` on the bridge tv or tm, write into its folder, and return what each process saw."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     folder = Path(config).parent
-    path = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent, HERE)))
+    path = os.pathsep.join(map(str, (HERE.parent, HERE)))
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "two_processes.py"), str(rank), config, port, str(folder)],
+            [sys.executable, str(HERE / "two_processes.py"), bridge, str(rank), config, port, str(folder)],
             env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )
         for rank in range(2)
