@@ -1,10 +1,10 @@
 from setuptools import find_packages, setup
 
 # Lower bounds are versions that the test suite has run with.
-TORCHVISION = [
-    "torchvision>=0.29.2", "timm>=1.0.31", "lightning>=2.6.6", "pycocotools>=2.0.11", "pillow>=13.0", "tensorboard>=2.21",
+TIMM = [
+    "timm>=1.0.31", "torchvision>=0.29.2", "lightning>=2.6.6", "torchmetrics>=1.9", "pillow>=13.0", "tensorboard>=2.21",
 ]
-TIMM = ["timm>=1.0.31", "torchvision>=0.29.2", "lightning>=2.6.6", "pillow>=13.0", "tensorboard>=2.21"]
+TORCHVISION = [*TIMM, "pycocotools>=2.0.11"]
 
 setup(
     name="kd2",
