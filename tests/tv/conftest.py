@@ -35,22 +35,22 @@ def rcnn_teacher(tmp_path_factory, data):
 @pytest.fixture(scope="session")
 def drawn_data(tmp_path_factory):
     """The folder of the tiny segmentation data set."""
-    import drawn
+    import tv_drawn
 
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    drawn.write_data(folder)
+    tv_drawn.write_data(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def psp_teacher(tmp_path_factory, drawn_data):
     """The folder of a trained PSPNet, wider than the students: teacher.yaml and out/model_final.pth."""
-    import drawn
+    import tv_drawn
     import tiny
 
     folder = tmp_path_factory.mktemp("psp")
     changes = {"MODEL": {"SEM_SEG_HEAD": {"CONVS_DIM": 24}}, "SOLVER": {"MAX_ITER": 2}, "SEED": 3}
-    tiny.train(drawn.write_config(folder, drawn_data, changes, "teacher"))
+    tiny.train(tv_drawn.write_config(folder, drawn_data, changes, "teacher"))
     return folder
 
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import drawn
+import tv_drawn
 import tiny
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ from kd2.core import ConfigError, DataError
 
 
 def batches(data, changes: dict | None = None, start: int = 0):
-    cfg = drawn.config(changes, data)
+    cfg = tv_drawn.config(changes, data)
     return iter(training_batches(cfg, load_all(cfg, "TRAIN"), start, rank=0, ranks=1))
 
 
@@ -55,7 +55,7 @@ def test_labels_lie_on_their_pixels(drawn_data):
 
 
 def test_bgr_turns_the_channels_around(drawn_data):
-    cfg = drawn.config(data=drawn_data)
+    cfg = tv_drawn.config(data=drawn_data)
     data = load_all(cfg, "TRAIN")
     rgb = Mapper(cfg, data, training=False)(data[0].records[0])[0]
     cfg.INPUT.FORMAT = "BGR"
@@ -64,7 +64,7 @@ def test_bgr_turns_the_channels_around(drawn_data):
 
 def test_test_images_are_resized_and_their_labels_are_not(drawn_data):
     sizes = {"MIN_SIZE_TEST": 24, "MAX_SIZE_TEST": 30}
-    cfg = drawn.config({"INPUT": sizes, "DATASETS": {"TEST": ["drawn"]}}, drawn_data)
+    cfg = tv_drawn.config({"INPUT": sizes, "DATASETS": {"TEST": ["drawn"]}}, drawn_data)
     batch = next(iter(batches_of(cfg, load_all(cfg, "TEST")[0], 0, 1)))
     assert batch.images[0].shape == (3, 22, 30) and batch.size == (48, 64) == tuple(batch.labels.shape[1:])
 
@@ -107,7 +107,7 @@ def own_data(tmp_path, drawn_data):
 
 
 def trained(tmp_path, data):
-    tiny.train(drawn.write_config(tmp_path, data))
+    tiny.train(tv_drawn.write_config(tmp_path, data))
 
 
 def test_a_label_outside_the_class_list_is_named(tmp_path, own_data):
@@ -153,7 +153,7 @@ def test_a_missing_label_is_named(tmp_path, own_data):
     ({"SOLVER": {"IMS_PER_BATCH": 0}}, "SOLVER.IMS_PER_BATCH is 0, expected a multiple of 1 processes"),
 ])
 def test_what_cannot_be_used_is_named(drawn_data, changes, text):
-    cfg = drawn.config(changes, drawn_data)
+    cfg = tv_drawn.config(changes, drawn_data)
     with pytest.raises(ConfigError, match=f"^{text}"):
         data = load_all(cfg, "TRAIN")
         check(cfg, data)

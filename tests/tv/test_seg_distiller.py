@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import drawn
+import tv_drawn
 import tiny
 import torch
 
@@ -23,7 +23,7 @@ def first_batch(cfg):
 
 def pair(data, teacher, changes: dict | None = None):
     """The distiller in train mode and its first batch."""
-    cfg = drawn.config(drawn.distilled(teacher, changes), data)
+    cfg = tv_drawn.config(tv_drawn.distilled(teacher, changes), data)
     return run.prepared(cfg), first_batch(cfg)
 
 
@@ -46,7 +46,7 @@ def test_the_scene_knows_labels_sizes_and_normalised_images(drawn_data, psp_teac
 def test_a_teacher_normalises_its_own_way_and_sees_its_own_colour_order(drawn_data, psp_teacher, tmp_path):
     own = {"INPUT": {"FORMAT": "BGR"}, "MODEL": {"PIXEL_MEAN": [1.0, 2.0, 3.0], "PIXEL_STD": [1.0, 1.0, 2.0]}}
     wide = {"MODEL": {"SEM_SEG_HEAD": {"CONVS_DIM": 24}}}
-    path = drawn.write_config(tmp_path, drawn_data, tiny.merged(wide, own), "bgr")
+    path = tv_drawn.write_config(tmp_path, drawn_data, tiny.merged(wide, own), "bgr")
     distiller, batch = pair(drawn_data, psp_teacher, {"KD": {"TEACHER": {"CONFIG_FILE": path}}})
     seen = []
     distiller.teacher.model.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
@@ -78,7 +78,7 @@ def test_unlabelled_images_count_in_the_terms_and_not_in_the_task_loss(drawn_dat
 
 def test_the_weights_of_the_task_loss(drawn_data):
     head = {"MODEL": {"SEM_SEG_HEAD": {"LOSS_WEIGHT": 2.0, "AUX_WEIGHT": 0.2}}}
-    plain, heavy = drawn.config(data=drawn_data), drawn.config(head, drawn_data)
+    plain, heavy = tv_drawn.config(data=drawn_data), tv_drawn.config(head, drawn_data)
     batch = first_batch(plain)
     torch.manual_seed(0)
     a = run.prepared(plain)(batch)

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("torchmetrics", reason="needs torchmetrics")
 
-import drawn
+import tv_drawn
 import torch
 
 from kd2.bridges.tv.segmentation.data import load_all, test_batches as batches_of
@@ -31,7 +31,7 @@ class Colours(torch.nn.Module):
 
 
 def evaluated(data, student: Colours, **test) -> dict[str, float]:
-    cfg = drawn.config({"DATASETS": {"TEST": ["drawn"]}, "TEST": test}, data)
+    cfg = tv_drawn.config({"DATASETS": {"TEST": ["drawn"]}, "TEST": test}, data)
     (records,) = load_all(cfg, "TEST")
     evaluator = SemSegEvaluator(cfg, records)
     for batch in batches_of(cfg, records, 0, 1):
@@ -83,7 +83,7 @@ def test_the_numbers_are_detectron2s():
         expected = theirs.evaluate()["sem_seg"]
     finally:
         DatasetCatalog.remove(name), MetadataCatalog.remove(name)
-    own = SemSegEvaluator(drawn.config(), _Named(classes))
+    own = SemSegEvaluator(tv_drawn.config(), _Named(classes))
     own.see(scores.argmax(1), labels)
     found = own.result()
     wanted = {f"sem_seg/{key}": value for key, value in expected.items() if "Bound" not in key and "B-I" not in key}

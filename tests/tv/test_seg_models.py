@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("timm", reason="needs timm")
 
-import drawn
+import tv_drawn
 import tiny
 import torch
 import torchvision
@@ -31,12 +31,12 @@ def model_keys(name: str, **changes) -> dict:
 
 
 def build(name: str, **changes):
-    return build_segmenter(drawn.config({"MODEL": model_keys(name, **changes)}))
+    return build_segmenter(tv_drawn.config({"MODEL": model_keys(name, **changes)}))
 
 
 def parameters(**model) -> tuple[int, int]:
     """Of the network with and without its auxiliary head, counted without memory."""
-    cfg = drawn.config({"MODEL": model})
+    cfg = tv_drawn.config({"MODEL": model})
     with torch.device("meta"):
         network = build_segmenter(cfg)
     total = sum(p.numel() for p in network.parameters())
@@ -91,7 +91,7 @@ def test_a_resnet_of_half_width():
 ])
 def test_key_names_and_shapes_are_torchvisions(name, theirs, backbone, args):
     head = {"NUM_CLASSES": 21, "CONVS_DIM": 128, "AUX_WEIGHT": 0.0 if name == "LRASPP" else 0.5}
-    cfg = drawn.config({"MODEL": {"META_ARCHITECTURE": name, "SEM_SEG_HEAD": head, "BACKBONE": {"NAME": backbone}}})
+    cfg = tv_drawn.config({"MODEL": {"META_ARCHITECTURE": name, "SEM_SEG_HEAD": head, "BACKBONE": {"NAME": backbone}}})
     del cfg.MODEL.BACKBONE.ARGS["output_stride"]
     cfg.MODEL.BACKBONE.ARGS.update(args)
     options = {} if name == "LRASPP" else {"aux_loss": True}
@@ -123,11 +123,11 @@ def test_images_are_normalised_and_padded_with_the_mean():
 ])
 def test_what_cannot_be_built_is_named(changes, text):
     with pytest.raises(ConfigError, match=f"^{text}"):
-        build_segmenter(drawn.config({"MODEL": changes}))
+        build_segmenter(tv_drawn.config({"MODEL": changes}))
 
 
 def test_basic_blocks_of_torchvision_are_not_dilated():
-    cfg = drawn.config({"MODEL": {"BACKBONE": {"NAME": "resnet18"}}})
+    cfg = tv_drawn.config({"MODEL": {"BACKBONE": {"NAME": "resnet18"}}})
     del cfg.MODEL.BACKBONE.ARGS["output_stride"]
     cfg.MODEL.BACKBONE.ARGS.update(DILATED)
     with pytest.raises(ConfigError, match="^MODEL.BACKBONE.ARGS .* does not suit 'resnet18': Dilation > 1 not"):
@@ -137,7 +137,7 @@ def test_basic_blocks_of_torchvision_are_not_dilated():
 def test_the_architecture_picks_the_task():
     from kd2.bridges.tv import detection, segmentation
 
-    assert task_of(drawn.config()) is segmentation.TASK and task_of(tiny.config()) is detection.TASK
+    assert task_of(tv_drawn.config()) is segmentation.TASK and task_of(tiny.config()) is detection.TASK
     text = r"^MODEL.META_ARCHITECTURE is 'RetinaNett'; did you mean RetinaNet\?"
     with pytest.raises(ConfigError, match=text):
         task_of(tiny.config({"MODEL": {"META_ARCHITECTURE": "RetinaNett"}}))

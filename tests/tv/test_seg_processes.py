@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import drawn
+import tv_drawn
 import tiny
 from launch import in_two_processes
 
@@ -21,7 +21,7 @@ def config(tmp_path_factory, drawn_data, psp_teacher):
         "KD": {"UNLABELED": unlabeled}, "DATASETS": {"TEST": ["drawn"]},
         "SOLVER": {"IMS_PER_BATCH": 4, "CHECKPOINT_PERIOD": 3},
     }
-    return drawn.write_config(tmp_path_factory.mktemp("two"), drawn_data, drawn.distilled(psp_teacher, changes))
+    return tv_drawn.write_config(tmp_path_factory.mktemp("two"), drawn_data, tv_drawn.distilled(psp_teacher, changes))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import drawn
+import tv_drawn
 import tiny
 import torch
 
@@ -21,13 +21,13 @@ UNLABELED = {"KD": {"UNLABELED": {"DATASETS": ["more"], "IMS_PER_BATCH": 1}}}
 def finished(tmp_path_factory, drawn_data, psp_teacher):
     """The folder of a distilled run of 4 iterations, and its metrics."""
     folder = tmp_path_factory.mktemp("finished")
-    changes = tiny.merged(drawn.distilled(psp_teacher, TESTED), UNLABELED)
+    changes = tiny.merged(tv_drawn.distilled(psp_teacher, TESTED), UNLABELED)
     changes["KD"]["TERMS"]["holistic"] = {"TAP": "score", "WEIGHT": 0.1, "ENLARGE": 11, "WIDTH": 4}
-    return folder, tiny.train(drawn.write_config(folder, drawn_data, changes))
+    return folder, tiny.train(tv_drawn.write_config(folder, drawn_data, changes))
 
 
 def test_metrics_carry_detectron2s_names(finished):
-    kinds = [f"{kind}-{name}" for kind in ("IoU", "ACC") for name in drawn.CLASSES]
+    kinds = [f"{kind}-{name}" for kind in ("IoU", "ACC") for name in tv_drawn.CLASSES]
     assert set(finished[1]) == {f"sem_seg/{name}" for name in ["mIoU", "fwIoU", "mACC", "pACC", *kinds]}
 
 
@@ -55,17 +55,17 @@ def test_a_resumed_run_equals_the_whole_one(finished, tmp_path):
 
 
 def test_weight_0_is_plain_training_bit_for_bit(tmp_path, drawn_data, psp_teacher):
-    tiny.train(drawn.write_config(tmp_path, drawn_data))
+    tiny.train(tv_drawn.write_config(tmp_path, drawn_data))
     zero = {"KD": {"TERMS": {"pixelwise": {"WEIGHT": 0.0}, "pairwise": {"WEIGHT": 0.0}}}}
-    changes = tiny.merged(drawn.distilled(psp_teacher, zero), {"OUTPUT_DIR": str(tmp_path / "zero")})
-    tiny.train(drawn.write_config(tmp_path, drawn_data, changes, "zero"))
+    changes = tiny.merged(tv_drawn.distilled(psp_teacher, zero), {"OUTPUT_DIR": str(tmp_path / "zero")})
+    tiny.train(tv_drawn.write_config(tmp_path, drawn_data, changes, "zero"))
     assert tiny.same(tiny.weights(tmp_path / "out"), tiny.weights(tmp_path / "zero")) == []
 
 
 def test_evaluation_on_the_way_changes_no_weight(tmp_path, drawn_data):
-    tiny.train(drawn.write_config(tmp_path, drawn_data))
+    tiny.train(tv_drawn.write_config(tmp_path, drawn_data))
     often = {"TEST": {"EVAL_PERIOD": 1}, "INPUT": {"MIN_SIZE_TEST": 32}, "OUTPUT_DIR": str(tmp_path / "often")} | TESTED
-    tiny.train(drawn.write_config(tmp_path, drawn_data, often, "often"))
+    tiny.train(tv_drawn.write_config(tmp_path, drawn_data, often, "often"))
     assert tiny.same(tiny.weights(tmp_path / "out"), tiny.weights(tmp_path / "often")) == []
 
 
@@ -76,17 +76,17 @@ def test_other_students_learn_from_a_pspnet(name, tmp_path, drawn_data, psp_teac
         "META_ARCHITECTURE": name, "BACKBONE": {"ARGS": args}, "SEM_SEG_HEAD": {"AUX_WEIGHT": 0.0},
         "FPN": {"OUT_CHANNELS": 16}, "ESPNET": {"LEVEL2_BLOCKS": 1, "LEVEL3_BLOCKS": 1},
     }
-    changes = tiny.merged(drawn.distilled(psp_teacher), {"MODEL": model, "SOLVER": {"MAX_ITER": 1}})
+    changes = tiny.merged(tv_drawn.distilled(psp_teacher), {"MODEL": model, "SOLVER": {"MAX_ITER": 1}})
     changes["KD"]["STUDENT"]["TAPS"] = ["score=classifier"]
     changes["KD"]["TEACHER"]["TAPS"] = ["score=classifier"]
     changes["KD"]["TERMS"] = {"pixelwise": {"TAP": "score", "WEIGHT": 1.0, "RESIZE": "teacher"}}
-    tiny.train(drawn.write_config(tmp_path, drawn_data, changes))
+    tiny.train(tv_drawn.write_config(tmp_path, drawn_data, changes))
     assert all(x.isfinite().all() for x in tiny.weights(tmp_path / "out").values())
 
 
 def test_the_head_is_inherited_from_a_teacher_of_the_same_architecture(tmp_path, drawn_data, psp_teacher):
     same = {"MODEL": {"SEM_SEG_HEAD": {"CONVS_DIM": 24}}, "KD": {"INHERIT": "head"}, "SOLVER": {"MAX_ITER": 0}}
-    tiny.train(drawn.write_config(tmp_path, drawn_data, drawn.distilled(psp_teacher, same)))
+    tiny.train(tv_drawn.write_config(tmp_path, drawn_data, tv_drawn.distilled(psp_teacher, same)))
     own, teacher = tiny.weights(tmp_path / "out"), tiny.weights(psp_teacher / "out")
     heads = [name for name in teacher if name.startswith(("classifier", "aux_classifier"))]
     assert heads and all(torch.equal(own[name], teacher[name]) for name in heads)
@@ -94,6 +94,6 @@ def test_the_head_is_inherited_from_a_teacher_of_the_same_architecture(tmp_path,
 
 
 def test_a_head_of_another_width_is_not_inherited(tmp_path, drawn_data, psp_teacher):
-    changes = drawn.distilled(psp_teacher, {"KD": {"INHERIT": "head"}})
+    changes = tv_drawn.distilled(psp_teacher, {"KD": {"INHERIT": "head"}})
     with pytest.raises(ConfigError, match="^KD.INHERIT is 'head', but .* of another shape in the teacher"):
-        tiny.train(drawn.write_config(tmp_path, drawn_data, changes))
+        tiny.train(tv_drawn.write_config(tmp_path, drawn_data, changes))

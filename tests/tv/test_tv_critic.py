@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-import drawn
+import tv_drawn
 import tiny
 import torch
 
@@ -64,7 +64,7 @@ def finished(tmp_path_factory, drawn_data, psp_teacher):
         "KD": {"TERMS": {"holistic": block}},
         "SOLVER": {"MAX_ITER": 20, "CHECKPOINT_PERIOD": 5, "LR_SCHEDULER_NAME": "WarmupPolyLR"},
     }
-    config = drawn.write_config(folder, drawn_data, drawn.distilled(psp_teacher, changes))
+    config = tv_drawn.write_config(folder, drawn_data, tv_drawn.distilled(psp_teacher, changes))
     tiny.train(config)
     with open(next((folder / "out" / "csv").rglob("metrics.csv"))) as file:
         return config, folder, list(csv.DictReader(file))

@@ -40,9 +40,13 @@ def weights_url(name: str, key: str) -> str:
 
 
 def _model_zoo() -> types.ModuleType:
-    if "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:
-        # Setuptools dropped the package that Detectron2's zoo imports for one function.
-        stand_in = types.ModuleType("pkg_resources")
-        stand_in.resource_filename = lambda package, path: str(importlib.resources.files(package) / path)
-        sys.modules["pkg_resources"] = stand_in
-    return importlib.import_module("detectron2.model_zoo")
+    if importlib.util.find_spec("pkg_resources") is not None:
+        return importlib.import_module("detectron2.model_zoo")
+    # Setuptools dropped the package that Detectron2's zoo imports for one function.
+    stand_in = types.ModuleType("pkg_resources")
+    stand_in.resource_filename = lambda package, path: str(importlib.resources.files(package) / path)
+    sys.modules["pkg_resources"] = stand_in
+    try:
+        return importlib.import_module("detectron2.model_zoo")
+    finally:
+        del sys.modules["pkg_resources"]  # others look whether the real one is there
