@@ -23,6 +23,6 @@ setup(
         "parquet": ["pyarrow>=26.0"],
         # Beside Detectron2 itself, which is not on PyPI.
         "detectron2": ["opencv-python>=5.0", "pycocotools>=2.0.11", "cityscapesscripts>=2.3", "timm>=1.0.31"],
-        "test": [*TORCHVISION, "pytest>=9.0"],
+        "test": [*TORCHVISION, "pytest>=9.0", "pytest-xdist>=3.8"],
     },
 )
