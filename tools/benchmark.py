@@ -70,7 +70,7 @@ def run_step(arguments: argparse.Namespace) -> int:
 
 def line(row: dict) -> str:
     cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in _COLUMNS]
-    return f"{cells[0]:<32}" + "".join(f"{cell:>14}" for cell in cells[1:])
+    return f"{cells[0]:<33}" + "".join(f"{cell:>{len(c) + 2}}" for c, cell in zip(_COLUMNS[1:], cells[1:]))
 
 
 if __name__ == "__main__":

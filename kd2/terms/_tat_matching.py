@@ -53,14 +53,14 @@ class _Blockwise(torch.autograd.Function):
         inputs, wanted = (query, key, value, target), ctx.needs_input_grad
         # Halves of the gradients, transposed: that is how the maps lie that they flow to.
         like = {"memory_format": torch.contiguous_format}
-        slopes = [torch.zeros_like(x.mT, **like) if w else None for x, w in zip(inputs[:3], wanted)]
+        slopes = [torch.empty_like(x.mT, **like) if w else None for x, w in zip(inputs[:3], wanted)]
         total = query.new_zeros(())
         batch, positions = query.shape[:2]
         rows = max(_AT_ONCE // max(positions, 1), 1)
         together = max(rows // max(positions, 1), 1)
         for first in range(0, batch, together):
             some = slice(first, first + together)
-            entries = few_entries(query[first], key[first], 2 * rows) if rows < positions else None
+            entries = few_entries(query[first], key[first], min(8 * rows, positions // 4)) if rows < positions else None
             if entries is None:
                 total += _whole(rows, [x[some] for x in inputs], [_part(x, some) for x in slopes])
             else:
@@ -79,7 +79,7 @@ def _part(x: Tensor | None, some: slice | int) -> Tensor | None:
 
 
 def _whole(at_once: int, inputs: list[Tensor], slopes: list[Tensor | None]) -> Tensor:
-    """The distance of some attentions, inputs (B, P, d), ``at_once`` rows at a time; adds to the slopes (B, d, P)."""
+    """The distance of some attentions, inputs (B, P, d), ``at_once`` rows at a time; fills the slopes (B, d, P)."""
     (query, key, value, target), (to_query, to_key, to_value) = inputs, slopes
     total = query.new_zeros(())
     for row in range(0, query.shape[1], at_once):
@@ -90,14 +90,14 @@ def _whole(at_once: int, inputs: list[Tensor], slopes: list[Tensor | None]) -> T
         error = mixed - target[:, rows]
         total += error.square().sum()
         if to_value is not None:
-            to_value.baddbmm_(error.mT, attention)
+            to_value.baddbmm_(error.mT, attention, beta=min(row, 1))
         if to_query is None and to_key is None:
             continue
         similarity = (error @ value.mT).sub_((error * mixed).sum(-1, keepdim=True)).mul_(attention)
         if to_query is not None:
             to_query[:, :, rows] = (similarity @ key).mT
         if to_key is not None:
-            to_key.baddbmm_(q.mT, similarity)
+            to_key.baddbmm_(q.mT, similarity, beta=min(row, 1))
     return total
 
 
