@@ -1,6 +1,6 @@
 """Divergence of two class distributions in every pixel, in the scores' own layout and with few temporaries.
 
-Letters: N images, K classes, P pixels of a map.
+Letters: N images, K classes, P pixels of a map; or N images, K cells, P channels, for distributions over the cells.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class _PixelDivergence(torch.autograd.Function):
     def forward(
         ctx, student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float, cross_entropy: bool
     ) -> Tensor:
-        slope = torch.empty(student.shape, dtype=student.dtype, device=student.device)
+        slope = torch.empty_like(student)
         total = torch.zeros((), dtype=torch.float64, device=student.device)
         for pixels in _blocks(student):
             s, t = (_below_zero(x, pixels, temperature, wide(student, teacher)) for x in (student, teacher))

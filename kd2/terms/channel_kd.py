@@ -5,11 +5,12 @@ Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", 
 Letters: N images, K classes, H x W map.
 """
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from kd2.core import MapSpec, Scene
-from kd2.terms._logits import check_classes, check_temperature, softened
+from kd2.terms._logits import check_classes, check_temperature
+from kd2.terms._pixels import pixel_divergence
 from kd2.terms._resize import Resize, check_sizes, same_size
 
 
@@ -19,9 +20,10 @@ def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> 
     Args:
         student, teacher: logits (N, K, H, W); computed in at least float32.
     """
-    s, t = (x.flatten(2).log_softmax(2) for x in softened(student, teacher, temperature))
-    divergence = F.kl_div(s, t, reduction="sum", log_target=True)
-    return divergence * (temperature**2 / max(teacher.shape[0] * teacher.shape[1], 1))
+    with torch.autocast(student.device.type, enabled=False):
+        cells_as_classes = (x.flatten(2).mT for x in (student, teacher))
+        total = pixel_divergence(*cells_as_classes, None, temperature, cross_entropy=False)
+    return total / max(teacher.shape[0] * teacher.shape[1], 1)
 
 
 class ChannelKd(nn.Module):

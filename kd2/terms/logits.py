@@ -7,12 +7,14 @@ distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.0
 Letters: N images, K classes, H x W map (1 x 1 for a classifier's (N, K) logits).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd2.core import MapSpec, Scene
 from kd2.terms._logits import check_classes, check_temperature, softened
 from kd2.terms._masks import image_region
+from kd2.terms._pixels import pixel_divergence
 from kd2.terms._resize import Resize, check_sizes, same_size
 
 
@@ -62,16 +64,16 @@ class Logits(nn.Module):
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], scene: Scene) -> Tensor:
         """The unweighted loss of L student maps and L teacher maps, all (N, K, H, W), at least float32."""
-        total = 0.0
-        for s, t in zip(student, teacher, strict=True):
-            total = total + self._mean(divergences(*same_size(s, t, self.resize), self.temperature), scene)
-        return total
+        with torch.autocast(student[0].device.type, enabled=False):
+            return sum(self._mean(*same_size(s, t, self.resize), scene) for s, t in zip(student, teacher, strict=True))
 
-    def _mean(self, pixels: Tensor, scene: Scene) -> Tensor:
-        if not self.clip_to_image or pixels.shape[1:] == (1, 1):
-            return pixels.sum() / max(pixels.numel(), 1)
-        region = image_region(pixels[:, None], scene)[:, 0]
-        return pixels.where(region, 0).sum() / region.sum().clamp(min=1)
+    def _mean(self, student: Tensor, teacher: Tensor, scene: Scene) -> Tensor:
+        images, _, height, width = student.shape
+        clipped = self.clip_to_image and (height, width) != (1, 1)
+        region = image_region(student, scene).flatten(1) if clipped else None
+        pixels = max(images * height * width, 1) if region is None else region.sum().clamp(min=1)
+        maps = student.flatten(2), teacher.flatten(2)
+        return pixel_divergence(*maps, region, self.temperature, cross_entropy=False) / pixels
 
 
 TERM = Logits

@@ -43,3 +43,7 @@ def test_strides_of_the_maps_do_not_matter():
 
 def test_it_never_waits_for_the_device():
     whole.never_reads_the_device(ChannelKd(spec(), spec()))
+
+
+def test_one_map_is_kept_and_no_other_temporary_of_its_size_is_built():
+    whole.keeps_one_map(ChannelKd(spec(19), spec(19)))

@@ -145,3 +145,7 @@ def test_function_matching_is_timms_logit_distillation_without_the_task_loss(tem
     expected = theirs(images, torch.zeros(4, dtype=torch.int64))["loss"]
     ours = loss(student(images), teacher(images), temperature=temperature)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_one_map_is_kept_and_no_other_temporary_of_its_size_is_built():
+    whole.keeps_one_map(Logits(spec(19), spec(19)))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import profile
 
+from kd2.benchmark.measure import peak_mib
 from kd2.core import MapSpec, Scene
 
 LOW = [torch.bfloat16, torch.float16]
@@ -67,6 +68,14 @@ def never_reads_the_device(term: nn.Module, channels: int = 6) -> None:
     operations = operations_of(lambda: value(term, student, teacher).backward())
     assert operations
     assert "aten::_local_scalar_dense" not in operations
+
+
+def keeps_one_map(term: nn.Module) -> None:
+    """Of the size of its 4 x 19 x 128 x 128 logits a term builds what it keeps and the gradient, nothing else."""
+    student, teacher = random_map(4, 19, 128, 128).requires_grad_(), random_map(4, 19, 128, 128, seed=1)
+    a_scene = scene(4, (1024, 1024))
+    peak = peak_mib(lambda: torch.autograd.grad(value(term, student, teacher, a_scene), student), torch.device("cpu"))
+    assert peak < 2.5 * student.nbytes / 2**20
 
 
 def operations_of(call: Callable[[], object]) -> set[str]:
