@@ -3,7 +3,7 @@
 from fvcore.common.config import CfgNode as CN
 
 from kd2.config.defaults import add_kd_config
-from kd2.config.step import add_step_keys
+from kd2.config.solver import add_shared_keys
 
 
 def timm_config() -> CN:
@@ -88,25 +88,15 @@ def _solver() -> CN:
     solver.IMS_PER_BATCH = 256
     # The learning rate is that of the whole batch; nothing scales it with the number of GPUs.
     solver.BASE_LR = 0.1
+    # Where cosine and poly end.
     solver.BASE_LR_END = 0.0
-    solver.MOMENTUM = 0.9
-    solver.NESTEROV = False
-    # As in PyTorch: AdamW takes away LR x WEIGHT_DECAY x w in each step. Papers whose decay is not multiplied by the
-    # learning rate (function matching) print wd = BASE_LR x WEIGHT_DECAY: write WEIGHT_DECAY = wd / BASE_LR.
-    # SGD and Adam of PyTorch add WEIGHT_DECAY x w to the gradient.
-    solver.WEIGHT_DECAY = 0.0001
-    solver.WEIGHT_DECAY_NORM = 0.0
-    # None: as WEIGHT_DECAY.
-    solver.WEIGHT_DECAY_BIAS = None
     # More keyword arguments of timm's optimiser, such as {betas: [0.9, 0.95]}.
     solver.OPTIMIZER_ARGS = CN(new_allowed=True)
     # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR, by timm. Cosine and poly begin where the warm-up ends.
     solver.LR_SCHEDULER_NAME = "WarmupCosineLR"
-    solver.GAMMA = 0.1
-    # Where WarmupMultiStepLR multiplies by GAMMA, in iterations, or in epochs when STEPS_EPOCHS is given.
+    # The steps of WarmupMultiStepLR, in iterations, or in epochs when STEPS_EPOCHS is given.
     solver.STEPS = []
     solver.STEPS_EPOCHS = []
-    solver.POLY_LR_POWER = 0.9
     # The warm-up is a straight line from WARMUP_FACTOR x BASE_LR, in iterations, or in epochs when above 0.
     solver.WARMUP_FACTOR = 0.0
     solver.WARMUP_ITERS = 0
@@ -114,7 +104,7 @@ def _solver() -> CN:
     # Iterations between checkpoints, or epochs when above 0.
     solver.CHECKPOINT_PERIOD = 5000
     solver.CHECKPOINT_EPOCHS = 0.0
-    add_step_keys(solver)
+    add_shared_keys(solver)
     return solver
 
 

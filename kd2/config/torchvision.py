@@ -3,7 +3,7 @@
 from fvcore.common.config import CfgNode as CN
 
 from kd2.config.defaults import add_kd_config
-from kd2.config.step import add_step_keys
+from kd2.config.solver import add_shared_keys
 
 
 def torchvision_config() -> CN:
@@ -121,23 +121,15 @@ def torchvision_config() -> CN:
     solver.BASE_LR = 0.001
     # End value of the cosine schedule.
     solver.BASE_LR_END = 0.0
-    solver.MOMENTUM = 0.9
-    solver.NESTEROV = False
-    solver.WEIGHT_DECAY = 0.0001
-    solver.WEIGHT_DECAY_NORM = 0.0
-    # None: as WEIGHT_DECAY.
-    solver.WEIGHT_DECAY_BIAS = None
     # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR.
     solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
-    solver.GAMMA = 0.1
     solver.STEPS = [30000]
-    solver.POLY_LR_POWER = 0.9
     solver.WARMUP_FACTOR = 0.001
     solver.WARMUP_ITERS = 1000
     # The decay begins behind the warm-up instead of at iteration 0.
     solver.RESCALE_INTERVAL = False
     solver.CHECKPOINT_PERIOD = 5000
-    add_step_keys(solver)
+    add_shared_keys(solver)
 
     cfg.TEST = CN()
     # Iterations between evaluations; 0: at the end only.
