@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from kd2.bridges.d2.augmented import check_augmentation, evaluate_augmented
 from kd2.bridges.d2.checkpoint import StudentCheckpointer
 from kd2.bridges.d2.data import eval_loader, register, train_loader
 from kd2.bridges.d2.distiller import Distiller
@@ -82,7 +83,15 @@ class Trainer(DefaultTrainer):
         found.insert(saving, RankStates(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.SEED, student))
         if self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(student):
             found.insert(saving, self._precise_bn(student))
+        if self.cfg.TEST.AUG.ENABLED:
+            evaluation = next(i for i, hook in enumerate(found) if isinstance(hook, hooks.EvalHook))
+            found.insert(evaluation + 1, hooks.EvalHook(0, self._augmented))
         return found
+
+    def _augmented(self) -> OrderedDict:
+        results = evaluate_augmented(type(self), self.cfg, self.distiller.student)
+        self._last_eval_results.update(results)
+        return results
 
     def _precise_bn(self, student: nn.Module) -> HookBase:
         cfg = self.cfg.clone()
@@ -96,6 +105,7 @@ class Trainer(DefaultTrainer):
         model = super().build_model(cfg)
         check_data_classes(model.student, cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
         check_windows(cfg, model.student)
+        check_augmentation(cfg, model.student)
         return model
 
     @classmethod
