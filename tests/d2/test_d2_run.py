@@ -6,10 +6,13 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import os
 
+import numpy
 import torch
 from d2_tiny import train, weights, write_config
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
 
-from kd2.bridges.d2 import distiller, trial
+from kd2.bridges.d2 import add_d2_config, distiller, trial
 from kd2.bridges.d2.config import load_config
 from kd2.bridges.d2.data import train_loader
 from kd2.bridges.d2.models import build_student
@@ -44,6 +47,18 @@ def test_evaluation_builds_neither_teacher_nor_terms(retinanets, trained, monkey
     else:
         again = train(retinanets, *common, "MODEL.WEIGHTS", os.path.join(folder, "model_final.pth"), eval_only=True)
     assert again == pytest.approx(results, nan_ok=True)
+
+
+def test_the_trained_student_serves_detectron2s_predictor(retinanets, trained):
+    cfg = add_d2_config(get_cfg())
+    cfg.merge_from_file(retinanets)
+    cfg.MODEL.META_ARCHITECTURE = cfg.KD.STUDENT.META_ARCHITECTURE
+    cfg.MODEL.WEIGHTS = os.path.join(trained[0], "model_final.pth")
+    predictor = DefaultPredictor(cfg)
+    expected = weights(trained[0])
+    for name, value in predictor.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    assert predictor(numpy.zeros((64, 80, 3), numpy.uint8))["instances"].image_size == (64, 80)
 
 
 def test_evaluation_needs_weights_that_fit(retinanets, tmp_path):
