@@ -2,10 +2,11 @@
 
 All without denormals, which a nearly one-hot attention is full of: they would slow the explicit form down further.
 
-How much faster the whole map is depends on its channels. With 256, as segmentation taps have, unscaled similarities of
-unit-normal maps are a nearly one-hot attention, and five of six matrix products nearly fall away. With 64, 7 % of the
-entries count, both forms need all six products, and what is saved is the traffic of P x P maps. The projections are in
-both times; larger ones than these 1x1 make both forms slower alike.
+The whole map of 64 x 64 has 256 channels, as the authors' segmentation taps have with every backbone, and so do feature
+pyramids. Unscaled similarities of so many unit-normal channels are a nearly one-hot attention, and five of six matrix
+products nearly fall away. With 64 channels, beside it, 7 % of the entries count: both forms need all six products, and
+what is saved is the traffic of P x P maps. The projections are in both times; larger ones than these 1x1 make both forms
+slower alike.
 """
 
 from collections.abc import Callable
