@@ -57,13 +57,15 @@ def test_an_even_attention_has_no_few_entries():
     assert few_entries(*(0.1 * random_map(2, 256, 8)), 32) is None
 
 
-def test_entries_have_their_places():
-    query, key = (4 * random_map(2, 128, 64)).unbind()
+@pytest.mark.parametrize("positions", [128, 125])
+def test_entries_have_their_places(positions):
+    query, key = (4 * random_map(2, positions, 64)).unbind()
     entries = few_entries(query, key, 50)
     rows, columns, starts, values = entries
     attention = (query @ key.mT).softmax(-1)
-    assert starts.tolist() == [(rows < row).sum().item() for row in range(129)]
-    torch.testing.assert_close(torch.zeros(128, 128).index_put((rows, columns), values), attention, rtol=1e-4, atol=1e-6)
+    assert starts.tolist() == [(rows < row).sum().item() for row in range(positions + 1)]
+    found = torch.zeros(positions, positions).index_put((rows, columns), values)
+    torch.testing.assert_close(found, attention, rtol=1e-4, atol=1e-6)
     (transposed,) = entries.transposed(values)
     torch.testing.assert_close(transposed @ query, attention.mT @ query, rtol=1e-4, atol=1e-5)
 
