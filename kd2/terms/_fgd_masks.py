@@ -78,11 +78,11 @@ def _cells(box: Tensor, sizes: list[Size], frames: list[Size], image_sizes: list
     """
     like = {"dtype": box.dtype, "device": box.device}
     bound, frame = (torch.tensor(sides, **like)[:, None] for sides in (image_sizes, frames))
-    cells = torch.tensor([c for size in sizes for c in size], **like)
+    cells = torch.tensor(sizes, **like)
     low, high = box[..., :2].flip(2), box[..., 2:].flip(2)
     outside = (high < 0).any(2, keepdim=True)
     low, high = (
-        (edge.clamp(min=0).minimum(bound) / frame).repeat(1, 1, len(sizes)) * cells for edge in (low, high)
+        ((edge.clamp(min=0).minimum(bound) / frame).unsqueeze(2) * cells).flatten(2) for edge in (low, high)
     )
     return low.floor(), high.ceil().masked_fill(outside, -1)
 
@@ -90,7 +90,8 @@ def _cells(box: Tensor, sizes: list[Size], frames: list[Size], image_sizes: list
 def _inside(first: Tensor, last: Tensor, sizes: list[Size]) -> Tensor:
     """Whether a position is between first and last of its axis: (N, M, 2L) to (N, M, P)."""
     lengths = [cells for size in sizes for cells in size]
-    position = torch.cat([torch.arange(length) for length in lengths]).to(first.device)
-    axis = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths), output_size=sum(lengths))
-    axis = axis.to(first.device)
+    length, total = torch.tensor(lengths), sum(lengths)
+    start = (length.cumsum(0) - length).repeat_interleave(length, output_size=total)
+    position = (torch.arange(total) - start).to(first.device)
+    axis = torch.arange(len(lengths)).repeat_interleave(length, output_size=total).to(first.device)
     return (position >= first.index_select(2, axis)) & (position <= last.index_select(2, axis))
