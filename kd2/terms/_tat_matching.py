@@ -10,8 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from kd2.terms._tat_entries import Entries, few_entries
 
-# Similarities (B, P, P) that are in memory at once on the CPU: 2 MiB, which the cache of one core still serves.
+# Similarities (B, P, P) that are worked on at once on the CPU: 2 MiB, which the cache of one core still serves.
 _AT_ONCE = 1 << 19
+# The search for few entries reads a block three times only: larger ones, up to a quarter of P x P, suit its product.
+_TIMES_FOR_SEARCH = 8
 
 
 def matching_distance(query: Tensor, key: Tensor, value: Tensor, target: Tensor) -> Tensor:
@@ -60,7 +62,8 @@ class _Blockwise(torch.autograd.Function):
         together = max(rows // max(positions, 1), 1)
         for first in range(0, batch, together):
             some = slice(first, first + together)
-            entries = few_entries(query[first], key[first], min(8 * rows, positions // 4)) if rows < positions else None
+            searched = min(_TIMES_FOR_SEARCH * rows, positions // 4)
+            entries = few_entries(query[first], key[first], searched) if rows < positions else None
             if entries is None:
                 total += _whole(rows, [x[some] for x in inputs], [_part(x, some) for x in slopes])
             else:
@@ -79,7 +82,10 @@ def _part(x: Tensor | None, some: slice | int) -> Tensor | None:
 
 
 def _whole(at_once: int, inputs: list[Tensor], slopes: list[Tensor | None]) -> Tensor:
-    """The distance of some attentions, inputs (B, P, d), ``at_once`` rows at a time; fills the slopes (B, d, P)."""
+    """The distance of some attentions, inputs (B, P, d), ``at_once`` rows at a time; fills the slopes (B, d, P).
+
+    The first block sets the sums over rows (``beta`` 0), the others add to them.
+    """
     (query, key, value, target), (to_query, to_key, to_value) = inputs, slopes
     total = query.new_zeros(())
     for row in range(0, query.shape[1], at_once):

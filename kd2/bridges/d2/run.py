@@ -14,7 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from kd2.bridges.d2.augmented import check_augmentation, evaluate_augmented
+from kd2.bridges.d2.augmented import check_augmentation
 from kd2.bridges.d2.checkpoint import CheckedCheckpointer
 from kd2.bridges.d2.config import load_config
 from kd2.bridges.d2.data import register
@@ -100,7 +100,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     CheckedCheckpointer(student, "MODEL.WEIGHTS", cfg.KD.ALLOW_PICKLE).load(path)
     results = Trainer.test(cfg, student)
     if cfg.TEST.AUG.ENABLED:
-        results.update(evaluate_augmented(Trainer, cfg, student))
+        results.update(Trainer.test_augmented(cfg, student))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

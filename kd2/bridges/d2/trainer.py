@@ -1,5 +1,6 @@
 """Detectron2's DefaultTrainer for a Distiller."""
 
+import os
 import weakref
 from collections import OrderedDict
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.solver import LRScheduler
 from fvcore.nn.precise_bn import get_bn_modules
@@ -15,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from kd2.bridges.d2.augmented import check_augmentation, evaluate_augmented
+from kd2.bridges.d2.augmented import check_augmentation
 from kd2.bridges.d2.checkpoint import StudentCheckpointer
 from kd2.bridges.d2.data import eval_loader, register, train_loader
 from kd2.bridges.d2.distiller import Distiller
@@ -89,7 +91,7 @@ class Trainer(DefaultTrainer):
         return found
 
     def _augmented(self) -> OrderedDict:
-        results = evaluate_augmented(type(self), self.cfg, self.distiller.student)
+        results = self.test_augmented(self.cfg, self.distiller.student)
         self._last_eval_results.update(results)
         return results
 
@@ -133,3 +135,15 @@ class Trainer(DefaultTrainer):
         """Detectron2's evaluation of every ``DATASETS.TEST``; training afterwards draws the same random numbers."""
         with torch.random.fork_rng(devices=[]):
             return super().test(cfg, windowed(cfg, model), evaluators)
+
+    @classmethod
+    def test_augmented(cls, cfg: CfgNode, student: GeneralizedRCNN) -> OrderedDict:
+        """``test`` over the sizes and mirror images of ``TEST.AUG``; the files go to ``inference_TTA``.
+
+        Returns:
+            Results under the names of Detectron2's script: ``bbox_TTA``, ``segm_TTA``.
+        """
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, student), evaluators)
+        return OrderedDict((f"{task}_TTA", scores) for task, scores in results.items())
