@@ -6,25 +6,25 @@ python datasets/check_semantic.py --config-file FILE [KEY VALUE ...]
 import argparse
 import sys
 
-import numpy
+import numpy as np
 from fvcore.common.config import CfgNode
 
 from kd2.cli import config_arguments, guarded, table
 from kd2.config import merge, read
-from kd2.core import ConfigError
+from kd2.distill import ConfigError
 from kd2.data.labels import IGNORE
 from kd2.data.semantic import SemanticRecords, load_semantic
 
 
 def class_rows(data: SemanticRecords) -> list[list[object]]:
-    """A row a class: name, images that show it, share of the labelled pixels; a last one for ignored pixels."""
-    pixels, images = numpy.zeros(IGNORE + 1), numpy.zeros(IGNORE + 1, dtype=int)
+    """A row a class: name, images that show it, share of the labeled pixels; a last one for ignored pixels."""
+    pixels, images = np.zeros(IGNORE + 1), np.zeros(IGNORE + 1, dtype=int)
     for record in data.records:
-        counts = numpy.bincount(data.labels.of(record).reshape(-1), minlength=IGNORE + 1)
+        counts = np.bincount(data.labels.of(record).reshape(-1), minlength=IGNORE + 1)
         pixels += counts
         images += counts > 0
-    labelled = max(pixels[:IGNORE].sum(), 1)
-    rows = [[name, images[i], 100 * pixels[i] / labelled] for i, name in enumerate(data.classes)]
+    labeled = max(pixels[:IGNORE].sum(), 1)
+    rows = [[name, images[i], 100 * pixels[i] / labeled] for i, name in enumerate(data.classes)]
     return [*rows, ["ignored, of all pixels", images[IGNORE], 100 * pixels[IGNORE] / pixels.sum()]]
 
 

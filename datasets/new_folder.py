@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from kd2.core import DataError
+from kd2.distill import DataError
 
 
 @contextlib.contextmanager

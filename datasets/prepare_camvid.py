@@ -1,4 +1,4 @@
-"""CamVid as its authors publish it (pictures, and labels in 32 colours) to the layout that kd2 reads: 11 classes.
+"""CamVid as its authors publish it (pictures, and labels in 32 colors) to the layout that kd2 reads: 11 classes.
 
 python datasets/prepare_camvid.py --images 701_StillsRaw_full --labels LabeledApproved_full --output datasets/camvid
 
@@ -10,16 +10,16 @@ import os
 import shutil
 import sys
 
-import numpy
+import numpy as np
 from new_folder import new_folder
 from PIL import Image
 
 from kd2.cli import guarded
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.labels import Labels, packed
 from kd2.data.layouts import stems_of
 
-# In the order of the classes: the colours that become this class, by their names in label_colors.txt.
+# In the order of the classes: the colors that become this class, by their names in label_colors.txt.
 CLASSES = (
     [(128, 128, 128)],  # Sky
     [(128, 0, 0), (0, 128, 64), (64, 192, 0), (64, 0, 64), (192, 0, 128)],  # Building, Bridge, Wall, Tunnel, Archway
@@ -34,7 +34,7 @@ CLASSES = (
     [(64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64)],  # Pedestrian, Child, CartLuggagePram, Animal
     [(0, 128, 192), (192, 0, 192)],  # Bicyclist, MotorcycleScooter
 )
-READER = Labels({packed(c): i for i, colours in enumerate(CLASSES) for c in colours}, [packed((0, 0, 0))], colours=True)
+READER = Labels({packed(c): i for i, colors in enumerate(CLASSES) for c in colors}, [packed((0, 0, 0))], colors=True)
 VOID = 11
 
 
@@ -66,7 +66,7 @@ def main() -> int:
         for stem, path in stems_of(args.images, "").items():
             split = split_of(stem)
             classes = READER.read(os.path.join(args.labels, f"{stem}_L.png"))
-            label = Image.fromarray(numpy.minimum(classes, VOID))
+            label = Image.fromarray(np.minimum(classes, VOID))
             image = os.path.join(folder, split, os.path.basename(path))
             if args.size:
                 label = label.resize(args.size, Image.Resampling.NEAREST)

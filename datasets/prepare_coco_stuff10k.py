@@ -10,28 +10,28 @@ import os
 import shutil
 import sys
 
-import numpy
+import numpy as np
 from new_folder import new_folder
 from PIL import Image
 from scipy.io import loadmat
 
 from kd2.cli import guarded
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.labels import IGNORE
 from kd2.data.layouts import listed_stems
 
 
 def label_of(path: str) -> Image.Image:
-    """The label of an annotation file: ids 1..182 less one, unlabelled (0) as 255."""
+    """The label of an annotation file: ids 1..182 less one, unlabeled (0) as 255."""
     try:
-        ids = loadmat(path)["S"].astype(numpy.int64)
+        ids = loadmat(path)["S"].astype(np.int64)
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation file") from None
     except (ValueError, KeyError, NotImplementedError) as error:
         raise DataError(f"{path}: not an annotation of COCO-Stuff 10k: {error}") from error
     if ids.min() < 0 or ids.max() > 182:
         raise DataError(f"{path}: holds ids from {ids.min()} to {ids.max()}, expected 0 to 182")
-    return Image.fromarray(numpy.where(ids == 0, IGNORE, ids - 1).astype(numpy.uint8))
+    return Image.fromarray(np.where(ids == 0, IGNORE, ids - 1).astype(np.uint8))
 
 
 def main() -> int:

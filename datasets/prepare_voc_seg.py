@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from kd2.cli import guarded
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.layouts import listed_stems, stems_of
 
 

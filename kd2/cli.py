@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 
-from kd2.core import ConfigError, DataError, NonFiniteLoss
+from kd2.distill import ConfigError, DataError, NonFiniteLoss
 
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:

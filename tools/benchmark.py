@@ -1,15 +1,15 @@
 """Benchmarks.
 
-    python tools/benchmark.py terms [--only NAME] [--threads one|all|both] [--device cuda] [--json FILE]
+    python tools/benchmark.py losses [--only NAME] [--threads one|all|both] [--device cuda] [--json FILE]
     python tools/benchmark.py step --config-file FILE [KEY VALUE ...]
 
-``terms`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
+``losses`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
 faster ours is, the extra memory of either at its peak and what autograd keeps of it for the backward pass, and the
 largest error between their values and gradients relative to the largest element. Exit status 1 when an error is beyond
 the case's tolerance.
 
-``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the terms alone and the whole
-distilled step (forward and backward), and the overhead: whole / (teacher + student + terms).
+``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the losses alone and the whole
+distilled step (forward and backward), and the overhead: whole / (teacher + student + losses).
 """
 
 import argparse
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from kd2.benchmark import rows, term_cases
-from kd2.benchmark.step import step_times
-from kd2.bridges import bridge
+from benchmarks import rows, loss_cases
+from benchmarks.step import step_times
+from kd2.engine import bridge
 from kd2.cli import config_arguments, guarded, table
 from kd2.config import framework_of, read
 
@@ -34,12 +34,12 @@ _COLUMNS = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    terms = commands.add_parser("terms", help="every loss term against its plain formula")
-    terms.add_argument("--only", choices=term_cases(), metavar="NAME", help=f"one of {', '.join(term_cases())}")
-    terms.add_argument("--threads", choices=("one", "all", "both"), default="both")
-    terms.add_argument("--device", type=torch.device, default="cpu")
-    terms.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as a list")
-    terms.set_defaults(run=run_terms)
+    losses = commands.add_parser("losses", help="every loss against its plain formula")
+    losses.add_argument("--only", choices=loss_cases(), metavar="NAME", help=f"one of {', '.join(loss_cases())}")
+    losses.add_argument("--threads", choices=("one", "all", "both"), default="both")
+    losses.add_argument("--device", type=torch.device, default="cpu")
+    losses.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as a list")
+    losses.set_defaults(run=run_losses)
     step = commands.add_parser("step", help="what distillation adds to a training step")
     config_arguments(step)
     step.set_defaults(run=run_step)
@@ -47,10 +47,10 @@ def main() -> int:
     return arguments.run(arguments)
 
 
-def run_terms(arguments: argparse.Namespace) -> int:
+def run_losses(arguments: argparse.Namespace) -> int:
     everything = torch.get_num_threads()
     threads = {"one": [1], "all": [everything], "both": sorted({1, everything})}[arguments.threads]
-    names = [arguments.only] if arguments.only else list(term_cases())
+    names = [arguments.only] if arguments.only else list(loss_cases())
     print(line(dict(zip(_COLUMNS, _COLUMNS))))
     measured = []
     for row in rows(names, threads, arguments.device):

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from kd2.cli import guarded, table
-from kd2.curves import draw_curves
+from kd2.report.curves import draw_curves
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import os
 import sys
 
 from kd2.cli import guarded
-from kd2.quickstart.run import quickstart
+from examples.quickstart.run import quickstart
 
 CONFIGS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configs", "quickstart")
 
@@ -28,7 +28,7 @@ def main() -> int:
     quickstart(args.output, CONFIGS, args.data, args.seed, args.iterations)
     with open(os.path.join(args.output, "report.md")) as file:
         print(file.read())
-    print(f"Pictures and models are in {args.output}.")
+    print(f"ImageDataset and models are in {args.output}.")
     return 0
 
 

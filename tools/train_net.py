@@ -7,7 +7,7 @@ python tools/train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/mo
 import argparse
 import sys
 
-from kd2.bridges import bridge
+from kd2.engine import bridge
 from kd2.cli import config_arguments, guarded, table
 from kd2.config import framework_of, read
 

@@ -10,8 +10,8 @@ absolute error there and the array it is in. Exit status: 0 all passed; 1 some f
 import argparse
 import sys
 
-from kd2.core import DataError
-from kd2.golden import Result, verify
+from kd2.distill import DataError
+from tests.golden.runners import Result, verify
 
 
 def main() -> int:

@@ -24,18 +24,18 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     cfg.SOLVER.OPTIMIZER = "SGD"
 
     cfg.KD = CN()
-    # Loss terms: name -> block. Keys of every block: TYPE (a file of kd2/terms; default the name), TAP (alias; default
-    # fpn), WEIGHT (0: not built), START, RAMP, STOP (iterations). The rest are the term's own, see its file.
-    cfg.KD.TERMS = CN(new_allowed=True)
+    # Losses: name -> block. Keys of every block: TYPE (a file of kd2/losses; default the name), TAP (alias; default
+    # fpn), WEIGHT (0: not built), START_ITER, RAMP_ITERS, STOP_ITER (iterations). The rest are the loss's own, see its file.
+    cfg.KD.LOSSES = CN(new_allowed=True)
     # Start the student from parts of its teacher, after MODEL.WEIGHTS: "", neck, head or neck+head. Both must be of one
     # architecture; the backbone's body is never copied.
-    cfg.KD.INHERIT = ""
+    cfg.KD.INIT_FROM_TEACHER = ""
     # Go on although some tensors of these parts do not agree in name and shape.
-    cfg.KD.INHERIT_PARTIAL = False
+    cfg.KD.INIT_FROM_TEACHER_PARTIAL = False
     # Unpickle checkpoints of Detectron2's zoo (.pkl). A pickle can run code: only for files that you trust.
     cfg.KD.ALLOW_PICKLE = False
 
-    # Images without labels, for the terms alone: IMS_PER_BATCH of them (over all processes) follow the labelled ones in
+    # Images without labels, for the losses alone: IMS_PER_BATCH of them (over all processes) follow the labeled ones in
     # every batch. Both or none are given.
     cfg.KD.UNLABELED = CN()
     cfg.KD.UNLABELED.DATASETS = []
@@ -44,12 +44,12 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     cfg.KD.STUDENT = CN()
     # The student's meta-architecture in Detectron2, wrapped when MODEL.META_ARCHITECTURE is Distiller.
     cfg.KD.STUDENT.META_ARCHITECTURE = "RetinaNet"
-    # Where to listen, as alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]].
+    # Where to capture, as alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]].
     cfg.KD.STUDENT.TAPS = ["fpn=backbone"]
 
     cfg.KD.TEACHER = CN()
     # The teacher's own config file: a path relative to this file, to the working folder, or a Detectron2 zoo name such as
-    # COCO-Detection/retinanet_R_101_FPN_3x.yaml. Its normalisation and colour order are read from there.
+    # COCO-Detection/retinanet_R_101_FPN_3x.yaml. Its normalization and color order are read from there.
     cfg.KD.TEACHER.CONFIG_FILE = ""
     # Its weights: a path, a URL, or a zoo name.
     cfg.KD.TEACHER.WEIGHTS = ""
@@ -57,7 +57,7 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     cfg.KD.TEACHER.OPTS = []
     # The teacher's taps; aliases as on the student's side.
     cfg.KD.TEACHER.TAPS = ["fpn=backbone"]
-    # Let the teacher normalise by the batch's statistics and drop out, as in the authors' segmentation code of TaT. Its
+    # Let the teacher normalize by the batch's statistics and drop out, as in the authors' segmentation code of TaT. Its
     # weights stay frozen, its running statistics drift.
     cfg.KD.TEACHER.BATCH_STATISTICS = False
     # Go on although the checkpoint lacks weights of the teacher.

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from kd2.core import ConfigError, nearest
+from kd2.distill import ConfigError, nearest
 
 FRAMEWORKS = ("detectron2", "torchvision", "timm")
 

@@ -4,7 +4,7 @@ from fvcore.common.config import CfgNode as CN
 
 
 def add_shared_keys(solver: CN) -> None:
-    """Add the optimiser's and schedule's constants, gradient clipping and mixed precision to ``SOLVER``."""
+    """Add the optimizer's and schedule's constants, gradient clipping and mixed precision to ``SOLVER``."""
     solver.MOMENTUM = 0.9
     solver.NESTEROV = False
     # As in PyTorch: AdamW takes away LR x WEIGHT_DECAY x w in each step. Papers whose decay is not multiplied by the

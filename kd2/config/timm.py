@@ -16,7 +16,7 @@ def timm_config() -> CN:
     cfg.INPUT = CN()
     # Side of the network's square input in pixels. A teacher's own config gives the teacher's.
     cfg.INPUT.SIZE = 224
-    # Evaluation brings the shorter side to this many times SIZE and takes the centre; 1.0 takes a square image whole.
+    # Evaluation brings the shorter side to this many times SIZE and takes the center; 1.0 takes a square image whole.
     cfg.INPUT.TEST_SCALE = 256 / 224
 
     cfg.DATASETS = CN()
@@ -90,7 +90,7 @@ def _solver() -> CN:
     solver.BASE_LR = 0.1
     # Where cosine and poly end.
     solver.BASE_LR_END = 0.0
-    # More keyword arguments of timm's optimiser, such as {betas: [0.9, 0.95]}.
+    # More keyword arguments of timm's optimizer, such as {betas: [0.9, 0.95]}.
     solver.OPTIMIZER_ARGS = CN(new_allowed=True)
     # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR, by timm. Cosine and poly begin where the warm-up ends.
     solver.LR_SCHEDULER_NAME = "WarmupCosineLR"

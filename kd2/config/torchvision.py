@@ -79,7 +79,7 @@ def torchvision_config() -> CN:
     head.DROPOUT = 0.1
     # Dilations of DeepLabV3's spatial pyramid.
     head.ASPP_DILATIONS = [12, 24, 36]
-    # Factor of the cross-entropy; pixels labelled 255 never count.
+    # Factor of the cross-entropy; pixels labeled 255 never count.
     head.LOSS_WEIGHT = 1.0
     # Factor of the auxiliary head's on stage 3, in PSPNet, DeepLabV3 and FCN (0.4 in the PSPNet paper); 0: no such head.
     head.AUX_WEIGHT = 0.0
@@ -99,7 +99,7 @@ def torchvision_config() -> CN:
     cfg.INPUT.MAX_SIZE_TEST = 1333
     # horizontal, vertical or none.
     cfg.INPUT.RANDOM_FLIP = "horizontal"
-    # Segmentation: a random piece after resizing; smaller images are padded to SIZE, labelled 255.
+    # Segmentation: a random piece after resizing; smaller images are padded to SIZE, labeled 255.
     cfg.INPUT.CROP = CN()
     cfg.INPUT.CROP.ENABLED = False
     # absolute: SIZE is (height, width) in pixels.

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd2.core import ConfigError, DataError
+from kd2.distill import ConfigError, DataError
 from kd2.data.views import Views, check_cacheable
 
 _OUTPUTS, _FINGERPRINT = "outputs.npy", "fingerprint.json"
@@ -29,7 +29,7 @@ class Fingerprint:
     """What cached outputs depend on; a cache is used only where every field agrees.
 
     Attributes:
-        teacher: digest of the teachers' weights and of all that changes their outputs (normalisation, class order).
+        teacher: digest of the teachers' weights and of all that changes their outputs (normalization, class order).
         data: digest of the data set.
         mode, size, draws: what the teacher saw.
         views: views an image.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kd2.core import DataError
+from kd2.distill import DataError
 
 # Annotation tools round: a box may pass the border by this much and is cut to the image.
 _SLACK = 1.0

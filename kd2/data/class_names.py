@@ -1,13 +1,13 @@
-"""Names, file values and colours of the classes of public data sets."""
+"""Names, file values and colors of the classes of public data sets."""
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-# Cityscapes (cityscapesScripts, helpers/labels.py): train id -> name, id in labelIds files, colour. Ids 0..33 exist.
+# Cityscapes (cityscapesScripts, helpers/labels.py): train id -> name, id in labelIds files, color. Ids 0..33 exist.
 _CITYSCAPES = (
     ("road", 7, (128, 64, 128)), ("sidewalk", 8, (244, 35, 232)), ("building", 11, (70, 70, 70)),
     ("wall", 12, (102, 102, 156)), ("fence", 13, (190, 153, 153)), ("pole", 17, (153, 153, 153)),
@@ -18,11 +18,11 @@ _CITYSCAPES = (
 )
 CITYSCAPES = tuple(name for name, _, _ in _CITYSCAPES)
 CITYSCAPES_IDS = tuple(number for _, number, _ in _CITYSCAPES)
-CITYSCAPES_COLORS: tuple[Colour, ...] = tuple(colour for _, _, colour in _CITYSCAPES)
+CITYSCAPES_COLORS: tuple[Color, ...] = tuple(color for _, _, color in _CITYSCAPES)
 
-# CamVid in the 11 classes of SegNet (Badrinarayanan et al., 2017); the colours are those of its demonstration.
+# CamVid in the 11 classes of SegNet (Badrinarayanan et al., 2017); the colors are those of its demonstration.
 CAMVID = _names("Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian, Bicyclist")
-CAMVID_COLORS: tuple[Colour, ...] = (
+CAMVID_COLORS: tuple[Color, ...] = (
     (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),
     (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
 )
@@ -32,7 +32,7 @@ VOC = _names("""
     person, pottedplant, sheep, sofa, train, tvmonitor
 """)
 
-# The 150 classes of the scene parsing challenge 2016 (objectInfo150.txt), each by the first of its names.
+# The 150 classes of the batch_info parsing challenge 2016 (objectInfo150.txt), each by the first of its names.
 ADE20K = _names("""
     wall, building, sky, floor, tree, ceiling, road, bed, window, grass, cabinet, sidewalk, person, earth, door,
     table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field,

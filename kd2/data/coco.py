@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.checks import Records, box_inside, field, files_of, nonempty
 
 # Entries of an annotation that are kept as they are, where the file has them.

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd2.core import ConfigError, DataError, nearest
-from kd2.data.class_names import Colour
+from kd2.distill import ConfigError, DataError, nearest
+from kd2.data.class_names import Color
 from kd2.data.labels import IGNORE, MOST_CLASSES, Labels, packed
 from kd2.data.layouts import Layout
 from kd2.data.root import existing
@@ -55,35 +55,35 @@ def _classes(name: str, entry: Mapping[str, Any], where: str) -> tuple[str, ...]
     return tuple(names)
 
 
-def _reader(entry: Mapping[str, Any], classes: Sequence[str], where: str) -> tuple[Labels, tuple[Colour, ...]]:
-    """How labels are read, and the colours of the classes when MAP names colours."""
+def _reader(entry: Mapping[str, Any], classes: Sequence[str], where: str) -> tuple[Labels, tuple[Color, ...]]:
+    """How labels are read, and the colors of the classes when MAP names colors."""
     meaning = entry.get("MAP", {index: index for index in range(len(classes))})
     if not isinstance(meaning, Mapping) or not meaning:
         raise ConfigError(f"{where}.MAP is {meaning!r}, expected a group: value or \"red,green,blue\" -> class")
     mapped = {_value(key, f"{where}.MAP"): _class(target, classes, f"{where}.MAP") for key, target in meaning.items()}
-    colours = {isinstance(value, tuple) for value in mapped}
-    if len(colours) > 1:
-        raise ConfigError(f"{where}.MAP has both numbers and colours, expected one kind")
-    colours = colours.pop()
-    ignored = entry.get("IGNORE", [] if colours else [IGNORE])
+    colors = {isinstance(value, tuple) for value in mapped}
+    if len(colors) > 1:
+        raise ConfigError(f"{where}.MAP has both numbers and colors, expected one kind")
+    colors = colors.pop()
+    ignored = entry.get("IGNORE", [] if colors else [IGNORE])
     if not isinstance(ignored, (list, tuple)):
         raise ConfigError(f"{where}.IGNORE is {ignored!r}, expected a list of values, such as [11, 255]")
     ignored_values = [_value(value, f"{where}.IGNORE") for value in ignored if value != _OTHERS]
     for value in ignored_values:
-        if isinstance(value, tuple) != colours:
-            kind = "colours" if colours else "numbers"
+        if isinstance(value, tuple) != colors:
+            kind = "colors" if colors else "numbers"
             raise ConfigError(f"{where}.IGNORE has {value!r}, expected {kind} as in the files")
         if value in mapped:
             raise ConfigError(f"{where}.IGNORE has {value!r}, which is the class {classes[mapped[value]]!r}")
-    code = packed if colours else int
+    code = packed if colors else int
     table = {code(value): index for value, index in mapped.items()}
-    reader = Labels(table, [code(value) for value in ignored_values], _OTHERS in ignored, colours)
-    first = {index: value for value, index in reversed(mapped.items())} if colours else {}
+    reader = Labels(table, [code(value) for value in ignored_values], _OTHERS in ignored, colors)
+    first = {index: value for value, index in reversed(mapped.items())} if colors else {}
     return reader, tuple(first[i] for i in range(len(classes))) if len(first) == len(classes) else ()
 
 
-def _value(value: Any, where: str) -> int | Colour:
-    """A value in a label file: 0..65535, or a colour from "red,green,blue"."""
+def _value(value: Any, where: str) -> int | Color:
+    """A value in a label file: 0..65535, or a color from "red,green,blue"."""
     try:
         numbers = tuple(map(int, str(value).split(",")))
     except ValueError:
@@ -92,7 +92,7 @@ def _value(value: Any, where: str) -> int | Colour:
         return numbers[0]
     if len(numbers) == 3 and all(0 <= n < 256 for n in numbers):
         return numbers
-    raise ConfigError(f"{where} has {value!r}, expected a number from 0 to 65535 or a colour \"red,green,blue\"")
+    raise ConfigError(f"{where} has {value!r}, expected a number from 0 to 65535 or a color \"red,green,blue\"")
 
 
 def _class(target: Any, classes: Sequence[str], where: str) -> int:

@@ -4,9 +4,9 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data import class_names
-from kd2.data.class_names import Colour
+from kd2.data.class_names import Color
 from kd2.data.labels import IGNORE, Labels
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -27,7 +27,7 @@ class Layout:
     image_suffix: str = ""
     label_suffix: str = ".png"
     listed: str = ""
-    colors: tuple[Colour, ...] = ()
+    colors: tuple[Color, ...] = ()
 
     def pairs(self) -> list[tuple[str, str]]:
         """Image and label files in the order of their names or of the list.
@@ -102,7 +102,7 @@ def voc(root: str, split: str, labels: str = "SegmentationClass") -> Layout:
 
 
 def coco_stuff(root: str, split: str) -> Layout:
-    """COCO's ``split`` folder and stuffthingmaps/``split``; files hold the id less one, 255 is unlabelled."""
+    """COCO's ``split`` folder and stuffthingmaps/``split``; files hold the id less one, 255 is unlabeled."""
     ids = {number - 1: index for index, number in enumerate(class_names.COCO_STUFF_IDS)}
     folders = os.path.join(root, split), os.path.join(root, "stuffthingmaps", split)
     unused = [number - 1 for number in class_names.COCO_STUFF_UNUSED]
@@ -121,8 +121,8 @@ def contiguous(count: int, ignored: Collection[int]) -> Labels:
     return Labels({index: index for index in range(count)}, ignored)
 
 
-def voc_colors(count: int) -> tuple[Colour, ...]:
-    """The colours of Pascal VOC: the bits of the index go in turns to red, green and blue, from their top bits on."""
+def voc_colors(count: int) -> tuple[Color, ...]:
+    """The colors of Pascal VOC: the bits of the index go in turns to red, green and blue, from their top bits on."""
     def channel(index: int, shift: int) -> int:
         return sum((index >> 3 * k + shift & 1) << 7 - k for k in range(8))
 

@@ -1,6 +1,6 @@
 """From 8-bit pixels to what a network takes in, with mixup in between.
 
-The order is fixed: scale to [0, 1], mix once, then let each network normalise its own. Mixing and normalising commute;
+The order is fixed: scale to [0, 1], mix once, then let each network normalize its own. Mixing and normalising commute;
 rounding mixed pixels to 8 bits would not.
 Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018 (arXiv 1710.09412).
 Letters: N images, C channels, H x W pixels.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd2.core import ConfigError
+from kd2.distill import ConfigError
 
 _STREAM = 0x6D6978  # apart from the keys of the views
 
@@ -55,7 +55,7 @@ def unit_pixels(x: Tensor) -> Tensor:
     return x / 255
 
 
-def normalised(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
+def normalized(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
     """``(x - mean) / std`` of pixels (N, C, H, W) in [0, 1]; ``mean`` and ``std`` a channel each, on the same scale.
 
     Tensors on the device of ``x`` cost no copy to it.

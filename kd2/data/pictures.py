@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kd2.core import ConfigError, DataError
+from kd2.distill import ConfigError, DataError
 from kd2.data.checks import files_of
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
@@ -29,7 +29,7 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageDataset:
     """A data set of images with one class each.
 
     Attributes:
@@ -61,7 +61,7 @@ class Pictures:
             raise DataError(text) from None
 
 
-def checked(data: Pictures) -> Pictures:
+def checked(data: ImageDataset) -> ImageDataset:
     """``data``; raises DataError when it has no image, or a class has none."""
     if not len(data):
         raise DataError(f"{data.source}: the data set has no images")
@@ -75,7 +75,7 @@ def checked(data: Pictures) -> Pictures:
     return data
 
 
-def joined(parts: list[Pictures]) -> Pictures:
+def joined(parts: list[ImageDataset]) -> ImageDataset:
     """Several data sets as one, in this order; they agree on the classes."""
     if len(parts) == 1:
         return parts[0]
@@ -91,7 +91,7 @@ def joined(parts: list[Pictures]) -> Pictures:
     )
 
 
-def read_folder(name: str, folder: str) -> Pictures:
+def read_folder(name: str, folder: str) -> ImageDataset:
     """``folder/CLASS/.../image``."""
     classes = sorted(entry for entry in files_of(folder) if os.path.isdir(os.path.join(folder, entry)))
     walks = ((here, files) for c in classes for here, _, files in os.walk(os.path.join(folder, c)))
@@ -99,7 +99,7 @@ def read_folder(name: str, folder: str) -> Pictures:
     return _by_class(name, folder, names, classes, lambda file: os.path.join(folder, file))
 
 
-def read_zip(name: str, path: str) -> Pictures:
+def read_zip(name: str, path: str) -> ImageDataset:
     """``CLASS/.../image`` inside a ZIP file."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -117,7 +117,7 @@ def read_zip(name: str, path: str) -> Pictures:
     return _by_class(name, path, names, classes, member)
 
 
-def read_npz(name: str, path: str) -> Pictures:
+def read_npz(name: str, path: str) -> ImageDataset:
     """A NumPy archive: ``image`` uint8, all encoded files one after the other; ``offset`` (n + 1), where each begins;
     ``label`` (n,); and, when present, ``name`` (n,), ``CLASS/file`` as bytes or text.
     """
@@ -137,11 +137,11 @@ def read_npz(name: str, path: str) -> Pictures:
         )
     names = [x.decode() if isinstance(x, bytes) else str(x) for x in content.get("name", range(len(labels)))]
     classes = _classes_of(names, labels, path) if "name" in content else _numbers(labels)
-    data = Pictures(name, classes, labels, names, lambda i: io.BytesIO(image[offset[i] : offset[i + 1]]), path)
+    data = ImageDataset(name, classes, labels, names, lambda i: io.BytesIO(image[offset[i] : offset[i + 1]]), path)
     return checked(data)
 
 
-def read_parquet(name: str, path: str) -> Pictures:
+def read_parquet(name: str, path: str) -> ImageDataset:
     """A Parquet file, or a folder of them, in the layout of Hugging Face: ``image`` (bytes, or a struct with ``bytes``)
     and ``label``. Class names are read from the file's metadata, otherwise they are the numbers.
 
@@ -170,16 +170,16 @@ def read_parquet(name: str, path: str) -> Pictures:
     about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     found = about.get("info", {}).get("features", {}).get("label", {}).get("names")
     classes = tuple(found) if found else _numbers(labels)
-    return checked(Pictures(name, classes, labels, [f"row {i}" for i in range(len(labels))], encoded, path))
+    return checked(ImageDataset(name, classes, labels, [f"row {i}" for i in range(len(labels))], encoded, path))
 
 
 def _by_class(
     name: str, source: str, files: Iterable[str], classes: list[str], open_: Callable[[str], Any]
-) -> Pictures:
+) -> ImageDataset:
     numbers = {c: i for i, c in enumerate(classes)}
     kept = sorted(f for f in files if f.lower().endswith(_ENDINGS) and f.replace(os.sep, "/").split("/")[0] in numbers)
     labels = np.array([numbers[f.replace(os.sep, "/").split("/")[0]] for f in kept], dtype=np.int64)
-    return checked(Pictures(name, tuple(classes), labels, kept, lambda i: open_(kept[i]), source))
+    return checked(ImageDataset(name, tuple(classes), labels, kept, lambda i: open_(kept[i]), source))
 
 
 def _classes_of(names: list[str], labels: np.ndarray, path: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ A record is a dict in Detectron2's standard format: ``file_name``, ``height``, `
 
 from collections.abc import Mapping
 
-from kd2.core import ConfigError, nearest
+from kd2.distill import ConfigError, nearest
 from kd2.data.checks import Records
 from kd2.data.coco import read_coco
 from kd2.data.root import existing

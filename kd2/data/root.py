@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from kd2.core import DataError
+from kd2.distill import DataError
 
 
 def data_root() -> str:

@@ -4,23 +4,23 @@ import contextlib
 import random
 from collections.abc import Iterator
 
-import numpy
+import numpy as np
 import torch
 
 
 @contextlib.contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """Seed Python, NumPy and torch (CPU) from ``key`` inside the block; their states are restored afterwards."""
-    words = numpy.random.SeedSequence(key).generate_state(3)
-    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    words = np.random.SeedSequence(key).generate_state(3)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         random.seed(int(words[0]))
-        numpy.random.seed(int(words[1]))
+        np.random.seed(int(words[1]))
         torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would seed the GPUs as well
         yield
     finally:
         random.setstate(states[0])
-        numpy.random.set_state(states[1])
+        np.random.set_state(states[1])
         torch.set_rng_state(states[2])
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from kd2.core import ConfigError, DataError, nearest
-from kd2.data.class_names import Colour
+from kd2.distill import ConfigError, DataError, nearest
+from kd2.data.class_names import Color
 from kd2.data.folders import read_folders
 from kd2.data.labels import Labels, size_text
 from kd2.data.layouts import LAYOUTS, Layout, stems_of
@@ -45,7 +45,7 @@ class SemanticRecords:
     records: list[dict]
     source: str
     labels: Labels
-    colors: tuple[Colour, ...] = ()
+    colors: tuple[Color, ...] = ()
 
 
 def load_semantic(name: str, custom: Mapping[str, Mapping[str, Any]], key: str = "DATASETS") -> SemanticRecords:

@@ -8,11 +8,11 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from kd2.core import ConfigError, DataError
+from kd2.distill import ConfigError, DataError
 from kd2.data.seeding import seeded
 
 Place = tuple[int, int]  # (position in the stream, index of the record)
@@ -69,44 +69,44 @@ class Batches:
 
 
 class Joined:
-    """Batches of labelled places with places of unlabelled records behind them, those of one rank.
+    """Batches of labeled places with places of unlabeled records behind them, those of one rank.
 
-    The labelled places, and so their draws, are those of ``labelled`` alone. Setting ``start`` moves both streams.
+    The labeled places, and so their draws, are those of ``labeled`` alone. Setting ``start`` moves both streams.
 
     Args:
-        labelled: its ``group_of``, if any, knows all records; each part of a batch is of one kind.
-        count: labelled records; unlabelled ones have the indices from ``count`` on.
-        extra: unlabelled records.
-        batch_size: unlabelled samples a batch on this rank.
+        labeled: its ``group_of``, if any, knows all records; each part of a batch is of one kind.
+        count: labeled records; unlabeled ones have the indices from ``count`` on.
+        extra: unlabeled records.
+        batch_size: unlabeled samples a batch on this rank.
         seed: their order is drawn from it, independent of ``shuffled(count, seed)``.
     """
 
-    def __init__(self, labelled: Batches, count: int, extra: int, batch_size: int, seed: int):
-        own_seed = int(numpy.random.SeedSequence((seed, _SECOND)).generate_state(1)[0])
+    def __init__(self, labeled: Batches, count: int, extra: int, batch_size: int, seed: int):
+        own_seed = int(np.random.SeedSequence((seed, _SECOND)).generate_state(1)[0])
 
         def order() -> Iterator[int]:
             return (count + index for index in shuffled(extra, own_seed))
 
-        self.labelled = labelled
-        rank, ranks = labelled.rank, labelled.ranks
-        self.unlabelled = Batches(order, batch_size, labelled.start, labelled.group_of, rank, ranks)
+        self.labeled = labeled
+        rank, ranks = labeled.rank, labeled.ranks
+        self.unlabeled = Batches(order, batch_size, labeled.start, labeled.group_of, rank, ranks)
 
     @property
     def start(self) -> int:
         """Batches to leave out at the beginning."""
-        return self.labelled.start
+        return self.labeled.start
 
     @start.setter
     def start(self, batches: int) -> None:
-        self.labelled.start = self.unlabelled.start = batches
+        self.labeled.start = self.unlabeled.start = batches
 
     def __iter__(self) -> Iterator[list[Place]]:
-        for places, more in zip(self.labelled, self.unlabelled):
+        for places, more in zip(self.labeled, self.unlabeled):
             yield places + [(_SECOND + position, index) for position, index in more]
 
 
 def unlabeled_share(names: Sequence[str], images: int, ranks: int) -> int:
-    """Unlabelled images a batch on each of ``ranks`` processes, from ``KD.UNLABELED``; 0 when there are none.
+    """Unlabeled images a batch on each of ``ranks`` processes, from ``KD.UNLABELED``; 0 when there are none.
 
     Raises:
         ConfigError: DATASETS without IMS_PER_BATCH or the reverse, or images that the processes cannot share.

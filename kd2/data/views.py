@@ -1,7 +1,7 @@
 """View modes: what teacher and student each see of an image.
 
 Source: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.05237),
-section 3.1.1. ``rs`` the whole image, ``cc`` its centre, ``rc`` a mild random crop, ``ic`` a random box of 5 to 100 % of
+section 3.1.1. ``rs`` the whole image, ``cc`` its center, ``rc`` a mild random crop, ``ic`` a random box of 5 to 100 % of
 the area; see ``kd2.data.crops``.
 """
 
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from kd2.core import ConfigError, nearest
+from kd2.distill import ConfigError, nearest
 from kd2.data.crops import Crop, Crops, Size, View, apply
 
 _STUDENT, _TEACHER, _ENSEMBLE = range(3)  # whose draw it is, a part of its key

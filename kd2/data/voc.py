@@ -3,7 +3,7 @@
 import os
 from xml.etree import ElementTree
 
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.checks import Records, box_inside, files_of, nonempty
 
 

@@ -7,7 +7,7 @@ cells. Mehta et al., ECCV 2018, sections 3 and 4.
 import torch
 from torch import Tensor, nn
 
-from kd2.core import ConfigError
+from kd2.distill import ConfigError
 
 DILATIONS = (1, 2, 4, 8, 16)
 # Channels of the encoder's three maps.

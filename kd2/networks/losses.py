@@ -31,7 +31,7 @@ def task_loss(scores: Tensor, aux: Tensor | None, labels: Tensor, aux_weight: fl
     """``loss_sem_seg``, ``enlarged_cross_entropy`` of the scores, and ``loss_sem_seg_aux``, that of the auxiliary ones
     times its weight; without an auxiliary head (``aux`` is None) the first alone.
 
-    Source: Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017 (arXiv 1612.01105), section 3.3.
+    Source: Zhao et al., "Pyramid BatchInfo Parsing Network", CVPR 2017 (arXiv 1612.01105), section 3.3.
     """
     losses = {"loss_sem_seg": enlarged_cross_entropy(scores, labels)}
     if aux is not None:

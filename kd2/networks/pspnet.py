@@ -1,4 +1,4 @@
-"""Pyramid scene parsing network: the head on a dilated backbone, and its auxiliary head.
+"""Pyramid batch_info parsing network: the head on a dilated backbone, and its auxiliary head.
 
 Letters: N images, C channels, h x w map, K classes. Zhao et al., CVPR 2017, section 3.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd2.core import ConfigError
+from kd2.distill import ConfigError
 
 Norm = Callable[[int], nn.Module]
 
@@ -21,7 +21,7 @@ def conv_norm(inputs: int, outputs: int, kernel: int, norm: Norm) -> nn.Sequenti
 
 
 def check_pooled(name: str, images: int, total: int) -> None:
-    """Raises ConfigError when batch norm would have to normalise one pooled cell of one image.
+    """Raises ConfigError when batch norm would have to normalize one pooled cell of one image.
 
     Args:
         name: of what pools to 1x1, for the error.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd2.core import ConfigError
+from kd2.distill import ConfigError
 
 Network = Callable[[Tensor], Tensor]
 

@@ -4,8 +4,8 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from kd2.config import merge, read, resolve_teacher, teacher_file, torchvision_config
-from kd2.core import ConfigError
-from kd2.terms import active_blocks
+from kd2.distill import ConfigError
+from kd2.losses.registry import active_losses
 
 
 def merged(loaded: dict) -> CfgNode:
@@ -61,28 +61,28 @@ def test_yamls_1e_3_is_a_number():
     assert merged({"SOLVER": {"BASE_LR": "1e-3"}}).SOLVER.BASE_LR == 0.001
 
 
-def test_1e_3_is_a_number_inside_a_term_too():
-    assert merged({"KD": {"TERMS": {"hint": {"WEIGHT": "1e-3"}}}}).KD.TERMS.hint.WEIGHT == 0.001
+def test_1e_3_is_a_number_inside_a_loss_too():
+    assert merged({"KD": {"LOSSES": {"hint": {"WEIGHT": "1e-3"}}}}).KD.LOSSES.hint.WEIGHT == 0.001
 
 
 def test_a_key_without_default_type_takes_a_number():
     assert merged({"SOLVER": {"WEIGHT_DECAY_BIAS": 0.0}}).SOLVER.WEIGHT_DECAY_BIAS == 0.0
 
 
-def test_terms_take_new_names():
-    cfg = merged({"KD": {"TERMS": {"near": {"TYPE": "imitation", "WEIGHT": 2.0}}}})
-    assert list(active_blocks(cfg.KD.TERMS)) == ["near"]
+def test_losses_take_new_names():
+    cfg = merged({"KD": {"LOSSES": {"near": {"TYPE": "imitation", "WEIGHT": 2.0}}}})
+    assert list(active_losses(cfg.KD.LOSSES)) == ["near"]
 
 
-def test_an_option_can_switch_a_term_off():
-    loaded = {"KD": {"TERMS": {"imitation": {"WEIGHT": 0}}}}
-    assert active_blocks(merged(loaded).KD.TERMS) == {}
+def test_an_option_can_switch_a_loss_off():
+    loaded = {"KD": {"LOSSES": {"imitation": {"WEIGHT": 0}}}}
+    assert active_losses(merged(loaded).KD.LOSSES) == {}
 
 
-def test_a_term_off_is_still_checked():
-    loaded = {"KD": {"TERMS": {"imitation": {"WEIGHT": 0, "PSY": 0.5}}}}
-    with pytest.raises(ConfigError, match=r"^KD.TERMS.imitation.PSY: no such key; did you mean PSI\?"):
-        active_blocks(merged(loaded).KD.TERMS)
+def test_a_loss_off_is_still_checked():
+    loaded = {"KD": {"LOSSES": {"imitation": {"WEIGHT": 0, "PSY": 0.5}}}}
+    with pytest.raises(ConfigError, match=r"^KD.LOSSES.imitation.PSY: no such key; did you mean PSI\?"):
+        active_losses(merged(loaded).KD.LOSSES)
 
 
 def test_own_data_sets_take_new_names():
@@ -91,12 +91,12 @@ def test_own_data_sets_take_new_names():
 
 
 def test_defaults_are_not_shared_between_configs():
-    merged({"KD": {"TERMS": {"hint": {}}}})
-    assert not torchvision_config().KD.TERMS
+    merged({"KD": {"LOSSES": {"hint": {}}}})
+    assert not torchvision_config().KD.LOSSES
 
 
 def test_a_dumped_config_reads_back_equal(tmp_path):
-    cfg = merged({"KD": {"TERMS": {"hint": {"WEIGHT": 2}}}, "SOLVER": {"BASE_LR": 0.5}})
+    cfg = merged({"KD": {"LOSSES": {"hint": {"WEIGHT": 2}}}, "SOLVER": {"BASE_LR": 0.5}})
     (tmp_path / "config.yaml").write_text(cfg.dump())
     assert merged(read(str(tmp_path / "config.yaml"))) == cfg
 

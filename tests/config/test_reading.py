@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kd2.config import framework_of, overrides, read
-from kd2.core import ConfigError
+from kd2.distill import ConfigError
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_options_override_the_file(write):
 
 
 def test_options_reach_groups_that_the_file_lacks(write):
-    loaded = read(write("SEED: 1"), ["KD.TERMS.hint.WEIGHT", "1e-3"])
-    assert loaded == {"SEED": 1, "KD": {"TERMS": {"hint": {"WEIGHT": 0.001}}}}
+    loaded = read(write("SEED: 1"), ["KD.LOSSES.hint.WEIGHT", "1e-3"])
+    assert loaded == {"SEED": 1, "KD": {"LOSSES": {"hint": {"WEIGHT": 0.001}}}}
 
 
 @pytest.mark.parametrize(

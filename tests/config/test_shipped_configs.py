@@ -9,12 +9,12 @@ pytest.importorskip("timm", reason="the torchvision configs need timm")
 
 import torch
 
-from kd2.bridges.tv.detection import models as detection
-from kd2.bridges.tv.run import task_of
-from kd2.bridges.tv.segmentation import models as segmentation
+from kd2.engine.lightning.detection import models as detection
+from kd2.engine.lightning.tv_run import task_of
+from kd2.engine.lightning.segmentation import models as segmentation
 from kd2.config import framework_of, merge, read, resolve_teacher, torchvision_config
-from kd2.core import inherit, rehearsed
-from kd2.terms import active_blocks, build_terms
+from kd2.distill import init_from_teacher, probed
+from kd2.losses.registry import active_losses, build_losses
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = [p for p in sorted(ROOT.rglob("*.yaml")) if framework_of(read(str(p)), str(p)) == "torchvision"]
@@ -40,8 +40,8 @@ def test_there_are_configs():
 
 
 @every_file
-def test_the_config_merges_and_its_terms_are_valid(path):
-    active_blocks(config_of(path).KD.TERMS)
+def test_the_config_merges_and_its_losses_are_valid(path):
+    active_losses(config_of(path).KD.LOSSES)
 
 
 @every_run
@@ -55,31 +55,31 @@ def test_the_model_builds(path):
 @every_run
 def test_the_teacher_has_a_config_with_as_many_classes(path):
     cfg = config_of(path)
-    if active_blocks(cfg.KD.TERMS):
+    if active_losses(cfg.KD.LOSSES):
         assert classes(config_of(Path(cfg.KD.TEACHER.CONFIG_FILE))) == classes(cfg)
 
 
 @every_run
 def test_what_is_inherited_fits(path):
     cfg = config_of(path)
-    if cfg.KD.INHERIT:
+    if cfg.KD.INIT_FROM_TEACHER:
         own = config_of(Path(cfg.KD.TEACHER.CONFIG_FILE))
         own.MODEL.BACKBONE.WEIGHTS = cfg.MODEL.BACKBONE.WEIGHTS = ""
         with torch.device("meta"):
             student, teacher = task_of(cfg).student(cfg), task_of(own).student(own)
-        assert inherit(student, teacher, cfg.KD.INHERIT, task_of(cfg).body, partial=False).left == []
+        assert init_from_teacher(student, teacher, cfg.KD.INIT_FROM_TEACHER, task_of(cfg).body, partial=False).left == []
 
 
 @pytest.mark.parametrize("path", [p for p in RUNS if p.parent.name == "camvid"], ids=lambda p: p.name)
-def test_terms_of_segmentation_fit_the_tapped_maps(path):
+def test_losses_of_segmentation_fit_the_tapped_maps(path):
     cfg = config_of(path)
     own = config_of(Path(cfg.KD.TEACHER.CONFIG_FILE)) if cfg.KD.TEACHER.CONFIG_FILE else cfg
     size, specs = tuple(cfg.INPUT.CROP.SIZE), []
     for side, its in ((cfg.KD.STUDENT, cfg), (cfg.KD.TEACHER, own)):
         model = segmentation.build_segmenter(its)
-        taps = side.TAPS if active_blocks(cfg.KD.TERMS) else ["score=classifier"]
-        specs.append(rehearsed(model, taps, lambda model=model: model(torch.zeros(1, 3, *size)), size, "TAPS").specs)
-    build_terms(active_blocks(cfg.KD.TERMS), *specs)
+        taps = side.TAPS if active_losses(cfg.KD.LOSSES) else ["score=classifier"]
+        specs.append(probed(model, taps, lambda model=model: model(torch.zeros(1, 3, *size)), size, "TAPS").specs)
+    build_losses(active_losses(cfg.KD.LOSSES), *specs)
 
 
 @pytest.mark.parametrize("name", ["imitation_torchvision", "teacher_torchvision"])

@@ -9,12 +9,12 @@ pytest.importorskip("lightning", reason="the timm configs need lightning")
 
 import torch
 
-from kd2.bridges.tm.models import build_model
-from kd2.bridges.tm.solver import build_lr_scheduler, build_optimizer, write_iterations
+from kd2.engine.lightning.classification.models import build_model
+from kd2.engine.lightning.classification.solver import build_lr_scheduler, build_optimizer, write_iterations
 from kd2.config import framework_of, merge, read, resolve_teacher, teacher_file, timm_config
-from kd2.core import rehearsed
+from kd2.distill import probed
 from kd2.data.views import MODES
-from kd2.terms import active_blocks, build_terms
+from kd2.losses.registry import active_losses, build_losses
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = [p for p in sorted(ROOT.rglob("*.yaml")) if framework_of(read(str(p)), str(p)) == "timm"]
@@ -35,10 +35,10 @@ def test_there_are_configs():
 
 
 @every_run
-def test_networks_taps_and_terms_fit(path):
+def test_networks_taps_and_losses_fit(path):
     """On tensors without data, so that the big ones cost nothing."""
     cfg = config_of(path)
-    blocks = active_blocks(cfg.KD.TERMS)
+    blocks = active_losses(cfg.KD.LOSSES)
     assert cfg.KD.VIEWS.MODE in MODES and (blocks or cfg.KD.TASK_WEIGHT)
     if not blocks:
         return
@@ -48,14 +48,14 @@ def test_networks_taps_and_terms_fit(path):
         student, teacher = (
             taps(side, names) for side, names in ((cfg, cfg.KD.STUDENT.TAPS), (own, cfg.KD.TEACHER.TAPS))
         )
-        terms, _ = build_terms(blocks, student.specs, teacher.specs)
-    assert set(terms) == set(blocks)
+        losses, _ = build_losses(blocks, student.specs, teacher.specs)
+    assert set(losses) == set(blocks)
 
 
 def taps(cfg, names: list[str]):
     size = cfg.INPUT.SIZE
     model = build_model(cfg)
-    return rehearsed(model, list(names), lambda: model(torch.zeros(1, 3, size, size)), (size, size), "TAPS")
+    return probed(model, list(names), lambda: model(torch.zeros(1, 3, size, size)), (size, size), "TAPS")
 
 
 @every_run
@@ -70,5 +70,5 @@ def test_its_solver_builds(path):
 def test_the_teacher_and_all_further_ones_have_config_files(path):
     cfg = config_of(path)
     further = [block["CONFIG_FILE"] for block in cfg.KD.TEACHER.MORE.values()]
-    files = [cfg.KD.TEACHER.CONFIG_FILE, *further] if active_blocks(cfg.KD.TERMS) else []
+    files = [cfg.KD.TEACHER.CONFIG_FILE, *further] if active_losses(cfg.KD.LOSSES) else []
     assert all(teacher_file(name, str(path)) for name in files)

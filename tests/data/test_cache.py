@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd2.core import ConfigError, DataError
+from kd2.distill import ConfigError, DataError
 from kd2.data.cache import Fingerprint, TeacherCache, digest, mean_prediction, weights_digest, write_cache
 from kd2.data.crops import Crops
 from kd2.data.views import MODES, Views

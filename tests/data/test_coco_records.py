@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.coco import read_coco
 
 

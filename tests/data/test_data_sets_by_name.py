@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kd2.core import ConfigError, DataError
+from kd2.distill import ConfigError, DataError
 from kd2.data.records import load
 
 

@@ -1,4 +1,4 @@
-"""Labelled and unlabelled samples in one batch."""
+"""Labeled and unlabeled samples in one batch."""
 
 import functools
 import itertools
@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from kd2.core import ConfigError
+from kd2.distill import ConfigError
 from kd2.data.stream import Batches, Joined, Keyed, shuffled, train_loader, unlabeled_share
 
 COUNT, EXTRA = 6, 9
@@ -34,16 +34,16 @@ def loaded(workers: int, start: int = 0, count: int = 5) -> list:
     return places(train_loader(data, joined(start=start), workers), count)
 
 
-def test_a_batch_holds_labelled_places_then_unlabelled_ones():
+def test_a_batch_holds_labeled_places_then_unlabeled_ones():
     for batch in places(joined(), 12):
         assert [index >= COUNT for _, index in batch] == [False, False, True, True, True]
 
 
-def test_the_labelled_places_are_those_without_unlabelled_ones():
+def test_the_labeled_places_are_those_without_unlabeled_ones():
     assert [batch[:2] for batch in places(joined(), 12)] == places(Batches(ORDER, 2), 12)
 
 
-def test_an_epoch_of_the_second_stream_has_every_unlabelled_record_once():
+def test_an_epoch_of_the_second_stream_has_every_unlabeled_record_once():
     seen = [index for batch in places(joined(), 3) for _, index in batch[2:]]
     assert sorted(seen) == list(range(COUNT, COUNT + EXTRA))
 

@@ -1,14 +1,14 @@
 """Reading label files."""
 
-import numpy
+import numpy as np
 import pytest
 from PIL import Image
 
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.labels import Labels, packed
 from kd2.data.layouts import contiguous
 
-VALUES = numpy.array([[0, 1, 2], [2, 1, 255]], dtype=numpy.uint8)
+VALUES = np.array([[0, 1, 2], [2, 1, 255]], dtype=np.uint8)
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
@@ -28,9 +28,9 @@ def saved(tmp_path):
     return save
 
 
-def test_grey_values_are_the_classes(labels, saved):
+def test_gray_values_are_the_classes(labels, saved):
     found = labels.read(saved(VALUES))
-    assert found.dtype == numpy.uint8 and found.tolist() == VALUES.tolist()
+    assert found.dtype == np.uint8 and found.tolist() == VALUES.tolist()
 
 
 def test_a_palette_is_not_applied(labels, saved):
@@ -41,25 +41,25 @@ def test_a_palette_is_not_applied(labels, saved):
 
 
 def test_16_bits_are_read(saved):
-    values = numpy.array([[1000, 2000, 65535]], dtype=numpy.uint16)
+    values = np.array([[1000, 2000, 65535]], dtype=np.uint16)
     assert Labels({1000: 0, 2000: 1}, [65535]).read(saved(values)).tolist() == [[0, 1, 255]]
 
 
 def test_32_bits_are_read_when_the_values_fit(labels, saved):
-    assert labels.read(saved(VALUES.astype(numpy.int32), "tif")).tolist() == VALUES.tolist()
+    assert labels.read(saved(VALUES.astype(np.int32), "tif")).tolist() == VALUES.tolist()
 
 
 def test_one_bit_is_read(labels, saved):
-    assert labels.read(saved(numpy.array([[True, False]]))).tolist() == [[1, 0]]
+    assert labels.read(saved(np.array([[True, False]]))).tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize("alpha", [False, True])
-def test_grey_stored_as_colour_is_read(alpha, labels, saved):
-    channels = [VALUES] * 3 + [numpy.full_like(VALUES, 255)] * alpha
-    assert labels.read(saved(numpy.stack(channels, -1))).tolist() == VALUES.tolist()
+def test_gray_stored_as_color_is_read(alpha, labels, saved):
+    channels = [VALUES] * 3 + [np.full_like(VALUES, 255)] * alpha
+    assert labels.read(saved(np.stack(channels, -1))).tolist() == VALUES.tolist()
 
 
-def test_grey_with_alpha_is_read(labels, saved):
+def test_gray_with_alpha_is_read(labels, saved):
     assert labels.read(saved(Image.fromarray(VALUES).convert("LA"))).tolist() == VALUES.tolist()
 
 
@@ -72,9 +72,9 @@ def test_other_values_can_be_ignored(saved):
 
 
 @pytest.mark.parametrize("kind", ["RGB", "RGBA", "P"])
-def test_colours_are_looked_up(kind, saved):
-    picture = Image.fromarray(numpy.array([[RED, GREEN], [(0, 0, 0), RED]], dtype=numpy.uint8)).convert(kind)
-    labels = Labels({packed(RED): 0, packed(GREEN): 1}, [packed((0, 0, 0))], colours=True)
+def test_colors_are_looked_up(kind, saved):
+    picture = Image.fromarray(np.array([[RED, GREEN], [(0, 0, 0), RED]], dtype=np.uint8)).convert(kind)
+    labels = Labels({packed(RED): 0, packed(GREEN): 1}, [packed((0, 0, 0))], colors=True)
     assert labels.read(saved(picture)).tolist() == [[0, 1], [255, 0]]
 
 
@@ -85,19 +85,19 @@ def test_a_value_outside_the_classes_is_refused(saved):
 
 def test_many_values_outside_the_classes_are_cut_short(labels, saved):
     with pytest.raises(DataError, match=r"label.png: 17 pixels hold 3, 4, 5, 6, 7 ..., allowed: 0-2, 255$"):
-        labels.read(saved(numpy.arange(20, dtype=numpy.uint8)[None]))
+        labels.read(saved(np.arange(20, dtype=np.uint8)[None]))
 
 
-def test_a_colour_outside_the_classes_is_refused(saved):
-    path = saved(numpy.array([[RED, (1, 2, 3)]], dtype=numpy.uint8))
+def test_a_color_outside_the_classes_is_refused(saved):
+    path = saved(np.array([[RED, (1, 2, 3)]], dtype=np.uint8))
     text = r"label.png: 1 pixels hold \(1,2,3\), allowed: \(0,255,0\), \(255,0,0\)$"
     with pytest.raises(DataError, match=text):
-        Labels({packed(RED): 0, packed(GREEN): 1}, colours=True).read(path)
+        Labels({packed(RED): 0, packed(GREEN): 1}, colors=True).read(path)
 
 
-def test_colours_where_indices_are_expected_are_refused(labels, saved):
-    path = saved(numpy.array([[RED]], dtype=numpy.uint8))
-    text = r"label.png: holds colours, expected indices of classes \(or a MAP with colours\)$"
+def test_colors_where_indices_are_expected_are_refused(labels, saved):
+    path = saved(np.array([[RED]], dtype=np.uint8))
+    text = r"label.png: holds colors, expected indices of classes \(or a MAP with colors\)$"
     with pytest.raises(DataError, match=text):
         labels.read(path)
 
@@ -106,12 +106,12 @@ def test_colours_where_indices_are_expected_are_refused(labels, saved):
 def test_numbers_beyond_16_bits_are_refused(value, labels, saved):
     text = rf"label.tif: holds {min(0, value)} to {max(0, value)}, expected whole numbers of up to 16 bits$"
     with pytest.raises(DataError, match=text):
-        labels.read(saved(numpy.array([[0, value]], dtype=numpy.int32), "tif"))
+        labels.read(saved(np.array([[0, value]], dtype=np.int32), "tif"))
 
 
 def test_fractions_are_refused(labels, saved):
     with pytest.raises(DataError, match=r"label.tif: holds 0.5 to 0.5, expected whole numbers of up to 16 bits$"):
-        labels.read(saved(numpy.full((2, 2), 0.5, numpy.float32), "tif"))
+        labels.read(saved(np.full((2, 2), 0.5, np.float32), "tif"))
 
 
 def test_a_missing_file_is_refused(labels, tmp_path):
@@ -121,7 +121,7 @@ def test_a_missing_file_is_refused(labels, tmp_path):
 
 @pytest.mark.parametrize("keep", [0, 30, 60])
 def test_a_corrupt_file_is_refused(keep, labels, saved):
-    path = saved(numpy.zeros((50, 50), dtype=numpy.uint8))
+    path = saved(np.zeros((50, 50), dtype=np.uint8))
     with open(path, "rb+") as file:
         file.truncate(keep)
     with pytest.raises(DataError, match=r"label.png: not a readable label image: "):
@@ -130,7 +130,7 @@ def test_a_corrupt_file_is_refused(keep, labels, saved):
 
 def test_a_record_without_a_label_is_ignored_everywhere(labels):
     found = labels.of({"file_name": "a.jpg", "height": 2, "width": 3})
-    assert found.dtype == numpy.uint8 and found.tolist() == [[255] * 3] * 2
+    assert found.dtype == np.uint8 and found.tolist() == [[255] * 3] * 2
 
 
 def test_a_label_of_another_size_than_its_record_is_refused(labels, saved):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kd2.core import ConfigError
-from kd2.data.mixup import Mix, draw_mix, normalised, unit_pixels
+from kd2.distill import ConfigError
+from kd2.data.mixup import Mix, draw_mix, normalized, unit_pixels
 
 
 def batch(images: int = 5) -> torch.Tensor:
@@ -37,7 +37,7 @@ def test_labels_are_mixed_like_pixels():
 def test_mixing_once_and_normalising_twice_is_normalising_first_and_mixing_alike():
     mix = Mix(0.3)
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-    torch.testing.assert_close(normalised(mix(batch()), mean, std), mix(normalised(batch(), mean, std)))
+    torch.testing.assert_close(normalized(mix(batch()), mean, std), mix(normalized(batch(), mean, std)))
 
 
 def test_the_draw_depends_on_seed_and_iteration_alone():
@@ -67,5 +67,5 @@ def test_eight_bit_pixels_become_float32_between_zero_and_one():
 
 
 def test_each_channel_has_its_mean_and_deviation():
-    x = normalised(torch.ones(1, 3, 1, 1), (0.5, 0.0, 1.0), (0.5, 0.25, 2.0))
+    x = normalized(torch.ones(1, 3, 1, 1), (0.5, 0.0, 1.0), (0.5, 0.25, 2.0))
     assert x.flatten().tolist() == [1.0, 4.0, 0.0]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kd2.core import ConfigError, DataError
+from kd2.distill import ConfigError, DataError
 from kd2.data.pictures import joined, read_folder, read_npz, read_parquet, read_zip
 
 FILES = {"cat/a.png": 10, "cat/deep/b.png": 20, "dog/c.png": 30}
@@ -87,11 +87,11 @@ def test_an_npz_without_names_calls_its_classes_by_number(tmp_path):
     assert read_npz("pets", write_npz(tmp_path / "data.npz", name=None)).classes == ("0", "1")
 
 
-def test_a_grey_image_is_read_as_rgb(tmp_path):
+def test_a_gray_image_is_read_as_rgb(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        Image.new("L", (2, 2), 7).save(tmp_path / name / "grey.png")
-    assert read_folder("grey", str(tmp_path)).pixels(0).tolist() == [[[7, 7], [7, 7]]] * 3
+        Image.new("L", (2, 2), 7).save(tmp_path / name / "gray.png")
+    assert read_folder("gray", str(tmp_path)).pixels(0).tolist() == [[[7, 7], [7, 7]]] * 3
 
 
 def test_data_sets_in_a_row_are_one(tmp_path):

@@ -4,9 +4,9 @@ import runpy
 import sys
 from pathlib import Path
 
-import numpy
+import numpy as np
 import pytest
-from drawn import draw
+from ..helpers.drawn import draw
 from PIL import Image
 
 from kd2.data.semantic import load_semantic
@@ -41,10 +41,10 @@ def labels_of(entry: dict) -> dict[str, list[int]]:
     return {Path(r["file_name"]).stem: data.labels.of(r).reshape(-1).tolist()[:3] for r in data.records}
 
 
-def camvid(root, *stems: str, colours=(SKY, BRIDGE, VOID)) -> tuple[str, ...]:
+def camvid(root, *stems: str, colors=(SKY, BRIDGE, VOID)) -> tuple[str, ...]:
     for stem in stems:
         draw(root / "raw" / f"{stem}.png", [SKY], size=(6, 4))
-        draw(root / "approved" / f"{stem}_L.png", colours, size=(6, 4))
+        draw(root / "approved" / f"{stem}_L.png", colors, size=(6, 4))
     return "--images", "raw", "--labels", "approved", "--output", "camvid"
 
 
@@ -59,10 +59,10 @@ def test_camvid_is_split_as_segnet_does(run, root):
         assert sorted(labels_of({"CAMVID": "camvid", "SPLIT": split})) == stems
 
 
-def test_colours_of_camvid_become_11_classes(run, root):
+def test_colors_of_camvid_become_11_classes(run, root):
     run("prepare_camvid.py", *camvid(root, "0006R0_f00930"))
     assert labels_of({"CAMVID": "camvid", "SPLIT": "train"}) == {"0006R0_f00930": [0, 1, 255]}
-    assert numpy.unique(numpy.asarray(Image.open("camvid/trainannot/0006R0_f00930.png"))).tolist() == [0, 1, 11]
+    assert np.unique(np.asarray(Image.open("camvid/trainannot/0006R0_f00930.png"))).tolist() == [0, 1, 11]
 
 
 def test_camvid_can_be_made_smaller(run, root):
@@ -72,12 +72,12 @@ def test_camvid_can_be_made_smaller(run, root):
 
 
 @pytest.mark.parametrize(
-    ("stem", "colours", "text"),
+    ("stem", "colors", "text"),
     [("0006R0_f00930", [(1, 2, 3)], "0006R0_f00930_L.png: 24 pixels hold (1,2,3), allowed: "),
      ("holiday", [SKY], "picture 'holiday' is not of CamVid, expected names such as 0016E5_07959")],
 )
-def test_what_is_not_camvid_leaves_no_data_set(stem, colours, text, run, root):
-    code, _, errors = run("prepare_camvid.py", *camvid(root, stem, colours=colours))
+def test_what_is_not_camvid_leaves_no_data_set(stem, colors, text, run, root):
+    code, _, errors = run("prepare_camvid.py", *camvid(root, stem, colors=colors))
     assert code == 1 and not (root / "camvid").exists()
     assert text in errors
 
@@ -98,7 +98,7 @@ def test_sbd_adds_training_images_to_voc(run, root):
     (root / "sbd" / "cls").mkdir(parents=True)
     for stem in ("own", "val", "sbd"):
         draw(root / "VOC2012" / "JPEGImages" / f"{stem}.jpg")
-        label = numpy.full((2, 3), 7, dtype=numpy.uint8)
+        label = np.full((2, 3), 7, dtype=np.uint8)
         io.savemat(root / "sbd" / "cls" / f"{stem}.mat", {"GTcls": {"Segmentation": label}})
     code, said, _ = run("prepare_voc_seg.py", "--voc", "VOC2012", "--sbd", "sbd")
     assert (code, said) == (0, "VOC2012/SegmentationClassAug: 2 labels of VOC, 1 of SBD; 2 images in train_aug\n")
@@ -113,7 +113,7 @@ def stuff10k(root, ids) -> tuple[str, ...]:
         for folder in ("annotations", "imageLists"):
             (root / "raw" / folder).mkdir(exist_ok=True)
         (root / "raw" / "imageLists" / f"{split}.txt").write_text(f"{split}_1\n")
-        label = numpy.resize(ids, (2, 3)).astype(numpy.uint16)
+        label = np.resize(ids, (2, 3)).astype(np.uint16)
         io.savemat(root / "raw" / "annotations" / f"{split}_1.mat", {"S": label})
     return "--source", "raw", "--output", "stuff"
 

@@ -2,7 +2,7 @@
 
 import random
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +10,7 @@ from kd2.data.seeding import random_states, restore_random_states, seeded
 
 
 def draws() -> tuple[float, float, float]:
-    return random.random(), float(numpy.random.rand()), float(torch.rand(()))
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
 
 
 def drawn(*key: int) -> tuple[float, float, float]:
@@ -28,9 +28,9 @@ def test_other_keys_draw_other_numbers_from_every_library(other):
 
 
 def test_the_states_outside_go_on_as_if_nothing_had_been_drawn():
-    random.seed(0), numpy.random.seed(0), torch.manual_seed(0)
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
     expected = draws()
-    random.seed(0), numpy.random.seed(0), torch.manual_seed(0)
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
     drawn(1, 2)
     assert draws() == expected
 

@@ -1,15 +1,15 @@
 """A folder of images and a folder of labels, by config."""
 
 import pytest
-from drawn import draw
+from ..helpers.drawn import draw
 from fvcore.common.config import CfgNode
 from PIL import Image
 
 from kd2.config import merge, torchvision_config
-from kd2.core import ConfigError, DataError
+from kd2.distill import ConfigError, DataError
 from kd2.data.semantic import load_semantic
 
-COLOURS = {"255,0,0": "cat", "0,255,0": "dog"}
+COLORS = {"255,0,0": "cat", "0,255,0": "dog"}
 
 
 @pytest.fixture(autouse=True)
@@ -88,20 +88,20 @@ def test_a_map_leads_from_values_to_classes(key, target, root):
     assert first(loaded(MAP={key: target, 3: "cat"}))[:2] == [1, 0]
 
 
-def test_a_map_may_lead_from_colours_to_classes(root):
+def test_a_map_may_lead_from_colors_to_classes(root):
     relabel(root, (0, 255, 0), (255, 0, 0), (0, 0, 0))
-    data = loaded(MAP=COLOURS, IGNORE=["0,0,0"])
+    data = loaded(MAP=COLORS, IGNORE=["0,0,0"])
     assert first(data)[:3] == [1, 0, 255]
     assert data.colors == ((255, 0, 0), (0, 255, 0))
 
 
-def test_the_first_colour_of_a_class_is_its_own():
-    assert loaded(MAP=COLOURS | {"9,9,9": "cat"}).colors == ((255, 0, 0), (0, 255, 0))
+def test_the_first_color_of_a_class_is_its_own():
+    assert loaded(MAP=COLORS | {"9,9,9": "cat"}).colors == ((255, 0, 0), (0, 255, 0))
 
 
-def test_a_colour_outside_the_map_is_refused(root):
+def test_a_color_outside_the_map_is_refused(root):
     relabel(root, (0, 255, 0), (1, 2, 3))
-    refused(r"a.png: 3 pixels hold \(1,2,3\), allowed: \(0,255,0\), \(255,0,0\)$", DataError, MAP=COLOURS)
+    refused(r"a.png: 3 pixels hold \(1,2,3\), allowed: \(0,255,0\), \(255,0,0\)$", DataError, MAP=COLORS)
 
 
 def test_an_entry_comes_through_the_config(root):
@@ -172,7 +172,7 @@ def test_a_map_that_is_no_group_is_refused(meaning):
 @pytest.mark.parametrize("value", ["red", "1,2", "1,2,256", -1, 65536, True, "1,2,3,4"])
 @pytest.mark.parametrize("key", ["MAP", "IGNORE"])
 def test_a_value_that_no_label_can_hold_is_refused(key, value):
-    text = rf"^DATASETS.CUSTOM.mine.{key} has {value!r}, expected a number from 0 to 65535 or a colour \"red,green,"
+    text = rf"^DATASETS.CUSTOM.mine.{key} has {value!r}, expected a number from 0 to 65535 or a color \"red,green,"
     refused(text, **{key: {value: "cat"} if key == "MAP" else [value]})
 
 
@@ -181,12 +181,12 @@ def test_a_map_to_an_unknown_class_is_refused():
     refused(text, MAP={0: "cot"})
 
 
-def test_numbers_and_colours_in_one_map_are_refused():
-    refused(r"^DATASETS.CUSTOM.mine.MAP has both numbers and colours, expected one kind$", MAP=COLOURS | {1: "cat"})
+def test_numbers_and_colors_in_one_map_are_refused():
+    refused(r"^DATASETS.CUSTOM.mine.MAP has both numbers and colors, expected one kind$", MAP=COLORS | {1: "cat"})
 
 
-def test_a_number_to_ignore_among_colours_is_refused():
-    refused(r"^DATASETS.CUSTOM.mine.IGNORE has 255, expected colours as in the files$", MAP=COLOURS, IGNORE=[255])
+def test_a_number_to_ignore_among_colors_is_refused():
+    refused(r"^DATASETS.CUSTOM.mine.IGNORE has 255, expected colors as in the files$", MAP=COLORS, IGNORE=[255])
 
 
 def test_a_class_to_ignore_is_refused():

@@ -1,9 +1,9 @@
 """Public segmentation data sets in the folders they come in."""
 
 import pytest
-from drawn import draw
+from ..helpers.drawn import draw
 
-from kd2.core import ConfigError, DataError
+from kd2.distill import ConfigError, DataError
 from kd2.data.semantic import load_semantic
 
 
@@ -110,7 +110,7 @@ def test_voc_takes_another_label_folder(root):
     assert first(loaded(VOC_SEG=".", SPLIT="train", LABELS="SegmentationClassAug"))[0] == 3
 
 
-def test_voc_has_its_own_colours(root):
+def test_voc_has_its_own_colors(root):
     voc(root)
     colors = loaded(VOC_SEG=".", SPLIT="train").colors
     assert colors[:4] + colors[20:] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 64, 128))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.stream import Batches, Keyed, aspect, mapped, shuffled, train_loader
 
 COUNT = 10

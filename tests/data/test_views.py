@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kd2.core import ConfigError
+from kd2.distill import ConfigError
 from kd2.data.crops import Crops, View, apply
 from kd2.data.views import MODES, Views, check_cacheable
 
@@ -78,7 +78,7 @@ def test_the_student_sees_other_pixels_in_another_epoch(mode):
     assert len({seen.pixels(picture(), epoch, 3)[0].numpy().tobytes() for epoch in range(8)}) > 6
 
 
-def test_the_whole_image_and_its_centre():
+def test_the_whole_image_and_its_center():
     assert views("fix/rs").draw(SIZE, 5, 3)[1] == View((0, 0, 40, 60))
     assert views("fix/cc").draw(SIZE, 5, 3)[1] == View((4, 14, 32, 32))
 
@@ -129,7 +129,7 @@ def test_a_padded_crop_moves_the_whole_image_over_black():
     assert not moved[:, :4].any() and not moved[:, :, 29:].any()
 
 
-def test_the_centre_of_a_padded_image_is_the_image():
+def test_the_center_of_a_padded_image_is_the_image():
     assert views("fix/cc", padding=4).teacher((32, 32), 0, 0) == View((0, 0, 32, 32))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd2.core import DataError
+from kd2.distill import DataError
 from kd2.data.voc import read_voc
 
 

@@ -1,1 +1,0 @@
-"""The torchvision bridge: detectors and segmentation networks, their data and their distillation."""

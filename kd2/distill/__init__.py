@@ -1,0 +1,45 @@
+"""What distillation is: taps, batch info, the distiller. Imports torch and nothing else."""
+
+from kd2.distill.batch_info import AnchorGrid, BatchInfo, match_levels
+from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, loss_names, no_batch_info
+from kd2.distill.errors import ConfigError, DataError, NonFiniteLoss, nearest
+from kd2.distill.finite import NaNMonitor, check_maps, check_weights
+from kd2.distill.schedule import Schedule
+from kd2.distill.solver import ParameterGroupOverride, clip_overrides, override_groups, without_overrides
+from kd2.distill.tap import Tap, TapError
+from kd2.distill.taps import FeatureSpec, Maps, Probe, Taps, eval_mode, probed
+from kd2.distill.teacher import Teacher
+
+__all__ = [
+    "AnchorGrid",
+    "BatchInfo",
+    "ConfigError",
+    "DataError",
+    "Distiller",
+    "FeatureSpec",
+    "LossConfig",
+    "Maps",
+    "NaNMonitor",
+    "NonFiniteLoss",
+    "ParameterGroupOverride",
+    "Probe",
+    "RunStudent",
+    "RunTeacher",
+    "Schedule",
+    "Tap",
+    "TapError",
+    "Taps",
+    "Teacher",
+    "call",
+    "check_maps",
+    "check_weights",
+    "clip_overrides",
+    "eval_mode",
+    "loss_names",
+    "match_levels",
+    "nearest",
+    "no_batch_info",
+    "override_groups",
+    "probed",
+    "without_overrides",
+]

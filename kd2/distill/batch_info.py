@@ -1,0 +1,105 @@
+"""The batch_info: what a loss may know of a batch besides the maps. Tensors and numbers only.
+
+Frames: boxes and anchors are x1, y1, x2, y2 in pixels of the resized image, origin at its top left corner. Padding is
+added on the right and at the bottom, so the same numbers hold in the padded batch.
+"""
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from kd2.distill.errors import ConfigError
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class AnchorGrid:
+    """The anchors of one level: K base boxes repeated at every cell.
+
+    Attributes:
+        base: (K, 4) the anchors of cell (0, 0).
+        stride: (y, x) pixels from cell to cell.
+        size: (H, W) cells. The anchor of cell (i, j) is ``base + (j * sx, i * sy, j * sx, i * sy)``.
+    """
+
+    base: Tensor
+    stride: tuple[float, float]
+    size: Size
+
+    def dense(self) -> Tensor:
+        """All anchors, (H, W, K, 4)."""
+        like = {"dtype": self.base.dtype, "device": self.base.device}
+        y = torch.arange(self.size[0], **like) * self.stride[0]
+        x = torch.arange(self.size[1], **like) * self.stride[1]
+        shift = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None], x[None, :], y[:, None]), -1)
+        return shift[:, :, None] + self.base
+
+
+@dataclass
+class BatchInfo:
+    """One training batch as the losses see it.
+
+    Attributes:
+        image_sizes: (H, W) of each resized image, without padding.
+        padded_size: (H, W) of the batch.
+        boxes: per image (M, 4), float32; M is 0 in a task without boxes. They stay where the data loader put them (the
+            host): index work on them then costs no synchronization.
+        iteration: optimizer steps done before this one.
+        seed: the run's seed; random draws of a loss come from ``generator`` or ``uniform_per_image``.
+        loss_name: name of the loss that is being evaluated; two losses of one type draw differently.
+        rank, ranks: this process among those that share a training step. Image i here is image ``i * ranks + rank`` of
+            the whole batch.
+        labels: classes on the device: (N,) int64 of whole images, (N, H, W) int64 of pixels in the padded batch, or (N, K)
+            class probabilities of mixed images; None where a task has none. Pixels without a class, padding and
+            unlabeled images hold ``ignore_label``.
+        anchors: given the (H, W) of a tap's maps, the student's own anchor grids on them; None for anchor-free students.
+        images: gives the batch as the student's first layer sees it, (N, 3, H, W) normalized and padded; None where a
+            bridge does not offer it.
+    """
+
+    image_sizes: list[Size]
+    padded_size: Size
+    boxes: list[Tensor] = field(default_factory=list)
+    iteration: int = 0
+    seed: int = 0
+    loss_name: str = ""
+    rank: int = 0
+    ranks: int = 1
+    labels: Tensor | None = None
+    ignore_label: int = 255
+    anchors: Callable[[list[Size]], list[AnchorGrid]] | None = None
+    images: Callable[[], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.boxes = self.boxes or [torch.zeros(0, 4) for _ in self.image_sizes]
+
+    def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
+        """A generator on ``device``. It depends on seed, iteration, loss and ``stream`` alone: a resumed run repeats it."""
+        mixed = 0
+        for part in (self.seed, self.iteration, zlib.crc32(self.loss_name.encode()), stream):
+            mixed = mixed * 1_000_003 + part
+        return torch.Generator(device).manual_seed(mixed % (1 << 63))
+
+    def uniform_per_image(self, images: int, device: torch.device, stream: int = 0) -> Tensor:
+        """U(0, 1) for each of this process's images, (images,) float32: the same however many processes share the batch."""
+        draws = torch.rand(images * self.ranks, generator=self.generator(device, stream), device=device)
+        return draws[self.rank :: self.ranks]
+
+
+def match_levels(wanted: list[Size], available: list[Size]) -> list[int]:
+    """Indices of ``available`` sizes (H, W) that meet ``wanted`` in order: a tap may leave levels out.
+
+    Raises:
+        ConfigError: a wanted size is not there.
+    """
+    indices, start = [], 0
+    for size in wanted:
+        if size not in available[start:]:
+            raise ConfigError(f"no anchors for a map of {size} cells; the student's anchors lie on {available}")
+        indices.append(available.index(size, start))
+        start = indices[-1] + 1
+    return indices

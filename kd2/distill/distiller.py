@@ -1,0 +1,221 @@
+"""The distiller: a student in training beside its frozen teacher.
+
+A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict of scalars.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from kd2.distill.batch_info import BatchInfo
+from kd2.distill.errors import ConfigError
+from kd2.distill.finite import check_maps
+from kd2.distill.schedule import Schedule
+from kd2.distill.taps import Maps, Taps
+from kd2.distill.teacher import Teacher
+
+Losses = dict[str, Tensor]
+RunStudent = Callable[[nn.Module, Any], Losses]
+RunTeacher = Callable[[nn.Module, Any], Any]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """How the distiller uses one loss: the tap that it reads on both sides, and its weight over time."""
+
+    tap: str
+    schedule: Schedule
+
+
+def call(model: nn.Module, batch: Any) -> Any:
+    """``model(batch)``: how a student is run unless something else is said."""
+    return model(batch)
+
+
+def no_batch_info(batch: Any) -> BatchInfo:
+    """Nothing is known of the batch; enough for losses that compare maps alone."""
+    return BatchInfo([], (0, 0))
+
+
+class Distiller(nn.Module):
+    """Wraps a student; in training it returns the student's own losses and those of distillation.
+
+    Without losses it is the student: no teacher is needed and every weight after training equals plain training bit for
+    bit. In eval mode ``Distiller(batch)`` is ``student(batch)``.
+
+    Args:
+        student: the model to train; the only part that is exported.
+        teacher: frozen, with its taps; never part of the state dict.
+        student_taps: probed taps with the teacher's aliases.
+        losses: name -> module called as ``loss(student_maps, teacher_maps, batch_info)``. It returns an unweighted
+            float32 scalar, or a dict of the scalars that its attribute ``parts`` names; every value has a gradient or is
+            an exact zero that keeps the graph. More numbers for the log it leaves in its attribute ``stats``: detached
+            scalars by name.
+        configs: name -> tap and schedule of that loss.
+        run_student: (student, batch) to its own losses by name, in train mode.
+        run_teacher: (teacher, batch): its forward pass, on the batch as the teacher wants it.
+        batch_info: batch to what the losses may know of it.
+        own_losses: names of the student's own losses, as far as they are known; none of distillation may be among them.
+        seed: the run's seed, handed to the losses through the batch info.
+
+    Raises:
+        ConfigError: a name in the log that two losses would share.
+
+    Attributes:
+        iteration: optimizer steps done so far. Every forward pass in train mode adds one; a loop that counts otherwise
+            (a resumed one, or one that accumulates gradients) sets it before each pass.
+        stats: ``loss/name`` -> detached scalar of the last batch, for the log; an inactive loss has none.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None = None,
+        student_taps: Taps | None = None,
+        losses: Mapping[str, nn.Module] | None = None,
+        configs: Mapping[str, LossConfig] | None = None,
+        *,
+        run_student: RunStudent = call,
+        run_teacher: RunTeacher = call,
+        batch_info: Callable[[Any], BatchInfo] = no_batch_info,
+        own_losses: Collection[str] = (),
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.student = student
+        self.losses = nn.ModuleDict(losses or {})
+        self.configs = dict(configs or {})
+        self.student_taps = student_taps
+        self.teacher = teacher
+        self.run_student, self.run_teacher, self.batch_info = run_student, run_teacher, batch_info
+        self.seed = seed
+        self.iteration = 0
+        self.stats: dict[str, Tensor] = {}
+        self._teacher_checked = False
+        names = [name for loss in self.losses for name in loss_names(loss, self.losses[loss])]
+        _refuse_shared(names, own_losses)
+
+    @property
+    def adapters(self) -> nn.ModuleDict:
+        """What distillation trains beside the student, by the name of the loss; it never enters the student's file."""
+        return self.losses
+
+    def forward(self, batch: Any) -> Any:
+        """Losses in training: ``{name: float32 scalar}``, weighted, ready to be summed. The student's output in eval mode.
+
+        Raises:
+            ConfigError: NaN or infinity in the teacher's first maps; a loss that does not suit the batch.
+        """
+        if not self.training:
+            return self.student(batch)
+        factors = {name: config.schedule.at(self.iteration) for name, config in self.configs.items()}
+        self.stats = {}
+        if any(factors.values()):
+            own, distilled = self.evaluate(batch, factors)
+        else:
+            self._release_teacher()
+            own = dict(self.run_student(self.student, batch))
+            distilled = {}
+        zero = _zero_of(own, distilled)
+        for name in factors:
+            if not factors[name]:
+                distilled |= self._inactive(name, zero)
+        _refuse_shared([*distilled], own)
+        self.iteration += 1
+        return own | distilled
+
+    def evaluate(self, batch: Any, factors: Mapping[str, float]) -> tuple[Losses, Losses]:
+        """The student's own losses of a batch, and those of distillation times their factor; a factor of 0 is left out."""
+        teacher = self.teacher_features(batch)
+        own, student = self.student_features(batch)
+        return own, self.distillation_losses(student, teacher, self.placed_batch_info(batch), factors)
+
+    def teacher_features(self, batch: Any) -> Maps:
+        """The teacher's maps of a batch. Its forward pass ends behind the last tapped module.
+
+        Raises:
+            ConfigError: NaN or infinity in the first maps ever; later ones are not checked, that would wait for the
+                device.
+        """
+        self.teacher.enforce_mode()
+        with torch.no_grad(), self.teacher.taps.capture(stop=True) as maps:
+            self.run_teacher(self.teacher.model, batch)
+        if not self._teacher_checked:
+            check_maps(maps)
+            self._teacher_checked = True
+        return maps
+
+    def student_features(self, batch: Any) -> tuple[Losses, Maps]:
+        """The student's own losses of a batch, and its maps."""
+        with self.student_taps.capture() as maps:
+            own = dict(self.run_student(self.student, batch))
+        return own, maps
+
+    def placed_batch_info(self, batch: Any) -> BatchInfo:
+        """The batch info with what the run knows: iteration, seed, and which of its processes this is."""
+        info = self.batch_info(batch)
+        info.iteration, info.seed = self.iteration, self.seed
+        if distributed.is_available() and distributed.is_initialized():
+            info.rank, info.ranks = distributed.get_rank(), distributed.get_world_size()
+        return info
+
+    def distillation_losses(self, student: Maps, teacher: Maps, info: BatchInfo, factors: Mapping[str, float]) -> Losses:
+        """Every loss with a factor other than 0, times that factor, by its name in the log."""
+        found: Losses = {}
+        for name, factor in factors.items():
+            if factor:
+                info.loss_name = name
+                tap, loss = self.configs[name].tap, self.losses[name]
+                try:
+                    value = loss(student[tap], teacher[tap], info)
+                except ConfigError as error:
+                    raise ConfigError(f"KD.LOSSES.{name}: {error}") from None
+                found |= {key: factor * part for key, part in _named(name, loss, value).items()}
+                self.stats |= {f"{name}/{stat}": x for stat, x in getattr(loss, "stats", {}).items()}
+        return found
+
+    def _inactive(self, name: str, zero: Tensor) -> Losses:
+        """Exact zeros under the names of a loss that rests. They touch its parameters, as DistributedDataParallel asks."""
+        loss = self.losses[name]
+        kept = sum((p.flatten()[0] * 0.0 for p in loss.parameters() if p.requires_grad), zero)
+        return dict.fromkeys(loss_names(name, loss), kept)
+
+    def _release_teacher(self) -> None:
+        if self.teacher is not None and all(c.schedule.over(self.iteration) for c in self.configs.values()):
+            self.teacher = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "Distiller":
+        if self.teacher is not None:
+            self.teacher.apply(fn)
+        return super()._apply(fn, *args, **kwargs)
+
+
+def loss_names(name: str, loss: nn.Module) -> list[str]:
+    """What a loss of ``KD.LOSSES`` is called in the log: ``loss_NAME``, or one name for each of its ``parts``."""
+    parts: Iterable[str] = getattr(loss, "parts", ())
+    return [f"loss_{name}_{part}" for part in parts] or [f"loss_{name}"]
+
+
+def _named(name: str, loss: nn.Module, value: Tensor | Losses) -> Losses:
+    named = {f"loss_{name}_{part}": x for part, x in value.items()} if isinstance(value, dict) else {f"loss_{name}": value}
+    if sorted(named) != sorted(loss_names(name, loss)):
+        raise ConfigError(
+            f"KD.LOSSES.{name} gave {', '.join(sorted(named))}, its attribute 'parts' announces "
+            f"{', '.join(loss_names(name, loss))}"
+        )
+    return named
+
+
+def _refuse_shared(names: list[str], own: Collection[str]) -> None:
+    for name in names:
+        if name in own or names.count(name) > 1:
+            whose = "the student's own loss is called so" if name in own else "two losses would be called so"
+            raise ConfigError(f"KD.LOSSES: {name} cannot be in the log twice: {whose}; choose another name")
+
+
+def _zero_of(own: Losses, distilled: Losses) -> Tensor:
+    values = [*own.values(), *distilled.values()]
+    return torch.zeros((), device=values[0].device) if values else torch.zeros(())

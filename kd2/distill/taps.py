@@ -1,0 +1,187 @@
+"""Taps: the outputs of named places of a network, captured for the losses.
+
+Letters: N images, C channels, H x W map.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd2.distill.errors import nearest
+from kd2.distill.tap import Tap, TapError
+
+Maps = dict[str, list[Tensor]]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What the probe saw of one level: channels, size (H, W) in cells, stride (y, x) in pixels a cell.
+
+    A tap ``@vector`` is one cell of stride (1, 1), whatever the image: it has no place in it.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    stride: tuple[float, float]
+
+
+class _Stop(BaseException):
+    """Ends a forward pass behind the last tap. Not an Exception: frameworks catch those and retry."""
+
+
+class _Recording(dict):
+    """The maps of one forward pass, and how often each tap fired."""
+
+    def __init__(self, taps: list[Tap]):
+        super().__init__({tap.alias: [] for tap in taps})
+        self.calls = {tap.alias: 0 for tap in taps}
+        self.versions: dict[str, list[int]] = {tap.alias: [] for tap in taps}
+
+    def add(self, tap: Tap, output: Any) -> None:
+        maps = tap.maps(output)
+        self.calls[tap.alias] += 1
+        self[tap.alias] += maps
+        self.versions[tap.alias] += [x._version for x in maps]
+
+
+class Taps:
+    """All taps of one model.
+
+    Hooks live only inside ``probe`` and ``capture``: nothing stays on the model, copies and pickles are clean.
+
+    Args:
+        model: the network whose modules are tapped.
+        taps: parsed taps; aliases are unique.
+        key: the config key to name in errors, for example ``KD.STUDENT.TAPS``.
+
+    Raises:
+        TapError: an unknown module path, a repeated alias.
+    """
+
+    def __init__(self, model: nn.Module, taps: list[Tap], key: str = "taps"):
+        self.key = key
+        self.taps = taps
+        modules = dict(model.named_modules(remove_duplicate=False))
+        aliases = [tap.alias for tap in taps]
+        if len(set(aliases)) < len(aliases):
+            raise TapError(f"{key}: aliases must differ, found {aliases}")
+        for tap in taps:
+            if tap.path not in modules:
+                raise TapError(f"{key}: the model has no module {tap.path!r} (tap {tap.alias!r}); {nearest(tap.path, modules)}")
+        self._modules = [modules[tap.path] for tap in taps]
+        self.specs: dict[str, list[FeatureSpec]] = {}
+        self._calls: dict[str, int] = {}
+
+    def probe(self, run: Callable[[], Any], image_size: tuple[int, int]) -> dict[str, list[FeatureSpec]]:
+        """Run the whole model once and learn calls, channels and strides of every tap.
+
+        Args:
+            run: calls the model on a blank batch (the caller sets eval mode and no_grad).
+            image_size: padded (H, W) of that batch in pixels; strides are relative to it.
+
+        Raises:
+            TapError: a tap that does not fire, or fires with something that is not a map.
+        """
+        record = _Recording(self.taps)
+        with self._hooks(record, total=None):
+            run()
+        silent = [alias for alias, calls in record.calls.items() if calls == 0]
+        if silent:
+            raise TapError(f"{self.key}: {silent} never fired in a full forward pass; such a module is no place for a tap")
+        self._calls = dict(record.calls)
+        self.specs = {tap.alias: [_spec(x, tap, image_size) for x in record[tap.alias]] for tap in self.taps}
+        return self.specs
+
+    @contextlib.contextmanager
+    def capture(self, stop: bool = False) -> Iterator[Maps]:
+        """Collect the maps of the forward pass inside the ``with`` block: ``{alias: [(N, C, H, W), ...]}``.
+
+        Args:
+            stop: end the forward pass right behind the last tap (for the teacher). The block then finishes normally.
+
+        Raises:
+            TapError: a tap fired another number of times than in the probe, or its map was changed in place afterwards.
+        """
+        if not self._calls:
+            raise TapError(f"{self.key}: probe() comes before capture()")
+        record = _Recording(self.taps)
+        try:
+            with self._hooks(record, total=sum(self._calls.values()) if stop else None):
+                yield record
+        except _Stop:
+            pass
+        self._check(record)
+
+    @contextlib.contextmanager
+    def _hooks(self, record: _Recording, total: int | None) -> Iterator[None]:
+        def hook_for(tap: Tap) -> Callable:
+            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                record.add(tap, output)
+                if total is not None and sum(record.calls.values()) == total:
+                    raise _Stop
+
+            return hook
+
+        with contextlib.ExitStack() as stack:
+            for tap, module in zip(self.taps, self._modules):
+                stack.enter_context(module.register_forward_hook(hook_for(tap)))
+            yield
+
+    def _check(self, record: _Recording) -> None:
+        for tap in self.taps:
+            calls, probed = record.calls[tap.alias], self._calls[tap.alias]
+            if calls != probed:
+                raise TapError(f"{self.key}: tap {tap.alias!r} at {tap.path!r} fired {calls}x, {probed}x in the probe")
+            now = [x._version for x in record[tap.alias]]
+            if now != record.versions[tap.alias]:
+                raise TapError(
+                    f"{self.key}: the map of tap {tap.alias!r} at {tap.path!r} was changed in place by a later module "
+                    "(an in-place activation?); tap behind that module instead"
+                )
+
+
+def _spec(x: Tensor, tap: Tap, image_size: tuple[int, int]) -> FeatureSpec:
+    size = (x.shape[2], x.shape[3])
+    if tap.layout == "vector":
+        return FeatureSpec(x.shape[1], size, (1.0, 1.0))
+    return FeatureSpec(x.shape[1], size, (image_size[0] / size[0], image_size[1] / size[1]))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How to learn the shapes at a model's taps: ``run`` is one full forward pass on a blank batch.
+
+    ``image_size`` is the padded (H, W) of that batch in pixels; strides are relative to it.
+    """
+
+    run: Callable[[], Any]
+    image_size: tuple[int, int]
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every module's mode and the random state are as before."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def probed(model: nn.Module, taps: Iterable[str], probe: Probe, key: str) -> Taps:
+    """Taps of ``model``, written as in a config, whose shapes ``probe`` showed.
+
+    Raises:
+        TapError: see ``Taps``; ``key`` is the config key that its text names.
+    """
+    capturing = Taps(model, [Tap.parse(text) for text in taps], key)
+    with eval_mode(model):
+        capturing.probe(probe.run, probe.image_size)
+    return capturing

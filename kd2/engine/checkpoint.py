@@ -1,0 +1,169 @@
+"""Checkpoint files: read without running code, written all or nothing."""
+
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from kd2.distill import ConfigError, nearest
+
+
+def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint file on the CPU. Only tensors and plain containers are unpickled.
+
+    Args:
+        path: a file of ``torch.save``, or a ``.pkl`` of Detectron2's zoo.
+        key: the config key that named it, for errors.
+        allow_pickle: the explicit opt-in (``KD.ALLOW_PICKLE``) that ``.pkl`` files need.
+
+    Raises:
+        ConfigError: a missing, truncated or foreign file, or one that needs the opt-in.
+    """
+    check_file(path, key)
+    pickled = path.endswith(".pkl")
+    if pickled and not allow_pickle:
+        raise ConfigError(
+            f"{key}: {path} is a pickle, which can run code when loaded; set KD.ALLOW_PICKLE True only for a file you trust"
+        )
+    try:
+        if pickled:
+            with open(path, "rb") as file:
+                content = pickle.load(file, encoding="latin1")
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(f"{key}: {path} is no checkpoint of plain tensors ({_first(error)})") from None
+    except (EOFError, RuntimeError, OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{key}: {path} is truncated or no checkpoint ({_first(error)})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{key}: {path} holds a {type(content).__name__}, expected a dict of weights")
+    return content
+
+
+def check_file(path: str, key: str) -> None:
+    """Raises ConfigError naming the config key ``key`` and near file names when there is no file ``path``."""
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        near = nearest(os.path.basename(path), os.listdir(folder)) if os.path.isdir(folder) else f"no folder {folder}"
+        raise ConfigError(f"{key}: no file {path}; {near}")
+
+
+def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The model's weights in a checkpoint: its ``model`` entry, or the whole file when it is a bare state dict."""
+    return content["model"] if isinstance(content.get("model"), dict) else content
+
+
+def _first(error: Exception) -> str:
+    return str(error).split(". ")[0].strip()
+
+
+def save_atomically(content: Any, path: str) -> None:
+    """``torch.save`` to a temporary neighbor, then rename: the old file survives a crash or a full disk.
+
+    Raises:
+        OSError: the folder is not writable or the disk is full; the temporary file is removed.
+    """
+    _replace(path, lambda file: torch.save(content, file))
+
+
+def write_atomically(text: str, path: str) -> None:
+    """Write a text file all or nothing, as ``save_atomically`` does."""
+    _replace(path, lambda file: file.write(text.encode()))
+
+
+def _replace(path: str, write: Callable[[BinaryIO], Any]) -> None:
+    temporary = f"{path}.partial"
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        if isinstance(error, RuntimeError):  # what torch's writer makes of a full disk
+            raise OSError(f"{path} could not be written ({_first(error)})") from error
+        raise
+
+
+def tag_last_checkpoint(path: str) -> None:
+    """Make ``path`` the one from which its run is resumed."""
+    folder, name = os.path.split(path)
+    write_atomically(name, os.path.join(folder, "last_checkpoint"))
+
+
+def last_checkpoint(folder: str) -> str | None:
+    """The checkpoint that a run saved last, None before the first. Older runs in the same folder do not count."""
+    tag = os.path.join(folder, "last_checkpoint")
+    if not os.path.isfile(tag):
+        return None
+    with open(tag) as file:
+        return os.path.join(folder, file.read().strip())
+
+
+def check_writable(folder: str) -> None:
+    """Create the output folder. Raises ConfigError naming OUTPUT_DIR when nothing can be written there."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # a name of its own: other processes of the run do the same
+            pass
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {folder!r} is not writable: {error.strerror}") from None
+
+
+class Match:
+    """How a checkpoint's tensors met a model's, by name and shape.
+
+    Attributes:
+        share: part of the model's parameters and buffers, in elements, that the checkpoint fills; 0 to 1.
+        missing, unexpected: names in the model, in the checkpoint, only.
+        shapes: names whose shapes differ, with (in the checkpoint, in the model).
+    """
+
+    def __init__(self, model: nn.Module, state: dict[str, Tensor]):
+        # A counter that only momentum-free batch norm reads; files of other tools leave it out.
+        own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+        self.shapes = {
+            k: (tuple(state[k].shape), tuple(v.shape)) for k, v in own.items() if k in state and state[k].shape != v.shape
+        }
+        self.missing = [k for k in own if k not in state]
+        self.unexpected = [k for k in state if k not in own and not k.endswith("num_batches_tracked")]
+        filled = sum(v.numel() for k, v in own.items() if k in state and k not in self.shapes)
+        self.share = filled / max(sum(v.numel() for v in own.values()), 1)
+
+    def text(self) -> str:
+        """One line: the share, and the first names that did not match."""
+        notes = [f"{100 * self.share:.1f} % of the weights matched"]
+        for label, names in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("other shape", [f"{k} {a} instead of {b}" for k, (a, b) in self.shapes.items()]),
+        ):
+            if names:
+                notes.append(f"{len(names)} {label} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+        return "; ".join(notes)
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], source: str, key: str, partial: bool) -> Match:
+    """Load what fits by name and shape.
+
+    Names that only the file has are a mismatch too: a ResNet-34's weights include all that a ResNet-18 asks for.
+
+    Args:
+        source: the file, for errors. key: the config key that named it.
+        partial: whether anything less than an exact match is accepted.
+
+    Raises:
+        ConfigError: no exact match and ``partial`` is false, or nothing matched at all. The model is then unchanged.
+    """
+    match = Match(model, state)
+    if match.share == 0 or (not partial and (match.share < 1 or match.unexpected)):
+        raise ConfigError(f"{key}: {source} does not fit the model: {match.text()}")
+    model.load_state_dict({k: v for k, v in state.items() if k not in match.shapes}, strict=False)
+    return match

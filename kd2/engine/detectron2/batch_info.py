@@ -1,0 +1,87 @@
+"""What the losses may know of a Detectron2 batch.
+
+Sizes, boxes and the student's own anchors stay on the host; pixel classes and images go to the student's device.
+"""
+
+import math
+from typing import Any
+
+import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.backbone import Backbone
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from kd2.distill import AnchorGrid, match_levels
+from kd2.data.labels import IGNORE
+
+Size = tuple[int, int]
+
+
+def gt_boxes(sample: dict[str, Any]) -> Tensor:
+    """Boxes (M, 4) of one sample, x1 y1 x2 y2 in pixels of the resized image; M = 0 without instances."""
+    return sample["instances"].gt_boxes.tensor if "instances" in sample else torch.zeros(0, 4)
+
+
+def padded_size(sizes: list[Size], backbone: Backbone) -> Size:
+    """(H, W) of the batch that a model with this backbone makes of images of these sizes."""
+    limits = backbone.padding_constraints
+    square = limits.get("square_size", 0)
+    step = max(limits.get("size_divisibility", backbone.size_divisibility), 1)
+    height, width = (square, square) if square else map(max, zip(*sizes))
+    return math.ceil(height / step) * step, math.ceil(width / step) * step
+
+
+def pixel_labels(batch: list[dict[str, Any]], model: nn.Module) -> Tensor | None:
+    """Classes (N, H, W) of the padded batch on the device of ``model``; 255 where there is none.
+
+    None for samples without pixel classes, or a model without a segmentation head.
+    """
+    if "sem_seg" not in batch[0] or not hasattr(model, "sem_seg_head"):
+        return None
+    own = model.sem_seg_head.ignore_value
+    maps = [sample["sem_seg"].to(model.device, non_blocking=True) for sample in batch]
+    labels = _padded(maps, model.backbone, own)
+    return labels if own == IGNORE else labels.masked_fill(labels == own, IGNORE)
+
+
+def student_images(batch: list[dict[str, Any]], model: nn.Module) -> Tensor:
+    """The batch as the first layer of ``model`` sees it: (N, 3, H, W), normalized, then padded with 0."""
+    pixels = [sample["image"].to(model.device, non_blocking=True) for sample in batch]
+    return _padded([(x - model.pixel_mean) / model.pixel_std for x in pixels], model.backbone, 0.0)
+
+
+def _padded(tensors: list[Tensor], backbone: Backbone, value: float) -> Tensor:
+    constraints = backbone.padding_constraints
+    return ImageList.from_tensors(tensors, backbone.size_divisibility, value, constraints).tensor
+
+
+class StudentAnchors:
+    """The anchors of a model's own generator, copied to the host once.
+
+    Args:
+        levels: per level the (K, 4) anchors of cell (0, 0), with the generator's offset, and its stride in pixels.
+    """
+
+    def __init__(self, levels: list[tuple[Tensor, int]]):
+        self.levels = levels
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "StudentAnchors | None":
+        """Those of the model itself (RetinaNet) or of its proposal generator; None without axis-aligned anchors."""
+        owner = model if hasattr(model, "anchor_generator") else getattr(model, "proposal_generator", None)
+        generator = getattr(owner, "anchor_generator", None)
+        if not isinstance(generator, DefaultAnchorGenerator):
+            return None
+        pairs = zip(generator.cell_anchors, generator.strides)
+        return cls([(base.detach().cpu() + generator.offset * stride, stride) for base, stride in pairs])
+
+    def grids(self, padded: Size, wanted: list[Size]) -> list[AnchorGrid]:
+        """The grids of the levels whose maps have the ``wanted`` (H, W), in a batch of ``padded`` (H, W) pixels.
+
+        Raises:
+            ConfigError: no level has such a map.
+        """
+        available = [(math.ceil(padded[0] / stride), math.ceil(padded[1] / stride)) for _, stride in self.levels]
+        chosen = match_levels(wanted, available)
+        return [AnchorGrid(self.levels[i][0], (self.levels[i][1],) * 2, available[i]) for i in chosen]

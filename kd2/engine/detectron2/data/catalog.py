@@ -1,0 +1,77 @@
+"""Data sets of ``DATASETS.CUSTOM`` in Detectron2's catalogs."""
+
+from collections.abc import Iterable, Mapping
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from kd2.distill import ConfigError, nearest
+from kd2.data.labels import IGNORE
+from kd2.data.records import Records, load
+from kd2.data.root import data_root
+from kd2.data.semantic import SemanticRecords, load_semantic
+
+# Name -> what this process registered it from.
+_registered: dict[str, tuple] = {}
+
+
+def register(cfg: CfgNode, names: Iterable[str]) -> None:
+    """Check ``names``; read those of ``DATASETS.CUSTOM`` and put them into the catalogs. Safe to repeat.
+
+    Raises:
+        ConfigError: an unknown name, or a custom name that Detectron2 itself uses.
+        DataError: see ``kd2.data.records`` and ``kd2.data.semantic``.
+    """
+    for name in names:
+        if name in cfg.DATASETS.CUSTOM:
+            _register_custom(name, cfg.DATASETS.CUSTOM)
+        elif name not in DatasetCatalog:
+            choices = [*cfg.DATASETS.CUSTOM, *DatasetCatalog.list()]
+            raise ConfigError(f"DATASETS: {name!r} is not in DATASETS.CUSTOM or built in; {nearest(name, choices)}")
+
+
+def is_semantic(name: str, custom: CfgNode) -> bool:
+    """Whether ``name`` is a data set of ``DATASETS.CUSTOM`` with a class a pixel, or without labels."""
+    entry = custom.get(name)
+    return isinstance(entry, Mapping) and not {"JSON", "VOC"} & set(entry)
+
+
+def _register_custom(name: str, custom: CfgNode) -> None:
+    source = (data_root(), str(custom[name]))
+    if _registered.get(name) == source:
+        return
+    if name in DatasetCatalog and name not in _registered:
+        raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
+    semantic = is_semantic(name, custom)
+    data = load_semantic(name, custom) if semantic else load(name, custom)
+    if name in _registered:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    if semantic:
+        _add_semantic(data)
+    else:
+        _add_detection(data)
+    _registered[name] = source
+
+
+def _add_semantic(data: SemanticRecords) -> None:
+    # An empty list would mean an image without objects, which Detectron2 leaves out.
+    records = [{key: value for key, value in record.items() if key != "annotations"} for record in data.records]
+    DatasetCatalog.register(data.name, lambda: records)
+    MetadataCatalog.get(data.name).set(
+        evaluator_type="sem_seg", ignore_label=IGNORE, stuff_classes=list(data.classes), labels=data.labels
+    )
+    if data.colors:
+        MetadataCatalog.get(data.name).set(stuff_colors=[list(color) for color in data.colors])
+
+
+def _add_detection(data: Records) -> None:
+    for record in data.records:
+        for annotation in record["annotations"]:
+            annotation["bbox_mode"] = BoxMode.XYWH_ABS
+    DatasetCatalog.register(data.name, lambda: data.records)
+    metadata = MetadataCatalog.get(data.name).set(thing_classes=list(data.classes), evaluator_type="coco")
+    if data.category_ids:  # a COCO file; of others the evaluator makes one from the catalog
+        contiguous = {category: index for index, category in enumerate(data.category_ids)}
+        metadata.set(json_file=data.source, thing_dataset_id_to_contiguous_id=contiguous)

@@ -1,0 +1,107 @@
+"""The stream of training batches, and the loaders for evaluation."""
+
+import functools
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetCatalog, DatasetFromList, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts,
+)
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from kd2.engine.detectron2.data.catalog import is_semantic, register
+from kd2.engine.detectron2.data.samplers import build_sampler
+from kd2.engine.detectron2.data.semantic import evaluation_mapper, training_mapper
+from kd2.distill import ConfigError, DataError
+from kd2.data.root import data_root
+from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
+from kd2.data.stream import train_loader as keyed_loader
+from kd2.networks.pspnet import check_pooled
+
+
+def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
+    """An endless loader of Detectron2 batches, lists of mapped dicts, for this process.
+
+    Every draw (order, augmentation) depends on ``SEED`` and the sample's place in the stream alone.
+
+    Args:
+        start: batches to leave out; also ``loader.batch_sampler.start`` until the first batch is drawn.
+
+    Raises:
+        ConfigError: an unknown sampler or data set; a batch size that the processes cannot share.
+        DataError: an empty or unreadable data set.
+    """
+    if cfg.SEED < 0:
+        raise ConfigError(f"SEED is {cfg.SEED}, the stream of batches needs the seed that was drawn for the run")
+    ranks = comm.get_world_size()
+    unlabeled = cfg.KD.UNLABELED
+    extra = unlabeled_share(unlabeled.DATASETS, unlabeled.IMS_PER_BATCH, ranks)
+    register(cfg, (*cfg.DATASETS.TRAIN, *unlabeled.DATASETS))
+    images = cfg.SOLVER.IMS_PER_BATCH
+    if images % ranks or images <= 0:
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {images}, {ranks} processes need a multiple of {ranks}")
+    _check_norm(cfg, images // ranks + extra, ranks)
+    sets = {name: _records(cfg, name, index) for index, name in enumerate(cfg.DATASETS.TRAIN)}
+    if not sets:
+        raise ConfigError("DATASETS.TRAIN is empty, training needs a data set")
+    records = [record for part in sets.values() for record in part]
+    count = len(records)
+    records += _without_labels(cfg)
+    wide = [aspect(record) for record in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    batches = Batches(
+        # The order before Detectron2 deals it out to the processes: ``Batches`` does that.
+        build_sampler(cfg, sets)._infinite_indices,
+        images // ranks,
+        start,
+        wide.__getitem__ if wide else None,
+        comm.get_rank(),
+        ranks,
+    )
+    if extra:
+        batches = Joined(batches, count, len(records) - count, extra, cfg.SEED)
+    dataset = Keyed(DatasetFromList(records, copy=False), _mapper(cfg), cfg.SEED)
+    return keyed_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS)
+
+
+def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """Detectron2's test loader of a data set; an image that cannot be read is named."""
+    register(cfg, [name])
+    mapper = evaluation_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else DatasetMapper(cfg, False)
+    return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, mapper))
+
+
+def _check_norm(cfg: CfgNode, images: int, ranks: int) -> None:
+    """Raises ConfigError when the batch norm of a PSPNet would see one image; a synchronized one sees all processes'."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if head.NAME == "PSPNetHead" and head.NORM.endswith("BN") and head.NORM != "FrozenBN":
+        together = images * ranks if "Sync" in head.NORM else images
+        check_pooled(head.NAME, together, cfg.SOLVER.IMS_PER_BATCH)
+
+
+def _without_labels(cfg: CfgNode) -> list[dict]:
+    """The images of ``KD.UNLABELED.DATASETS``; labels that such a data set has are left out."""
+    found = [record for name in cfg.KD.UNLABELED.DATASETS for record in DatasetCatalog.get(name)]
+    return [{key: value for key, value in record.items() if key != "sem_seg_file_name"} for record in found]
+
+
+def _mapper(cfg: CfgNode) -> Callable[[dict], dict]:
+    names = [*cfg.DATASETS.TRAIN, *cfg.KD.UNLABELED.DATASETS]
+    others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
+    if not others:
+        return training_mapper(cfg, names)
+    if len(others) < len(names) or cfg.KD.UNLABELED.DATASETS:
+        raise ConfigError(
+            f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of "
+            "DATASETS.CUSTOM with classes of pixels or without labels; such data sets mix with their like only"
+        )
+    return DatasetMapper(cfg, True)
+
+
+def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    proposals = [cfg.DATASETS.PROPOSAL_FILES_TRAIN[index]] if cfg.MODEL.LOAD_PROPOSALS else None
+    try:
+        return get_detection_dataset_dicts(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, keypoints, proposals)
+    except (AssertionError, OSError) as error:
+        raise DataError(f"data set {name!r} cannot be used: {error}; the data root is {data_root()!r}") from None

@@ -1,0 +1,96 @@
+"""The teacher's outputs from a file, for views that never change."""
+
+import logging
+import os
+from collections.abc import Iterator
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from kd2.engine.lightning.trainer import uses_gpu
+from kd2.engine.lightning.classification.teacher import Guide, build_teacher
+from kd2.distill import ConfigError
+from kd2.data.cache import Fingerprint, TeacherCache, digest, mean_prediction, weights_digest, write_cache
+from kd2.data.crops import apply
+from kd2.data.mixup import unit_pixels
+from kd2.data.pictures import ImageDataset
+from kd2.data.views import Views
+
+logger = logging.getLogger(__name__)
+
+# Images whose pixels enter the fingerprint of a data set, evenly spread, beside the names and labels of all.
+_LOOKED_AT = 32
+
+
+class CachedTeacher(nn.Module):
+    """A teacher whose logits for training images come from a file: logits (N, K) pass through, images do not."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.dim() == 2 else self.model(x)
+
+
+class TeacherViews(Dataset):
+    """For each image its number and what the teacher sees of it: (V, 3, Lt, Lt) uint8."""
+
+    def __init__(self, data: ImageDataset, views: Views, count: int):
+        self.data, self.views, self.count = data, views, count
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        image = self.data.pixels(index)
+        fixed = self.views.fixed((image.shape[1], image.shape[2]), index, self.count)
+        return index, torch.stack([apply(image, view, self.views.teacher_size) for view in fixed])
+
+
+def cached_outputs(cfg: CfgNode, data: ImageDataset, views: Views, ranks: int) -> TeacherCache | None:
+    """The cache ``KD.VIEWS.CACHE`` of the training images, made when it is not there; None when none is named.
+
+    Raises:
+        ConfigError: a mode without a cacheable target, or one that needs a cache; a cache of something else; several
+            processes and no cache yet.
+    """
+    folder = cfg.KD.VIEWS.CACHE
+    if not folder:
+        if views.mode.ensemble:
+            raise ConfigError(f"KD.VIEWS.CACHE is empty, but KD.VIEWS.MODE {views.name} needs the teacher's outputs")
+        return None
+    with torch.random.fork_rng(devices=[]):
+        guide = build_teacher(cfg)
+    guide.model.eval().requires_grad_(False)
+    fingerprint = Fingerprint.of(
+        views, teacher=digest([weights_digest(guide.model.state_dict()), guide.about]), data=_data_digest(data),
+        count=cfg.KD.VIEWS.ENSEMBLE, images=len(data), classes=guide.classes,
+    )
+    if not os.path.exists(folder):
+        if ranks > 1:
+            raise ConfigError(f"KD.VIEWS.CACHE: {folder} does not exist; make it first, with one process")
+        logger.info("KD.VIEWS.CACHE: computing the teacher's outputs of %d images into %s", len(data), folder)
+        write_cache(folder, fingerprint, _outputs(cfg, data, views, guide))
+    return TeacherCache(folder, fingerprint)
+
+
+def _data_digest(data: ImageDataset) -> str:
+    looked_at = range(0, len(data), max(len(data) // _LOOKED_AT, 1))
+    return digest([*data.names, data.labels.tobytes(), *(data.pixels(i).numpy().tobytes() for i in looked_at)])
+
+
+def _outputs(cfg: CfgNode, data: ImageDataset, views: Views, guide: Guide) -> Iterator[tuple[list[int], Tensor]]:
+    device = torch.device("cuda" if uses_gpu(cfg) else "cpu")
+    model, count, most = guide.model.to(device), cfg.KD.VIEWS.ENSEMBLE, cfg.TEST.IMS_PER_BATCH
+    size = max(most // count, 1) if views.mode.ensemble else most
+    generator = torch.Generator().manual_seed(0)
+    loader = DataLoader(TeacherViews(data, views, count), size, num_workers=cfg.DATALOADER.NUM_WORKERS, generator=generator)
+    for indices, pixels in loader:
+        with torch.no_grad():
+            parts = pixels.flatten(0, 1).split(most)
+            logits = torch.cat([model(guide.normalize(unit_pixels(part.to(device)))).float() for part in parts])
+        logits = logits.view(*pixels.shape[:2], -1).transpose(0, 1)
+        yield indices.tolist(), mean_prediction(logits) if views.mode.ensemble else logits[0]

@@ -1,0 +1,135 @@
+"""Records to batches for torchvision's detectors."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from fvcore.common.config import CfgNode
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from kd2.engine.lightning.images import flips, images_a_rank, is_bgr, named, read_image, resizing, test_loader
+from kd2.distill import DataError
+from kd2.data import records
+from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and targets on the device, and what losses want on the host.
+
+    Attributes:
+        images: N uint8 tensors (3, H, W) in the student's color order.
+        targets: per image ``boxes`` (M, 4) x1 y1 x2 y2 in pixels, ``labels`` (M,) from 0, for masks ``masks`` (M, H, W).
+        boxes: the boxes once more; they stay on the host.
+        records: the records the images came from.
+    """
+
+    images: list[Tensor]
+    targets: list[dict[str, Tensor]]
+    boxes: list[Tensor]
+    records: list[dict]
+
+    def to(self, device: torch.device) -> "Batch":
+        """A copy with images and targets on ``device``."""
+        move = functools.partial(_moved, function=lambda x: x.to(device, non_blocking=True))
+        return replace(self, images=move(self.images), targets=move(self.targets))
+
+    def pin_memory(self) -> "Batch":
+        """A copy in page-locked memory (the data loader asks for it when there is a GPU)."""
+        move = functools.partial(_moved, function=Tensor.pin_memory)
+        return replace(self, images=move(self.images), targets=move(self.targets))
+
+
+def _moved(x, function: Callable[[Tensor], Tensor]):
+    if isinstance(x, Tensor):
+        return function(x)
+    return [_moved(y, function) for y in x] if isinstance(x, list) else {k: _moved(y, function) for k, y in x.items()}
+
+
+def collate(samples: list[tuple[Tensor, dict[str, Tensor], dict]]) -> Batch:
+    """Samples of ``Mapper`` to a batch."""
+    images, targets, sources = zip(*samples)
+    return Batch(list(images), list(targets), [t["boxes"] for t in targets], list(sources))
+
+
+class Mapper:
+    """A record to (image uint8 (3, H, W), target, record), with resizing and flips in training."""
+
+    def __init__(self, cfg: CfgNode, training: bool, masks: bool):
+        self.bgr, self.masks = is_bgr(cfg), masks
+        self.augment = v2.Compose([resizing(cfg), *flips(cfg)]) if training else v2.Identity()
+
+    def __call__(self, record: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
+        image = read_image(record)
+        size = (image.shape[1], image.shape[2])
+        instances = [a for a in record["annotations"] if not a["iscrowd"]]
+        boxes = torch.tensor([a["bbox"] for a in instances], dtype=torch.float32).reshape(-1, 4)
+        target = {
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYWH", canvas_size=size),
+            "labels": torch.tensor([a["category_id"] for a in instances], dtype=torch.int64),
+        }
+        if self.masks:
+            target["masks"] = tv_tensors.Mask(_masks(instances, size))
+        target["boxes"] = v2.functional.convert_bounding_box_format(target["boxes"], new_format="XYXY")
+        image, target = self.augment(image, target)
+        pixels = image.as_subclass(Tensor)
+        plain = {k: v.as_subclass(Tensor) for k, v in target.items()}
+        solid = (plain["boxes"][:, 2:] > plain["boxes"][:, :2]).all(1)  # a sliver may have no width left in float32
+        plain = {k: v[solid] for k, v in plain.items()}
+        return (pixels.flip(0) if self.bgr else pixels), plain, record
+
+
+def _masks(instances: list[dict], size: tuple[int, int]) -> Tensor:
+    """Binary masks (M, H, W) of polygons or run-length codes."""
+    masks = torch.zeros(len(instances), *size, dtype=torch.uint8)
+    for mask, instance in zip(masks, instances):
+        code = instance.get("segmentation")
+        if not code:
+            raise ValueError("an instance has no segmentation")
+        if isinstance(code, list):
+            code = coco_mask.merge(coco_mask.frPyObjects(code, *size))
+        elif isinstance(code["counts"], list):
+            code = coco_mask.frPyObjects(code, *size)
+        mask.copy_(torch.from_numpy(coco_mask.decode(code)))
+    return masks
+
+
+def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
+    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
+
+    Raises:
+        ConfigError: no data set is named.
+        DataError: a file cannot be used, see ``kd2.data.records``.
+    """
+    return [records.load(name, cfg.DATASETS.CUSTOM, f"DATASETS.{split}") for name in named(cfg, split, records.BUILTIN)]
+
+
+def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank: int, ranks: int) -> DataLoader:
+    """An endless loader of this rank's batches, from iteration ``start`` on."""
+    keep = [
+        r for d in data for r in d.records
+        if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS or any(not a["iscrowd"] for a in r["annotations"])
+    ]
+    if not keep:
+        raise DataError(f"{data[0].source}: no image has an annotation that is not crowd")
+    batches = Batches(
+        functools.partial(shuffled, len(keep), cfg.SEED),
+        images_a_rank(cfg, ranks),
+        start,
+        group_of=(lambda index: aspect(keep[index])) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        rank=rank,
+        ranks=ranks,
+    )
+    masks = cfg.MODEL.META_ARCHITECTURE == "MaskRCNN"
+    dataset = Keyed(keep, Mapper(cfg, training=True, masks=masks), cfg.SEED)
+    return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, collate)
+
+
+def test_batches(cfg: CfgNode, data: records.Records, rank: int, ranks: int) -> DataLoader:
+    """A loader of this rank's share of a test set, one image a batch in its original size."""
+    return test_loader(data.records[rank::ranks], Mapper(cfg, training=False, masks=False), cfg, collate)

@@ -1,0 +1,100 @@
+"""What detection and segmentation data have in common: reading, resizing, flips, class lists, test loaders."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from kd2.distill import ConfigError, nearest
+from kd2.data.stream import mapped
+
+
+def read_image(record: dict) -> tv_tensors.Image:
+    """The upright RGB image of a record, uint8 (3, H, W); raises ValueError when its size is not the record's."""
+    with Image.open(record["file_name"]) as picture:
+        image = tv_tensors.Image(ImageOps.exif_transpose(picture).convert("RGB"))
+    size, expected = (image.shape[1], image.shape[2]), (record["height"], record["width"])
+    if size != expected:
+        raise ValueError(f"the file is {size} (height, width), its record says {expected}")
+    return image
+
+
+def is_bgr(cfg: CfgNode) -> bool:
+    """Whether ``INPUT.FORMAT`` is BGR; raises ConfigError when it is neither that nor RGB."""
+    if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+        raise ConfigError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; {nearest(cfg.INPUT.FORMAT, ('RGB', 'BGR'))}")
+    return cfg.INPUT.FORMAT == "BGR"
+
+
+def resizing(cfg: CfgNode) -> v2.Transform:
+    """Resizing to ``INPUT.MIN_SIZE_TRAIN``, a choice of sizes or any size in their range."""
+    sizes, sampling = list(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    if sampling not in ("choice", "range"):
+        raise ConfigError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}; {nearest(sampling, ('choice', 'range'))}")
+    if not sizes:
+        raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty, expected a list of sizes such as [800]")
+    if sampling == "range":
+        sizes = list(range(min(sizes), max(sizes) + 1))
+    return v2.RandomShortestSize(sizes, cfg.INPUT.MAX_SIZE_TRAIN, antialias=True)
+
+
+def flips(cfg: CfgNode) -> list[v2.Transform]:
+    """What ``INPUT.RANDOM_FLIP`` asks for."""
+    flip = cfg.INPUT.RANDOM_FLIP
+    known = {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()]}
+    if flip not in (*known, "none"):
+        raise ConfigError(f"INPUT.RANDOM_FLIP is {flip!r}; {nearest(flip, (*known, 'none'))}")
+    return known.get(flip, [])
+
+
+def named(cfg: CfgNode, split: str, builtin: Iterable[str]) -> list[str]:
+    """The names in ``DATASETS.TRAIN`` or ``DATASETS.TEST``; raises ConfigError when there are none."""
+    if not cfg.DATASETS[split]:
+        raise ConfigError(f"DATASETS.{split} is empty, expected names of DATASETS.CUSTOM or of {', '.join(builtin)}")
+    return list(cfg.DATASETS[split])
+
+
+def check_classes(data: list[Any], key: str, count: int) -> None:
+    """Raises ConfigError when data sets differ in their classes, or in number from ``count`` of config key ``key``."""
+    classes = data[0].classes
+    for other in data[1:]:
+        if other.classes != classes:
+            raise ConfigError(f"DATASETS: {data[0].name} has the classes {classes}, {other.name} {other.classes}")
+    if len(classes) != count:
+        raise ConfigError(f"{key} is {count}, but {data[0].source} has {len(classes)} classes: {', '.join(classes[:10])}")
+
+
+def images_a_rank(cfg: CfgNode, ranks: int) -> int:
+    """``SOLVER.IMS_PER_BATCH`` shared among ``ranks`` processes; raises ConfigError when that does not go."""
+    images = cfg.SOLVER.IMS_PER_BATCH
+    if images < 1 or images % ranks:
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {images}, expected a multiple of {ranks} processes")
+    return images // ranks
+
+
+class TestImages(Dataset):
+    """All records of a data set in order, without augmentation."""
+
+    def __init__(self, data: list[dict], mapper: Callable[[dict], Any]):
+        self.data, self.mapper = data, mapper
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        return mapped(self.mapper, self.data[index])
+
+
+def test_loader(data: list[dict], mapper: Callable[[dict], Any], cfg: CfgNode, collate: Callable) -> DataLoader:
+    """Records through the mapper, one a batch; it draws nothing from the global generator."""
+    return DataLoader(
+        TestImages(data, mapper),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(0),
+    )

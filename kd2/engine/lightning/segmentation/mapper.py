@@ -1,0 +1,79 @@
+"""A record to the image and labels that a segmentation network sees."""
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from kd2.engine.lightning.images import flips, is_bgr, read_image, resizing
+from kd2.distill import ConfigError, nearest
+from kd2.data.semantic import SemanticRecords
+
+Sample = tuple[Tensor, Tensor, dict]
+
+
+class Mapper:
+    """A record to (image uint8 (3, h, w), labels uint8 (h, w), record).
+
+    Training resizes, crops and flips both. Otherwise the image is resized and the labels are left as they are.
+
+    Args:
+        data: the data sets that records come from; they know how their labels are read.
+    """
+
+    def __init__(self, cfg: CfgNode, data: list[SemanticRecords], training: bool):
+        self.bgr, self.training = is_bgr(cfg), training
+        self.labels = {d.name: d.labels for d in data}
+        self.augment = v2.Compose([resizing(cfg), *_crop(cfg), *flips(cfg)]) if training else v2.Identity()
+        self.test_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+
+    def __call__(self, record: dict) -> Sample:
+        image = read_image(record)
+        labels = tv_tensors.Mask(torch.from_numpy(self.labels[record["dataset"]].of(record)))
+        if self.training:
+            image, labels = self.augment(image, labels)
+        else:
+            image = _resized(image, *self.test_size)
+        pixels = image.as_subclass(Tensor)
+        return pixels.flip(0) if self.bgr else pixels, labels.as_subclass(Tensor), record
+
+
+class Crop(v2.Transform):
+    """A random piece of at most ``size``; smaller images stay whole, the batch is padded."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs: list) -> dict[str, int]:
+        whole = flat_inputs[0].shape[-2:]
+        height, width = (min(sides) for sides in zip(self.size, whole))
+        top, left = (int(torch.randint(0, side - piece + 1, ())) for side, piece in zip(whole, (height, width)))
+        return {"top": top, "left": left, "height": height, "width": width}
+
+    def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
+        return v2.functional.crop(inpt, **params)
+
+
+def _crop(cfg: CfgNode) -> list[v2.Transform]:
+    return [Crop(crop_size(cfg))] if cfg.INPUT.CROP.ENABLED else []
+
+
+def crop_size(cfg: CfgNode) -> tuple[int, int]:
+    """``INPUT.CROP.SIZE`` (height, width); raises ConfigError for another TYPE or for what is no size."""
+    crop = cfg.INPUT.CROP
+    if crop.TYPE != "absolute":
+        raise ConfigError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; {nearest(crop.TYPE, ('absolute',))}")
+    if len(crop.SIZE) != 2 or not all(type(side) is int and side > 0 for side in crop.SIZE):
+        raise ConfigError(f"INPUT.CROP.SIZE is {list(crop.SIZE)}, expected two numbers of pixels such as [512, 512]")
+    return tuple(crop.SIZE)
+
+
+def _resized(image: Tensor, shortest: int, longest: int) -> Tensor:
+    """The shorter side ``shortest``, the other at most ``longest``; unchanged when ``shortest`` is 0."""
+    if not shortest:
+        return image
+    size = image.shape[-2:]
+    factor = min(shortest / min(size), longest / max(size))
+    return v2.functional.resize(image, [round(side * factor) for side in size], antialias=True)

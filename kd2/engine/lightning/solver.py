@@ -1,0 +1,98 @@
+"""The solver keys as torch objects, for frameworks that do not bring their own."""
+
+from collections.abc import Iterable
+
+import torch
+from fvcore.common.config import CfgNode
+from fvcore.common.param_scheduler import (
+    CompositeParamScheduler, CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler, ParamScheduler,
+    PolynomialDecayParamScheduler,
+)
+from torch import nn
+
+from kd2.distill import ConfigError, without_overrides, nearest, override_groups
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def parameter_groups(models: Iterable[nn.Module], cfg: CfgNode) -> list[dict]:
+    """Optimizer groups of each model in turn: weights, norm layers and biases with their own weight decay.
+
+    Then those of its parts with an ``parameter_group``.
+    """
+    solver = cfg.SOLVER
+    decays = {
+        "weights": solver.WEIGHT_DECAY,
+        "norms": solver.WEIGHT_DECAY_NORM,
+        "biases": solver.WEIGHT_DECAY if solver.WEIGHT_DECAY_BIAS is None else solver.WEIGHT_DECAY_BIAS,
+    }
+    groups = []
+    for model in models:
+        members: dict[str, list[nn.Parameter]] = {kind: [] for kind in decays}
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.requires_grad:
+                    kind = "norms" if isinstance(module, _NORMS) else "biases" if name == "bias" else "weights"
+                    members[kind].append(parameter)
+        own = override_groups(model)
+        kinds = [{"params": found, "weight_decay": decays[kind]} for kind, found in members.items()]
+        groups += without_overrides(kinds, own) + own
+    return groups
+
+
+def build_optimizer(cfg: CfgNode, groups: list[dict]) -> torch.optim.Optimizer:
+    """``SOLVER.OPTIMIZER`` over the groups; raises ConfigError for an unknown one."""
+    solver = cfg.SOLVER
+    if solver.OPTIMIZER == "SGD":
+        return torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    if solver.OPTIMIZER == "AdamW":
+        return torch.optim.AdamW(groups, solver.BASE_LR)
+    raise ConfigError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; {nearest(solver.OPTIMIZER, ('SGD', 'AdamW'))}")
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+    """The schedule of ``SOLVER.LR_SCHEDULER_NAME`` with its linear warm-up, stepped once an iteration."""
+    steps = max(cfg.SOLVER.MAX_ITER, 1)
+    factor = lr_factor(cfg)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: factor(min(iteration, steps - 1) / steps))
+
+
+def lr_factor(cfg: CfgNode) -> ParamScheduler:
+    """What the learning rate is multiplied by, over the share of the run in [0, 1]."""
+    return _with_warmup(cfg, _decay(cfg))
+
+
+def _decay(cfg: CfgNode) -> ParamScheduler:
+    solver = cfg.SOLVER
+    steps = sorted(step for step in set(solver.STEPS) if 0 < step < solver.MAX_ITER)
+    schedules = {
+        "WarmupMultiStepLR": lambda: MultiStepParamScheduler(
+            values=[solver.GAMMA**k for k in range(len(steps) + 1)],
+            milestones=steps,
+            num_updates=max(solver.MAX_ITER, 1),
+        ),
+        "WarmupCosineLR": lambda: CosineParamScheduler(1.0, solver.BASE_LR_END / solver.BASE_LR),
+        "WarmupPolyLR": lambda: PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER),
+    }
+    if solver.LR_SCHEDULER_NAME not in schedules:
+        raise ConfigError(
+            f"SOLVER.LR_SCHEDULER_NAME is {solver.LR_SCHEDULER_NAME!r}; {nearest(solver.LR_SCHEDULER_NAME, schedules)}"
+        )
+    return schedules[solver.LR_SCHEDULER_NAME]()
+
+
+def _with_warmup(cfg: CfgNode, decay: ParamScheduler) -> ParamScheduler:
+    """A straight line from WARMUP_FACTOR to where the decay is by then, as in Detectron2.
+
+    With RESCALE_INTERVAL the whole decay follows the warm-up: cosine to zero behind a line from 0 is function
+    matching's.
+    """
+    share = min(cfg.SOLVER.WARMUP_ITERS / max(cfg.SOLVER.MAX_ITER, 1), 1.0)
+    if share == 0:
+        return decay
+    rescale = cfg.SOLVER.RESCALE_INTERVAL
+    warmup = LinearParamScheduler(cfg.SOLVER.WARMUP_FACTOR * decay(0.0), decay(0.0 if rescale else share))
+    if share == 1:
+        return warmup
+    scaling = ["rescaled", "rescaled" if rescale else "fixed"]
+    return CompositeParamScheduler([warmup, decay], [share, 1 - share], scaling)

@@ -1,0 +1,115 @@
+"""Lightning's Trainer from a config: logs, checkpoints, resuming, precision, processes."""
+
+import argparse
+import os
+from typing import Any
+from urllib.parse import urlparse
+
+import lightning
+import torch
+from fvcore.common.config import CfgNode
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from kd2.engine.checkpoint import read_checkpoint, save_atomically, tag_last_checkpoint
+from kd2.distill import ConfigError, nearest
+
+_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and are read without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        save_atomically(checkpoint, str(path))
+        tag_last_checkpoint(str(path))
+
+    def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(str(path), "--resume")
+
+
+def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: list = ()) -> lightning.Trainer:
+    """A Trainer that stops after ``SOLVER.MAX_ITER`` optimizer steps.
+
+    Args:
+        args: num_gpus, num_machines, machine_rank, dist_url as in Detectron2's scripts.
+        callbacks: more Lightning callbacks; a progress bar among them takes the place of the usual one.
+
+    Raises:
+        ConfigError: an unknown precision, clipping or device, a negative number, more GPUs than there are.
+    """
+    _check_counts(cfg)
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    kinds = {"value": "value", "full_model": "norm"}
+    if clip.CLIP_TYPE not in kinds:
+        raise ConfigError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}; {nearest(clip.CLIP_TYPE, kinds)}")
+    bar = [] if any(isinstance(c, ProgressBar) for c in callbacks) else [TQDMProgressBar(refresh_rate=20)]
+    checkpoints = ModelCheckpoint(
+        cfg.OUTPUT_DIR, "model_{step:07d}", auto_insert_metric_name=False, save_top_k=-1,
+        every_n_train_steps=cfg.SOLVER.CHECKPOINT_PERIOD, save_on_train_epoch_end=False, enable_version_counter=False,
+    )
+    return lightning.Trainer(
+        **_devices(cfg, args),
+        precision=_precision(cfg),
+        max_steps=cfg.SOLVER.MAX_ITER,
+        val_check_interval=cfg.TEST.EVAL_PERIOD or None,
+        limit_val_batches=None if cfg.TEST.EVAL_PERIOD else 0,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=clip.CLIP_VALUE if clip.ENABLED else None,
+        gradient_clip_algorithm=kinds[clip.CLIP_TYPE] if clip.ENABLED else None,
+        use_distributed_sampler=False,
+        log_every_n_steps=20,
+        logger=[TensorBoardLogger(cfg.OUTPUT_DIR, name="", version=""), CSVLogger(cfg.OUTPUT_DIR, name="csv")],
+        callbacks=[checkpoints, *bar, LearningRateMonitor(), *callbacks],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=cfg.OUTPUT_DIR,
+        enable_model_summary=False,
+    )
+
+
+def uses_gpu(cfg: CfgNode) -> bool:
+    """Whether ``MODEL.DEVICE`` means a GPU here; raises ConfigError when it names none of this machine's devices."""
+    name, devices = cfg.MODEL.DEVICE, ("auto", "cpu", "cuda")
+    if name not in devices:
+        raise ConfigError(f"MODEL.DEVICE is {name!r}; {nearest(name, devices)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("MODEL.DEVICE is 'cuda', but torch finds no GPU; auto takes what there is")
+    return name != "cpu" and torch.cuda.is_available()
+
+
+def _check_counts(cfg: CfgNode) -> None:
+    for group, key in (
+        ("SOLVER", "MAX_ITER"), ("SOLVER", "CHECKPOINT_PERIOD"), ("TEST", "EVAL_PERIOD"), ("DATALOADER", "NUM_WORKERS"),
+    ):
+        if cfg[group][key] < 0:
+            raise ConfigError(f"{group}.{key} is {cfg[group][key]}, expected 0 or more")
+
+
+def _precision(cfg: CfgNode) -> str:
+    amp = cfg.SOLVER.AMP
+    if amp.PRECISION not in _PRECISION:
+        raise ConfigError(f"SOLVER.AMP.PRECISION is {amp.PRECISION!r}; {nearest(amp.PRECISION, _PRECISION)}")
+    return _PRECISION[amp.PRECISION] if amp.ENABLED else "32-true"
+
+
+def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    wanted = args.num_gpus if uses_gpu(cfg) else 0
+    if wanted > torch.cuda.device_count():
+        raise ConfigError(f"--num-gpus is {wanted}, this machine has {torch.cuda.device_count()}")
+    if args.num_machines > 1 or wanted > 1:
+        url = urlparse(args.dist_url)
+        if args.num_machines > 1 and (url.scheme != "tcp" or not url.port):
+            raise ConfigError(f"--dist-url is {args.dist_url!r}, expected tcp://HOST:PORT for several machines")
+        if url.port:
+            os.environ.setdefault("MASTER_ADDR", url.hostname)
+            os.environ.setdefault("MASTER_PORT", str(url.port))
+        os.environ.setdefault("NODE_RANK", str(args.machine_rank))
+    return {
+        "accelerator": "gpu" if wanted else "cpu",
+        "devices": wanted or 1,
+        "num_nodes": args.num_machines,
+        "strategy": "ddp" if wanted > 1 or args.num_machines > 1 else "auto",
+    }

@@ -1,0 +1,103 @@
+"""Checks of a configured pair of models before training: what would be distilled, and whether it would do anything."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from kd2.engine.dry_run import Trial
+from kd2.distill import Distiller, FeatureSpec, override_groups
+
+Rows = list[list[Any]]
+
+
+def tap_rows(distiller: Distiller) -> Rows:
+    """A row a tap: alias, then for student and teacher the number of maps, channels and strides."""
+    rows = []
+    for alias in distiller.student_taps.specs:
+        sides = [taps.specs.get(alias, []) for taps in (distiller.student_taps, distiller.teacher.taps)]
+        rows.append([alias, *[text for specs in sides for text in (len(specs), _each(specs, "channels"), _strides(specs))]])
+    return rows
+
+
+def start_up(distiller: Distiller) -> list[str]:
+    """The cheap part, from the probes alone: a line a tap and a line a loss, for the log of a training run."""
+    if distiller.teacher is None:
+        return ["no loss counts: plain training of the student"]
+    lines = [
+        f"tap {alias}: {maps} maps, channels {c} / {teacher_c}, strides {s} / {teacher_s} (student / teacher)"
+        for alias, maps, c, s, _, teacher_c, teacher_s in tap_rows(distiller)
+    ]
+    for name, use in distiller.uses.items():
+        parameters = sum(p.numel() for p in distiller.losses[name].parameters())
+        lines.append(f"loss {name} on tap {use.tap}: {use.schedule}, {parameters} parameters of adapters")
+    return lines
+
+
+TAP_HEADER = ["tap", "student maps", "channels", "strides", "teacher maps", "channels", "strides"]
+LOSS_HEADER = ["loss", "raw", "weight", "weighted", "gradient norm into the student", "adapter parameters"]
+
+
+def loss_rows(trial: Trial) -> Rows:
+    """A row a loss: raw value, full weight, their product, norm of the raw gradient into the student, parameters.
+
+    No norm (None) for a loss that trains a part of its loss with a solver of its own, and not the student.
+    """
+    distiller = trial.distiller
+    raw = distiller.raw_losses(trial.batch)
+    weights = [p for p in distiller.student.parameters() if p.requires_grad]
+    rows = []
+    for name, value in raw.items():
+        gradients = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else []
+        reaching = [g for g in gradients if g is not None]
+        criterion = max((t for t in distiller.losses if name.startswith(f"loss_{t}")), key=len)
+        apart = value.requires_grad and not reaching and override_groups(distiller.losses[criterion])
+        norm = None if apart else math.sqrt(sum(float(g.double().square().sum()) for g in reaching))
+        weight = distiller.uses[criterion].schedule.weight
+        parameters = sum(p.numel() for p in distiller.losses[criterion].parameters())
+        rows.append([name, value.item(), weight, weight * value.item(), norm, parameters])
+    return rows
+
+
+def problems(rows: Rows) -> list[str]:
+    """Why training would not distil, from ``loss_rows``: a loss of 0, not finite, or without gradient."""
+    found = []
+    for name, raw, _, _, norm, _ in rows:
+        if not math.isfinite(raw) or not math.isfinite(norm or 0):
+            found.append(f"{name} is not finite (value {raw}, gradient norm {norm})")
+        elif raw == 0:
+            found.append(f"{name} is 0")
+        elif norm == 0:
+            found.append(f"{name} has no gradient into the student")
+    return found
+
+
+def teacher_share(trial: Trial) -> float:
+    """The teacher's part of the time of one training step (forward and backward), 0 to 1; one warm measurement."""
+    distiller = trial.distiller
+
+    def step() -> None:
+        sum(distiller(trial.batch).values()).backward()
+        distiller.zero_grad()
+
+    step()
+    return _seconds(lambda: distiller.teacher_features(trial.batch)) / _seconds(step)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _each(specs: list[FeatureSpec], field: str) -> str:
+    values = [getattr(spec, field) for spec in specs]
+    return str(values[0]) if len(set(values)) == 1 else " ".join(map(str, values))
+
+
+def _strides(specs: list[FeatureSpec]) -> str:
+    return " ".join(f"{y:g}" if y == x else f"{y:g}x{x:g}" for y, x in (spec.stride for spec in specs))

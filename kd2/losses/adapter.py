@@ -1,0 +1,12 @@
+"""The student's channels brought to the teacher's."""
+
+from torch import nn
+
+from kd2.distill import FeatureSpec
+
+
+def align(student: FeatureSpec, teacher: FeatureSpec) -> nn.Module:
+    """A 1x1 convolution Cs -> Ct with bias, PyTorch's initialization; nothing when the channels already agree."""
+    if student.channels == teacher.channels:
+        return nn.Identity()
+    return nn.Conv2d(student.channels, teacher.channels, 1)

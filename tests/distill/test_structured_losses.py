@@ -1,0 +1,52 @@
+"""PI, PA and HO together in the distiller: what is logged, what is trained, and what weight 0 leaves alone."""
+
+import torch
+from ..helpers.segmenter import STRUCTURED, batch, distiller, optimizer
+
+from kd2.engine.dry_run import Trial
+from kd2.engine.preflight import problems, loss_rows
+
+
+def block(**changes) -> dict:
+    return {"holistic": STRUCTURED["holistic"] | changes}
+
+
+def test_the_schedule_multiplies_both_parts():
+    once, twice = (distiller(block(WEIGHT=weight))(batch(0)) for weight in (0.1, 0.2))
+    for part in ("student", "critic"):
+        torch.testing.assert_close(2 * once[f"loss_holistic_{part}"], twice[f"loss_holistic_{part}"])
+
+
+def test_the_stats_stand_beside_the_losses_under_the_name_of_the_loss():
+    model = distiller()
+    losses = model(batch(0))
+    assert set(model.stats) == {"holistic/distance", "holistic/gradient_penalty"}
+    assert not set(model.stats) & set(losses)
+
+
+def test_a_resting_loss_has_no_stats():
+    model = distiller(STRUCTURED | block(STOP_ITER=1))
+    model(batch(0))
+    model.iteration = 1
+    model(batch(1))
+    assert model.stats == {}
+
+
+def test_weight_0_equals_plain_training():
+    weights = []
+    for blocks in ({}, block(WEIGHT=0.0)):
+        model = distiller(blocks)
+        solver = optimizer(model)
+        for step in range(3):
+            solver.zero_grad()
+            sum(model(batch(step)).values()).backward()
+            solver.step()
+        weights.append(model.student.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_report_before_training_accepts_a_loss_that_trains_the_critic_alone():
+    rows = loss_rows(Trial(distiller(), lambda: batch(0), {}))
+    norms = {row[0]: row[4] for row in rows}
+    assert norms["loss_holistic_critic"] is None and norms["loss_holistic_student"] > 0
+    assert problems(rows) == []

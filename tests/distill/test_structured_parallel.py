@@ -1,0 +1,70 @@
+"""Two processes with PI, PA and HO: the same gradients on both, and the losses of one process with the whole batch."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from ..helpers.segmenter import batch, distiller, optimizer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+STEPS = 4
+
+
+def trained(model: nn.Module, images: slice) -> dict:
+    """Losses and stats of each step, and the last gradients and buffers, on these images of every batch."""
+    inner = getattr(model, "module", model)
+    solver, curve = optimizer(inner), []
+    for step in range(STEPS):
+        inner.iteration = step
+        solver.zero_grad()
+        losses = model(batch(step, images))
+        sum(losses.values()).backward()
+        curve.append({name: value.detach() for name, value in (losses | inner.stats).items()})
+        solver.step()
+    gradients = {name: p.grad for name, p in inner.named_parameters()}
+    return {"curve": curve, "gradients": gradients, "buffers": dict(inner.losses.named_buffers())}
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.save(trained(DistributedDataParallel(distiller()), slice(rank, None, 2)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(work, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict:
+    return trained(distiller(), slice(None))
+
+
+def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_and_buffers_are_equal_on_both_ranks(ranks):
+    for kind in ("gradients", "buffers"):
+        assert ranks[0][kind].keys() == ranks[1][kind].keys()
+        assert all(torch.equal(ranks[0][kind][name], ranks[1][kind][name]) for name in ranks[0][kind])
+
+
+def test_the_mean_of_the_ranks_losses_is_that_of_one_process_with_the_whole_batch(ranks, alone):
+    parts = {"loss_pixelwise", "loss_pairwise", "loss_holistic_student", "loss_holistic_critic"}
+    assert parts <= alone["curve"][0].keys()
+    for first, second, whole in zip(ranks[0]["curve"], ranks[1]["curve"], alone["curve"]):
+        close({name: (first[name] + second[name]) / 2 for name in whole}, whole)
+
+
+def test_the_gradients_are_those_of_one_process_with_the_whole_batch(ranks, alone):
+    close(ranks[0]["gradients"], alone["gradients"])
+
+
+def test_each_rank_has_its_own_images(ranks):
+    assert all(a[name] != b[name] for a, b in zip(ranks[0]["curve"], ranks[1]["curve"]) for name in a)

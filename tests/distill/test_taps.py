@@ -1,0 +1,144 @@
+"""Taps: where they capture, what they hand over, and that nothing stays behind."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from ..helpers.chain import SIZE, Net, hooks_on, image, capturing
+from torch import nn
+
+from kd2.distill import FeatureSpec, Tap, TapError, Taps
+
+# Places.
+
+
+def test_unknown_module_lists_near_names_and_the_config_key():
+    with pytest.raises(TapError, match=r"KD.STUDENT.TAPS: .* no module 'secnd' \(tap 'x'\); did you mean second"):
+        capturing(Net(), "x=secnd")
+
+
+def test_aliases_must_differ():
+    with pytest.raises(TapError, match=r"aliases must differ, found \['x', 'x'\]"):
+        capturing(Net(), "x=first", "x=second")
+
+
+def test_the_empty_path_is_the_model():
+    taps = capturing(Net(), "scores=")
+    assert [spec.channels for spec in taps.specs["scores"]] == [2, 2]
+
+
+# The probe.
+
+
+def test_rehearsal_learns_channels_sizes_and_strides():
+    assert capturing(Net(), "x=head").specs["x"] == [FeatureSpec(2, (8, 8), (2.0, 2.0)), FeatureSpec(2, (4, 4), (4.0, 4.0))]
+
+
+def test_a_vector_has_one_cell_and_no_stride_whatever_the_image():
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    assert capturing(classifier, "logits=@vector", "fc=1@vector").specs["logits"] == [FeatureSpec(10, (1, 1), (1.0, 1.0))]
+
+
+def test_a_module_that_never_fires_is_no_place_for_a_tap():
+    model = Net()
+    model.unused = nn.Identity()
+    with pytest.raises(TapError, match=r"KD.STUDENT.TAPS: \['x'\] never fired in a full forward pass"):
+        capturing(model, "x=unused")
+
+
+def test_listening_before_the_rehearsal_is_refused():
+    model = Net()
+    with pytest.raises(TapError, match="probe\\(\\) comes before capture\\(\\)"):
+        with Taps(model, [Tap.parse("x=first")]).capture():
+            model(image())
+
+
+# Listening.
+
+
+def test_a_network_can_be_stopped_at_its_own_output():
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    with capturing(classifier, "logits=@vector").capture(stop=True) as maps:
+        classifier(image())
+    assert maps["logits"][0].flatten(1).equal(classifier(image()))
+
+
+def test_repeated_calls_become_levels_in_call_order():
+    model = Net()
+    with capturing(model, "x=head").capture() as maps:
+        scores = model(image())
+    assert [torch.equal(a, b) for a, b in zip(maps["x"], scores, strict=True)] == [True, True]
+
+
+def test_maps_carry_the_gradient():
+    model = Net()
+    with capturing(model, "x=first").capture() as maps:
+        model(image())
+    maps["x"][0].sum().backward()
+    assert model.first.weight.grad.abs().sum() > 0
+
+
+def test_outputs_of_tapped_modules_are_untouched_on_every_call():
+    model = Net()
+    plain = [model(image()) for _ in range(2)]
+    with capturing(model, "a=first", "b=head").capture():
+        tapped = model(image())
+    assert all(torch.equal(a, b) for expected in plain for a, b in zip(expected, tapped, strict=True))
+
+
+def test_no_hook_stays_after_success():
+    model = Net()
+    with capturing(model, "x=head").capture():
+        model(image())
+    assert hooks_on(model) == 0
+
+
+def test_no_hook_stays_after_a_failing_forward():
+    model = Net()
+    taps = capturing(model, "x=head")
+    with pytest.raises(RuntimeError, match="channels"):
+        with taps.capture():
+            model(torch.zeros(1, 5, *SIZE))
+    assert hooks_on(model) == 0
+
+
+def test_no_hook_stays_after_a_failing_rehearsal():
+    model = Net()
+    with pytest.raises(TapError):
+        capturing(model, "x=head:p3")
+    assert hooks_on(model) == 0
+
+
+def test_a_model_that_was_listened_to_copies_and_pickles():
+    model = Net()
+    with capturing(model, "x=head").capture():
+        model(image())
+    assert torch.equal(copy.deepcopy(model)(image())[0], pickle.loads(pickle.dumps(model))(image())[0])
+
+
+# What would otherwise be silent.
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_another_number_of_calls_than_in_the_rehearsal_is_an_error(levels):
+    model = Net()
+    taps = capturing(model, "x=head")
+    model.levels = levels
+    with pytest.raises(TapError, match=rf"tap 'x' at 'head' fired {levels}x, 2x in the probe"):
+        with taps.capture():
+            model(image())
+
+
+def test_a_map_changed_in_place_behind_the_tap_is_an_error():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True))
+    with pytest.raises(TapError, match="the map of tap 'x' at '0' was changed in place by a later module"):
+        with capturing(model, "x=0").capture():
+            model(image())
+
+
+def test_a_permuted_map_changed_in_place_is_an_error_too():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True))
+    with pytest.raises(TapError, match="was changed in place"):
+        with capturing(model, "x=0@nhwc").capture():
+            model(image())

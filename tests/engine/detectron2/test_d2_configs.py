@@ -1,0 +1,147 @@
+"""The Detectron2 configs of the project."""
+
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
+
+import glob
+import os
+
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from kd2.engine.detectron2 import add_d2_config, zoo
+from kd2.engine.detectron2.config import load_config
+from kd2.engine.detectron2.models import BODY, build_student, class_keys, probed_taps, probe_size
+from kd2.engine.detectron2.teacher import flip_colors, teacher_config
+from kd2.config import framework_of, read
+from kd2.distill import Tap
+from kd2.engine.init_from_teacher import init_from_teacher
+from kd2.losses.registry import active_losses, build_losses
+
+CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "..", "configs")
+
+
+def ours() -> list[str]:
+    """Names of the project's Detectron2 configs."""
+    paths = sorted(glob.glob(os.path.join(CONFIGS, "**", "*.yaml"), recursive=True))
+    found = [path for path in paths if framework_of(read(path), path) == "detectron2"]
+    return [os.path.relpath(path, CONFIGS).removesuffix(".yaml") for path in found]
+
+
+OURS = ours()
+ZOO_PAIRS = [name for name in OURS if name.startswith("coco/") and "Base" not in name]
+
+# Those with fewer losses are their bases.
+SEGMENTATION = [
+    name for name in OURS
+    if name.startswith(("cityscapes/", "camvid/")) and name.split("/")[1].startswith(("skd_pi_pa_ho", "mgd", "tat"))
+]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_detectron2s_own_reader_understands_the_file(name):
+    path = os.path.join(CONFIGS, f"{name}.yaml")
+    cfg = add_d2_config(get_cfg())
+    cfg.merge_from_file(path, allow_unsafe=False)
+    ours = load_config(path)
+    for key in ("SOLVER", "INPUT", "DATASETS"):
+        assert cfg[key] == ours[key]
+
+
+def test_there_are_configs():
+    assert {"Base-RetinaNet", "bccd/imitation_detectron2", "coco/mgd_retinanet_r101_r50"} <= set(OURS)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_losses_are_valid(name):
+    active_losses(load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "cpu"]).KD.LOSSES)
+
+
+def counts(model, cfg) -> dict[str, int]:
+    return {kind: count for kind, (_, count) in class_keys(model, cfg).items()}
+
+
+@pytest.mark.parametrize("name", ZOO_PAIRS)
+def test_the_zoos_teacher_fits_the_student(name):
+    """Weights, classes, colors, tapped levels, and what is inherited."""
+    cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "meta"])
+    own = teacher_config(cfg)
+    student, teacher = build_student(cfg), build_model(own)
+    assert zoo.weights_url(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
+    assert cfg.KD.TEACHER.WEIGHTS == cfg.KD.TEACHER.CONFIG_FILE
+    assert counts(student, cfg) == counts(teacher, own)
+    assert not flip_colors(cfg.INPUT.FORMAT, own.INPUT.FORMAT)
+    shapes = []
+    for model, texts in ((student, cfg.KD.STUDENT.TAPS), (teacher, cfg.KD.TEACHER.TAPS)):
+        (tap,) = [tap for tap in map(Tap.parse, texts) if tap.path == "backbone"]
+        levels = model.backbone.output_shape()
+        shapes.append([(levels[key].channels, levels[key].stride) for key in tap.keys or levels])
+    assert shapes[0] == shapes[1]
+    if cfg.KD.INIT_FROM_TEACHER:
+        assert init_from_teacher(student, teacher, cfg.KD.INIT_FROM_TEACHER, BODY, cfg.KD.INIT_FROM_TEACHER_PARTIAL).left == []
+
+
+@pytest.mark.parametrize(
+    "base, original, changed",
+    [
+        ("Base-RetinaNet", "COCO-Detection/retinanet_R_50_FPN_1x.yaml", {"WEIGHTS", "DEVICE"}),
+        ("Base-RCNN-FPN", "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {"WEIGHTS", "DEVICE"}),
+    ],
+)
+def test_our_bases_are_the_zoos(base, original, changed):
+    ours, theirs = add_d2_config(get_cfg()), add_d2_config(get_cfg())
+    ours.merge_from_file(os.path.join(CONFIGS, f"{base}.yaml"), allow_unsafe=False)
+    theirs.merge_from_file(zoo.config_path(original, "original"))
+    for cfg in (ours, theirs):
+        for key in changed:
+            del cfg.MODEL[key]
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name, millions", [("bccd/teacher_detectron2", 12.0), ("bccd/imitation_detectron2", 0.5)])
+def test_students_of_the_blood_cell_configs_have_the_stated_size(name, millions):
+    model = build_student(load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "cpu"]))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "name, millions",
+    [
+        ("teacher_psp_r101", 70.3),
+        ("skd_pi_psp_r101_r18", 12.9),
+        ("skd_pi_pa_ho_psp_r101_r18_scratch", 13.07),
+        ("skd_pi_pa_ho_psp_r101_r18_half", 3.3),
+        ("skd_pi_pa_ho_psp_r101_mobilenetv2", 3.05),
+        ("skd_pi_pa_ho_psp_r101_espnet_c", 0.349),
+        ("skd_pi_pa_ho_psp_r101_espnet", 0.364),
+    ],
+)
+def test_networks_for_cityscapes_have_the_stated_size(name, millions):
+    options = ["MODEL.DEVICE", "meta", "MODEL.TIMM.PRETRAINED", "False"]
+    with torch.device("meta"):
+        model = build_student(load_config(os.path.join(CONFIGS, "cityscapes", f"{name}.yaml"), options))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize("name", SEGMENTATION)
+def test_taps_and_losses_of_segmentation_fit_both_models(name):
+    """Shapes alone are computed: nothing is drawn."""
+    options = ["MODEL.DEVICE", "meta", "MODEL.TIMM.PRETRAINED", "False"]
+    cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), options)
+    own, specs = teacher_config(cfg), []
+    assert own.MODEL.SEM_SEG_HEAD.NUM_CLASSES == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    for model_cfg, texts in ((cfg, cfg.KD.STUDENT.TAPS), (own, cfg.KD.TEACHER.TAPS)):
+        with torch.device("meta"):
+            model = build_student(model_cfg)
+        specs.append(probed_taps(model, model_cfg, texts, "taps", probe_size(cfg)).specs)
+    with torch.device("meta"):
+        build_losses(cfg.KD.LOSSES, *specs)
+
+
+def test_build_model_of_a_plain_script_works_after_an_import(monkeypatch):
+    cfg = add_d2_config(get_cfg())
+    cfg.merge_from_file(os.path.join(CONFIGS, "coco", "fgd_imitation.yaml"))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "KD.LOSSES.imitation.WEIGHT", 0.0, "MODEL.RESNETS.DEPTH", 50])
+    assert type(build_model(cfg).student).__name__ == "RetinaNet"

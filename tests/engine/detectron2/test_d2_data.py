@@ -1,0 +1,180 @@
+"""Own data sets in Detectron2's catalogs, and the stream of training batches."""
+
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+import torch
+from ...helpers.d2_tiny import write_config, write_data
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from kd2.engine.detectron2.config import load_config
+from kd2.engine.detectron2.data import eval_loader, register, train_loader
+from kd2.engine.detectron2.evaluators import build_evaluator
+from kd2.distill import ConfigError, DataError
+
+
+@pytest.fixture
+def cfg(data, tmp_path):
+    cfg = load_config(write_config(tmp_path, data))
+    register(cfg, ["tiny"])
+    return cfg
+
+
+def first(cfg, count: int, start: int = 0) -> list[tuple]:
+    """What identifies each sample of the first batches: image and augmented box corners."""
+    batches = itertools.islice(train_loader(cfg, start), count)
+    samples = [sample for batch in batches for sample in batch]
+    return [(x["image_id"], x["image"].sum().item(), x["instances"].gt_boxes.tensor.tolist()) for x in samples]
+
+
+def test_a_custom_data_set_has_detectron2s_records_and_metadata(cfg, data):
+    records, metadata = DatasetCatalog.get("tiny"), MetadataCatalog.get("tiny")
+    assert metadata.thing_classes == ["box", "bar"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {2: 0, 5: 1}
+    assert metadata.json_file == str(data / "coco.json") and metadata.evaluator_type == "coco"
+    annotation = records[0]["annotations"][1]
+    assert annotation["bbox_mode"] == BoxMode.XYWH_ABS and annotation["category_id"] == 1
+
+
+def test_registering_twice_is_harmless_and_a_new_source_replaces_the_old(cfg, tmp_path):
+    register(cfg, ["tiny"])
+    write_data(tmp_path / "other", classes=("one", "two", "three"))
+    register(load_config(write_config(tmp_path, tmp_path / "other")), ["tiny"])
+    assert MetadataCatalog.get("tiny").thing_classes == ["one", "two", "three"]
+    register(cfg, ["tiny"])
+
+
+def test_perfect_predictions_score_100(cfg, tmp_path):
+    """The evaluator maps contiguous classes back to the file's own category ids."""
+    evaluator = build_evaluator(cfg, "tiny", str(tmp_path))
+    evaluator.reset()
+    for sample in eval_loader(cfg, "tiny"):
+        record = next(r for r in DatasetCatalog.get("tiny") if r["image_id"] == sample[0]["image_id"])
+        evaluator.process(sample, [{"instances": perfect(record)}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+
+
+def perfect(record):
+    from detectron2.structures import Boxes, Instances
+
+    boxes = torch.tensor([a["bbox"] for a in record["annotations"]])
+    boxes[:, 2:] += boxes[:, :2]
+    classes = torch.tensor([a["category_id"] for a in record["annotations"]])
+    found = Instances((record["height"], record["width"]))
+    found.pred_boxes, found.pred_classes, found.scores = Boxes(boxes), classes, torch.ones(len(classes))
+    return found
+
+
+@pytest.mark.parametrize(
+    "sampler", ["TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler",
+                "WeightedTrainingSampler", "WeightedCategoryTrainingSampler"],
+)
+def test_the_stream_can_start_anywhere(cfg, sampler):
+    cfg.DATALOADER.SAMPLER_TRAIN = sampler
+    cfg.DATALOADER.REPEAT_THRESHOLD = 1.0
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 0.7
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = [["tiny", 1.5]]
+    whole = first(cfg, 6)
+    assert first(cfg, 3, start=3) == whole[6:]
+
+
+def test_workers_and_global_generators_do_not_change_the_stream(cfg):
+    alone = first(cfg, 3)
+    cfg.DATALOADER.NUM_WORKERS = 2
+    torch.manual_seed(99)
+    assert first(cfg, 3) == alone
+
+
+def test_a_batch_holds_one_orientation(cfg):
+    for batch in itertools.islice(train_loader(cfg), 6):
+        assert len({sample["width"] > sample["height"] for sample in batch}) == 1
+
+
+@pytest.mark.parametrize(
+    "key, value, text",
+    [
+        ("DATALOADER.SAMPLER_TRAIN", "TrainingSample", "is 'TrainingSample'; did you mean TrainingSampler"),
+        ("SOLVER.IMS_PER_BATCH", "0", "SOLVER.IMS_PER_BATCH is 0, 1 processes need a multiple of 1"),
+        ("DATASETS.TRAIN", "['tyni']", "'tyni' is not in DATASETS.CUSTOM or built in; did you mean tiny"),
+        ("DATASETS.TRAIN", "[]", "DATASETS.TRAIN is empty"),
+        ("SEED", "-1", "SEED is -1"),
+    ],
+)
+def test_a_bad_key_is_named(data, tmp_path, key, value, text):
+    cfg = load_config(write_config(tmp_path, data), [key, value])
+    with pytest.raises(ConfigError, match=text):
+        train_loader(cfg)
+
+
+def test_a_name_of_detectron2s_own_is_refused(data, tmp_path):
+    custom = {"DATASETS": {"CUSTOM": {"coco_2017_val": {"JSON": "a.json", "IMAGES": "b"}}}}
+    with pytest.raises(ConfigError, match="DATASETS.CUSTOM.coco_2017_val: Detectron2 has a data set of that name"):
+        register(load_config(write_config(tmp_path, data, custom)), ["coco_2017_val"])
+
+
+def test_a_built_in_data_set_that_is_not_there_is_named(data, tmp_path):
+    cfg = load_config(write_config(tmp_path, data, {"DATASETS": {"TRAIN": ["coco_2017_val_100"]}}))
+    with pytest.raises(DataError, match="data set 'coco_2017_val_100' cannot be used: .*the data root is"):
+        train_loader(cfg)
+
+
+def broken(data: Path, folder: Path, change) -> str:
+    """The config of a copy of the data set whose JSON went through ``change``."""
+    content = write_data(folder / "broken")
+    change(content)
+    (folder / "broken" / "coco.json").write_text(json.dumps(content))
+    return write_config(folder, folder / "broken")
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (lambda c: c["images"][0].update(file_name="9.png"), "image '9.png' is not in"),
+        (lambda c: c["images"].clear() or c["annotations"].clear(), "the data set has no images"),
+        (lambda c: c["annotations"].clear(), "no image has annotations"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 1, 0, 5]), "annotation 1: box .* has no area"),
+    ],
+)
+def test_a_bad_file_stops_before_training(data, tmp_path, change, text):
+    with pytest.raises(DataError, match=text):
+        register(load_config(broken(data, tmp_path, change)), ["tiny"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_does_not_decode_is_named(data, tmp_path, workers):
+    path = broken(data, tmp_path, lambda content: None)
+    for number in range(6):
+        (tmp_path / "broken" / "images" / f"{number}.png").write_bytes(b"no picture")
+    cfg = load_config(path)
+    cfg.DATALOADER.NUM_WORKERS = workers
+    for loader in (train_loader(cfg), eval_loader(cfg, "tiny")):
+        with pytest.raises(DataError, match=r"images.\d.png: cannot be used"):
+            next(iter(loader))
+
+
+def test_pascal_voc_folders_are_evaluated_through_the_catalog(data, tmp_path):
+    folder = tmp_path / "voc"
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True)
+    os.link(data / "images" / "0.png", folder / "JPEGImages" / "0.png")
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("0\n")
+    (folder / "Annotations" / "0.xml").write_text(
+        "<annotation><size><width>80</width><height>64</height></size><object><name>cell</name>"
+        "<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>20</xmax><ymax>30</ymax></bndbox></object></annotation>"
+    )
+    cfg = load_config(
+        write_config(tmp_path, data, {"DATASETS": {"CUSTOM": {"cells": {"VOC": str(folder), "SPLIT": "train"}}}})
+    )
+    register(cfg, ["cells"])
+    evaluator = build_evaluator(cfg, "cells", str(tmp_path))
+    evaluator.reset()
+    for sample in eval_loader(cfg, "cells"):
+        evaluator.process(sample, [{"instances": perfect(DatasetCatalog.get("cells")[0])}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)

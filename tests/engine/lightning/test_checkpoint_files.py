@@ -1,0 +1,196 @@
+"""Checkpoint files: read without running code, written all or nothing, matched by name and shape."""
+
+import os
+import pickle
+
+import pytest
+
+pytest.importorskip("torchvision", reason="needs torchvision")
+pytest.importorskip("lightning", reason="needs lightning")
+
+import torch
+from torch import nn
+
+from kd2.engine.checkpoint import (
+    Match, check_writable, last_checkpoint, load_state, read_checkpoint, save_atomically, tag_last_checkpoint,
+    weights_of,
+)
+from kd2.distill import ConfigError
+
+STATE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+
+
+def model() -> nn.Linear:
+    return nn.Linear(3, 2)
+
+
+class Harm:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_what_is_saved_reads_back(tmp_path):
+    save_atomically({"model": STATE}, str(tmp_path / "a.pth"))
+    assert torch.equal(read_checkpoint(str(tmp_path / "a.pth"), "KEY")["model"]["weight"], STATE["weight"])
+
+
+def test_a_checkpoint_that_runs_code_is_refused_and_does_not_run(tmp_path):
+    torch.save({"model": Harm(tmp_path / "trace")}, tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match="^KEY: .*a.pth is no checkpoint of plain tensors"):
+        read_checkpoint(str(tmp_path / "a.pth"), "KEY")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_pickle_needs_the_opt_in(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": {}}))
+    text = "^KEY: .*a.pkl is a pickle, which can run code when loaded; set KD.ALLOW_PICKLE True"
+    with pytest.raises(ConfigError, match=text):
+        read_checkpoint(str(tmp_path / "a.pkl"), "KEY")
+
+
+def test_with_the_opt_in_a_pickle_is_read(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": {"x": 1}}))
+    assert read_checkpoint(str(tmp_path / "a.pkl"), "KEY", allow_pickle=True) == {"model": {"x": 1}}
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", bytes(100)])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ConfigError, match="^KEY: .*a.pth is "):
+        read_checkpoint(str(tmp_path / "a.pth"), "KEY")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9, 0.999])
+def test_truncated_checkpoints_are_refused(tmp_path, share):
+    save_atomically({"model": {"x": torch.rand(1000)}}, str(tmp_path / "a.pth"))
+    content = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ConfigError, match="^KEY: .*a.pth is truncated or no checkpoint"):
+        read_checkpoint(str(tmp_path / "a.pth"), "KEY")
+
+
+def test_a_checkpoint_that_is_no_dict_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match="^KEY: .*a.pth holds a list, expected a dict of weights$"):
+        read_checkpoint(str(tmp_path / "a.pth"), "KEY")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="^KEY: no file .*gone/a.pth; no folder .*gone$"):
+        read_checkpoint(str(tmp_path / "gone" / "a.pth"), "KEY")
+
+
+@pytest.mark.parametrize("content", [STATE, {"model": STATE, "iteration": 5}])
+def test_weights_are_the_model_entry_or_the_whole_file(content):
+    assert weights_of(content) is STATE
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
+def test_a_failed_save_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch, error):
+    (tmp_path / "a.pth").write_bytes(b"old")
+
+    def fail(_content, file):
+        file.write(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError):
+        save_atomically({}, str(tmp_path / "a.pth"))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.pth": b"old"}
+
+
+def test_what_torch_makes_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def fail(_content, _file):
+        raise RuntimeError("PytorchStreamWriter failed writing file. And more")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match=r"a.pth could not be written \(PytorchStreamWriter failed writing file\)$"):
+        save_atomically({}, str(tmp_path / "a.pth"))
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
+    (tmp_path / "a.pth").write_bytes(b"old")
+
+    def interrupt(_content, _file):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_atomically({}, str(tmp_path / "a.pth"))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_a_new_run_has_no_last_checkpoint(tmp_path):
+    assert last_checkpoint(str(tmp_path)) is None
+
+
+def test_the_last_checkpoint_is_the_one_tagged_last(tmp_path):
+    for name in ("b.ckpt", "a.ckpt"):
+        tag_last_checkpoint(str(tmp_path / name))
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / "a.ckpt")
+
+
+def test_a_moved_run_still_finds_its_checkpoint(tmp_path):
+    (tmp_path / "old").mkdir()
+    tag_last_checkpoint(str(tmp_path / "old" / "a.ckpt"))
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert last_checkpoint(str(tmp_path / "new")) == str(tmp_path / "new" / "a.ckpt")
+
+
+def test_a_writable_folder_is_made_and_left_empty(tmp_path):
+    check_writable(str(tmp_path / "a" / "b"))
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_an_exact_match_is_100_percent():
+    match = Match(model(), STATE)
+    assert (match.share, match.text()) == (1.0, "100.0 % of the weights matched")
+
+
+def test_the_share_counts_elements():
+    assert Match(model(), {"weight": STATE["weight"]}).share == 6 / 8
+
+
+def test_a_batch_norms_counter_does_not_count():
+    norm = nn.BatchNorm2d(2)
+    state = {k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"}
+    assert Match(norm, state).share == 1
+
+
+def test_the_text_lists_what_differs():
+    match = Match(model(), {"weight": torch.ones(5, 3), "other": torch.ones(1)})
+    assert match.text() == (
+        "0.0 % of the weights matched; 1 missing (bias); 1 unexpected (other); "
+        "1 other shape (weight (5, 3) instead of (2, 3))"
+    )
+
+
+def test_the_text_lists_at_most_three_names():
+    match = Match(model(), STATE | {f"more{i}": torch.ones(1) for i in range(4)})
+    assert match.text().endswith("4 unexpected (more0, more1, more2, ...)")
+
+
+@pytest.mark.parametrize("state", [{"weight": STATE["weight"]}, STATE | {"more": torch.ones(1)}])
+def test_less_than_an_exact_match_is_refused(state):
+    with pytest.raises(ConfigError, match="^KEY: a.pth does not fit the model: "):
+        load_state(model(), state, "a.pth", "KEY", partial=False)
+
+
+@pytest.mark.parametrize("state", [{"weight": STATE["weight"]}, STATE | {"more": torch.ones(1)}])
+def test_when_allowed_what_fits_is_loaded(state):
+    net = model()
+    load_state(net, state, "a.pth", "KEY", partial=True)
+    assert torch.equal(net.weight, STATE["weight"])
+
+
+def test_a_refused_state_leaves_the_model_unchanged():
+    net = model()
+    before = net.weight.clone()
+    with pytest.raises(ConfigError):
+        load_state(net, {"weight": STATE["weight"]}, "a.pth", "KEY", partial=False)
+    assert torch.equal(net.weight, before)

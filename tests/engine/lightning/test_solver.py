@@ -1,0 +1,87 @@
+"""The solver keys as torch objects."""
+
+import pytest
+
+pytest.importorskip("torchvision", reason="needs torchvision")
+pytest.importorskip("lightning", reason="needs lightning")
+
+from ...helpers import tiny
+import torch
+from torch import nn
+
+from kd2.engine.lightning.solver import build_lr_scheduler, build_optimizer, parameter_groups
+
+
+def rates(**solver) -> list[float]:
+    """The learning rate of every iteration."""
+    base = {"BASE_LR": 1.0, "MAX_ITER": 10, "WARMUP_ITERS": 0, "STEPS": [], "GAMMA": 0.5}
+    cfg = tiny.config({"SOLVER": base | solver})
+    optimizer = build_optimizer(cfg, [{"params": [nn.Parameter(torch.zeros(1))]}])
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    seen = []
+    for _ in range(cfg.SOLVER.MAX_ITER):
+        seen.append(scheduler.get_last_lr()[0])
+        optimizer.step(), scheduler.step()
+    return seen
+
+
+def test_steps_multiply_by_gamma():
+    assert rates(STEPS=[4, 7]) == [1.0] * 4 + [0.5] * 3 + [0.25] * 3
+
+
+def test_steps_behind_the_end_do_not_count():
+    assert rates(STEPS=[7, 4, 30000]) == [1.0] * 4 + [0.5] * 3 + [0.25] * 3
+
+
+def test_warm_up_is_a_straight_line():
+    assert rates(WARMUP_ITERS=4, WARMUP_FACTOR=0.2)[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_a_run_shorter_than_its_warm_up_only_warms_up():
+    assert rates(WARMUP_ITERS=1000, WARMUP_FACTOR=0.0, STEPS=[30000]) == pytest.approx([i / 10 for i in range(10)])
+
+
+def test_cosine_ends_at_its_end_value():
+    seen = rates(LR_SCHEDULER_NAME="WarmupCosineLR", BASE_LR_END=0.25, MAX_ITER=100)
+    assert (seen[0], seen[50], seen[99]) == pytest.approx((1.0, 0.625, 0.25), abs=1e-3)
+
+
+def test_the_decay_can_begin_behind_the_warm_up():
+    warmup = {"WARMUP_ITERS": 20, "WARMUP_FACTOR": 0.0, "RESCALE_INTERVAL": True}
+    seen = rates(LR_SCHEDULER_NAME="WarmupCosineLR", MAX_ITER=100, **warmup)
+    assert [seen[i] for i in (0, 10, 20, 60, 99)] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0], abs=1e-3)
+
+
+def test_poly_falls_with_its_power():
+    assert rates(LR_SCHEDULER_NAME="WarmupPolyLR", POLY_LR_POWER=2.0)[5] == pytest.approx(0.25)
+
+
+def test_a_run_of_no_iterations_has_a_schedule():
+    assert rates(MAX_ITER=0) == []
+
+
+def decays(**solver) -> dict[str, float]:
+    """Weight decay by parameter of a small network."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    net[0].requires_grad_(solver.pop("trained", True))
+    names = {id(p): name for name, p in net.named_parameters()}
+    groups = parameter_groups([net], tiny.config({"SOLVER": {"WEIGHT_DECAY": 0.5, "WEIGHT_DECAY_NORM": 0.25} | solver}))
+    return {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+
+
+def test_norm_layers_have_their_own_decay():
+    assert decays() == {"0.weight": 0.5, "0.bias": 0.5, "1.weight": 0.25, "1.bias": 0.25}
+
+
+def test_biases_may_have_their_own_decay():
+    assert decays(WEIGHT_DECAY_BIAS=0.0)["0.bias"] == 0.0
+
+
+def test_frozen_parameters_are_left_out():
+    assert set(decays(trained=False)) == {"1.weight", "1.bias"}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)])
+def test_the_optimizer_is_chosen_by_name(name, kind):
+    cfg = tiny.config({"SOLVER": {"OPTIMIZER": name}})
+    assert type(build_optimizer(cfg, [{"params": [nn.Parameter(torch.zeros(1))]}])) is kind

@@ -1,0 +1,30 @@
+"""Starts the two processes of two_processes.py."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def in_two_processes(bridge: str, config: str) -> list[dict]:
+    """Train by ``config`` on the bridge tv or tm, write into its folder, and return what each process saw."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    folder = Path(config).parent
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.helpers.two_processes", bridge, str(rank), config, port, str(folder)],
+            env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    return [torch.load(folder / f"seen{rank}.pt", weights_only=True) for rank in range(2)]

@@ -1,0 +1,54 @@
+"""What each process does for launch.py: train and resume, as two machines of one CPU each."""
+
+import importlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import lightning
+import torch
+from .lightning_runs import arguments
+
+
+class TrainViews(lightning.Callback):
+    """Keeps the gradients of every step, of every batch the files (tv) or the pixels (tm), and what is first scored."""
+
+    def __init__(self):
+        self.steps, self.files, self.pixels, self.scored = [], [], [], {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.files += [os.path.basename(record["file_name"]) for record in getattr(batch, "records", [])]
+        if not self.files:
+            self.pixels.append(batch.images)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if not self.scored:
+            self.scored = {name: x.clone() for name, x in pl_module.named_buffers() if ".losses." not in name}
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        named = pl_module.distiller.named_parameters()
+        self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+
+def main(bridge: str, rank: int, config: str, port: str, folder: Path) -> None:
+    """Train by ``config`` as one of two machines into out/, then from its checkpoint at 3 into resumed/."""
+    run = importlib.import_module(f"kd2.engine.{bridge}.run")
+    machine = {"num_machines": 2, "machine_rank": rank, "dist_url": f"tcp://127.0.0.1:{port}"}
+    seen = TrainViews()
+    results = run.train(run.setup(config, []), arguments(**machine), [seen])
+    kept = {name: getattr(seen, name) for name in ("steps", "files", "pixels", "scored")}
+    torch.save(kept | {"results": results}, folder / f"seen{rank}.pt")
+    torch.distributed.barrier()
+    if rank == 0:
+        (folder / "resumed").mkdir()
+        shutil.copy(folder / "out" / "model_0000003.ckpt", folder / "resumed")
+        (folder / "resumed" / "last_checkpoint").write_text("model_0000003.ckpt")
+    torch.distributed.barrier()
+    cfg = run.setup(config, ["OUTPUT_DIR", str(folder / "resumed")], resume=True)
+    run.train(cfg, arguments(**machine, resume=True))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5]))

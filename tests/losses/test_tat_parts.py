@@ -1,0 +1,112 @@
+"""Parts of the target-aware transformer: matching without a map of positions by positions, and its norms."""
+
+import pytest
+import torch
+from ..helpers.whole import random_map
+
+from kd2.ops import matching
+from kd2.ops.sparse_attention import few_entries
+from kd2.ops.projection import Norm
+
+
+def explicit(query, key, value, target) -> torch.Tensor:
+    return ((query @ key.mT).softmax(-1) @ value - target).square().sum()
+
+
+# Matching.
+
+
+@pytest.mark.parametrize("form", [matching._blockwise, matching._fused])
+@pytest.mark.parametrize("at_once", [1, 7, 40, 10_000])
+def test_both_forms_equal_the_explicit_map(form, at_once, monkeypatch):
+    monkeypatch.setattr(matching, "_AT_ONCE", at_once)
+    inputs = [random_map(3, 6, 5, seed=seed).double().requires_grad_() for seed in range(3)]
+    target = random_map(3, 6, 5, seed=3).double()
+    results = []
+    for distance in (form, explicit):
+        loss = distance(*inputs, target)
+        results.append([loss, *torch.autograd.grad(loss, inputs)])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("fixed", [0, 1, 2])
+def test_an_input_without_gradient_costs_nothing(fixed):
+    inputs = [random_map(2, 6, 5, seed=seed).requires_grad_(seed != fixed) for seed in range(3)]
+    expected = [x.clone().detach().requires_grad_(x.requires_grad) for x in inputs]
+    for leaves, distance in ((inputs, matching.matching_distance), (expected, explicit)):
+        distance(*leaves, random_map(2, 6, 5, seed=3)).backward()
+    assert inputs[fixed].grad is None
+    torch.testing.assert_close([x.grad for x in inputs], [x.grad for x in expected])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_attention_that_is_nearly_one_hot_is_matched_by_its_few_entries(dtype, monkeypatch):
+    monkeypatch.setattr(matching, "_AT_ONCE", 1 << 13)
+    inputs = [random_map(2, 256, 96, seed=seed).to(dtype).requires_grad_() for seed in range(3)]
+    target = random_map(2, 256, 96, seed=3).to(dtype)
+    query, key = (8 * x[0].detach() for x in inputs[:2])
+    assert 256 <= len(few_entries(query, key, 32).values) < 256 * 256 / 32
+    results = []
+    for distance in (matching.matching_distance, explicit):
+        loss = distance(8 * inputs[0], inputs[1], inputs[2], target)
+        results.append([loss, *torch.autograd.grad(loss, inputs)])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-3 if dtype == torch.float32 else 1e-9)
+
+
+def test_an_even_attention_has_no_few_entries():
+    assert few_entries(*(0.1 * random_map(2, 256, 8)), 32) is None
+
+
+@pytest.mark.parametrize("positions", [128, 125])
+def test_entries_have_their_places(positions):
+    query, key = (4 * random_map(2, positions, 64)).unbind()
+    entries = few_entries(query, key, 50)
+    rows, columns, starts, values = entries
+    attention = (query @ key.mT).softmax(-1)
+    assert starts.tolist() == [(rows < row).sum().item() for row in range(positions + 1)]
+    found = torch.zeros(positions, positions).index_put((rows, columns), values)
+    torch.testing.assert_close(found, attention, rtol=1e-4, atol=1e-6)
+    (transposed,) = entries.transposed(values)
+    torch.testing.assert_close(transposed @ query, attention.mT @ query, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_not_lost(bad, monkeypatch):
+    monkeypatch.setattr(matching, "_AT_ONCE", 1 << 12)
+    query, key, value, target = 8 * random_map(4, 1, 128, 64)
+    query[0, 60, 3] = bad
+    assert few_entries(query[0], key[0], 64) is not None
+    assert matching.matching_distance(query, key, value, target).isnan()
+
+
+def test_similarities_in_the_thousands_do_not_overflow():
+    assert matching.matching_distance(*(1000 * random_map(4, 1, 6, 5))).isfinite()
+
+
+# Norms.
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_image_statistics_equal_a_loop_over_images(training):
+    x = 3 + random_map(4, 6, 5, 7)
+    ours, plain = Norm(6, "image").train(training), torch.nn.BatchNorm2d(6).train(training)
+    for norm in (ours, plain):
+        torch.nn.init.constant_(norm.weight, 1.5)
+    torch.testing.assert_close(ours(x), torch.cat([plain(image[None]) for image in x]))
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(dict(ours.named_buffers())[name], buffer)
+
+
+def test_batch_statistics_are_those_of_a_plain_batch_norm():
+    x = 3 + random_map(4, 6, 5, 7)
+    torch.testing.assert_close(Norm(6, "batch")(x), torch.nn.BatchNorm2d(6)(x))
+
+
+@pytest.mark.parametrize("statistics", ["batch", "image"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_gradient_of_one_image_is_right(statistics, training):
+    # A transposed view as incoming gradient, as it comes out of an attention over tokens.
+    norm = Norm(3, statistics).double().train(training)
+    x = random_map(1, 3, 2, 4).double().requires_grad_()
+    slope = random_map(1, 8, 3, seed=1).double()
+    assert torch.autograd.gradcheck(lambda x: (norm(x).flatten(2).transpose(1, 2) * slope).sum(), x)
