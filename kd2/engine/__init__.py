@@ -1,27 +1,56 @@
-"""The only room that names a framework: one folder a framework, and what they share in files of this level."""
+"""Who trains: one folder a framework, and what they share in the files of this level.
+
+``run`` and ``dry_run`` are what the commands call; the framework of the config is imported then and not before.
+"""
 
 import importlib
+from argparse import Namespace
+from contextlib import AbstractContextManager
 from types import ModuleType
+from typing import Any
 
+
+from kd2.config import framework_of, read
 from kd2.distill import ConfigError
 
-_FOLDERS = {"detectron2": "d2", "torchvision": "tv", "timm": "tm"}
-_INSTALL = {
-    "detectron2": "see https://detectron2.readthedocs.io/en/latest/tutorials/install.html",
-    "torchvision": "pip install -e '.[torchvision]'",
-    "timm": "pip install -e '.[timm]'",
+_ROADS = {
+    "detectron2": ("kd2.engine.detectron2.run", "see https://detectron2.readthedocs.io/en/latest/tutorials/install.html"),
+    "torchvision": ("kd2.engine.lightning.run", "pip install 'kd2[torchvision]'"),
+    "timm": ("kd2.engine.lightning.run", "pip install 'kd2[timm]'"),
 }
+# What a command hands over that asks for nothing special.
+ONE_PROCESS = Namespace(
+    num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, eval_only=False, imports=[]
+)
 
 
-def bridge(framework: str, module: str) -> ModuleType:
-    """The module (``run``, ``preflight``, ...) of a framework's bridge.
+def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> dict[str, float]:
+    """Train, or with ``args.eval_only`` evaluate, by a config file; returns the scores of the last evaluation.
+
+    Args:
+        options: KEY VALUE pairs over the file.
+        args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts, and imports:
+            modules with losses of the user's own.
 
     Raises:
-        ConfigError: the framework is not installed.
+        ConfigError, DataError, NonFiniteLoss: what is wrong with the config, the data or a loss.
     """
+    loaded = read(config_file, options)
+    return _road(loaded, config_file).run(loaded, config_file, args)
+
+
+def dry_run(config_file: str, options: list[str]) -> AbstractContextManager[Any]:
+    """Everything of a training up to its first step, as a ``DryRun``. Raises like training would."""
+    loaded = read(config_file, options)
+    return _road(loaded, config_file).dry_run(loaded, config_file)
+
+
+def _road(loaded: dict[str, Any], config_file: str) -> ModuleType:
+    framework = framework_of(loaded, config_file)
+    module, install = _ROADS[framework]
     try:
-        return importlib.import_module(f"kd2.engine.{_FOLDERS[framework]}.{module}")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kd2"):
             raise
-        raise ConfigError(f"FRAMEWORK: {framework} needs the package {error.name!r}: {_INSTALL[framework]}") from None
+        raise ConfigError(f"FRAMEWORK: {framework} needs the package {error.name!r}: {install}") from None

@@ -1,4 +1,13 @@
-"""Checkpoint files: read without running code, written all or nothing."""
+"""Checkpoints: one schema, read without running code, matched against a model, written all or nothing.
+
+Intermediate and final files are alike, on every road::
+
+    model      the student under its plain framework's key names (with a moving average: the average)
+    adapters   what distillation trained beside it, by the name of the loss
+    optimizer, scheduler, iteration     the last one that was done, from 0
+    kd2        version, seed, rng, classes, teacher, config; raw_model where ``model`` is an average
+    trainer    whatever the framework's own resume needs, plain types and tensors only
+"""
 
 import os
 import pickle
@@ -8,8 +17,10 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from kd2 import __version__
 from kd2.distill import ConfigError, nearest
 
 
@@ -56,6 +67,43 @@ def check_file(path: str, key: str) -> None:
 def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
     """The model's weights in a checkpoint: its ``model`` entry, or the whole file when it is a bare state dict."""
     return content["model"] if isinstance(content.get("model"), dict) else content
+
+
+def run_entry(cfg: CfgNode, classes: dict[str, list[str]], rng: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ``kd2`` entry of a checkpoint: what a run is, apart from its weights.
+
+    Args:
+        classes: kind of class (``things``, ``stuff``, ``images``) -> names in the order of the model's outputs.
+        rng: the random states of each process.
+    """
+    teacher = cfg.KD.TEACHER
+    return {
+        "version": __version__,
+        "seed": cfg.SEED,
+        "rng": rng,
+        "classes": classes,
+        "teacher": {"config_file": teacher.CONFIG_FILE, "weights": teacher.WEIGHTS},
+        "config": cfg.dump(),
+    }
+
+
+def saved_seed(path: str) -> int:
+    """The seed of the run that wrote a checkpoint.
+
+    Raises:
+        ConfigError: not a checkpoint of a run; see ``read_checkpoint``.
+    """
+    entry = read_checkpoint(path, "--resume").get("kd2")
+    if not isinstance(entry, dict) or not isinstance(entry.get("seed"), int):
+        raise ConfigError(f"--resume: {path} is not a checkpoint of a run of kd2")
+    return entry["seed"]
+
+
+def class_names(content: dict[str, Any], kind: str) -> list[str]:
+    """The class names of one kind that a checkpoint knows; empty where it does not say."""
+    entry = content.get("kd2")
+    classes = entry.get("classes") if isinstance(entry, dict) else None
+    return list(classes.get(kind, [])) if isinstance(classes, dict) else []
 
 
 def _first(error: Exception) -> str:
@@ -121,7 +169,7 @@ class Match:
     """How a checkpoint's tensors met a model's, by name and shape.
 
     Attributes:
-        share: part of the model's parameters and buffers, in elements, that the checkpoint fills; 0 to 1.
+        matched: part of the model's parameters and buffers, in elements, that the checkpoint fills; 0 to 1.
         missing, unexpected: names in the model, in the checkpoint, only.
         shapes: names whose shapes differ, with (in the checkpoint, in the model).
     """
@@ -135,11 +183,11 @@ class Match:
         self.missing = [k for k in own if k not in state]
         self.unexpected = [k for k in state if k not in own and not k.endswith("num_batches_tracked")]
         filled = sum(v.numel() for k, v in own.items() if k in state and k not in self.shapes)
-        self.share = filled / max(sum(v.numel() for v in own.values()), 1)
+        self.matched = filled / max(sum(v.numel() for v in own.values()), 1)
 
     def text(self) -> str:
-        """One line: the share, and the first names that did not match."""
-        notes = [f"{100 * self.share:.1f} % of the weights matched"]
+        """One line: the matched part, and the first names that did not match."""
+        notes = [f"{100 * self.matched:.1f} % of the weights matched"]
         for label, names in (
             ("missing", self.missing),
             ("unexpected", self.unexpected),
@@ -163,7 +211,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str, key: str
         ConfigError: no exact match and ``partial`` is false, or nothing matched at all. The model is then unchanged.
     """
     match = Match(model, state)
-    if match.share == 0 or (not partial and (match.share < 1 or match.unexpected)):
+    if match.matched == 0 or (not partial and (match.matched < 1 or match.unexpected)):
         raise ConfigError(f"{key}: {source} does not fit the model: {match.text()}")
     model.load_state_dict({k: v for k, v in state.items() if k not in match.shapes}, strict=False)
     return match

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from kd2.distill.errors import ConfigError, nearest
+from kd2.distill import ConfigError, nearest
 
 _CHOICES = ("neck", "head", "neck+head")
 
 
 @dataclass(frozen=True)
-class Inherited:
+class CopiedParts:
     """Names of the parameters and buffers that were copied, and of those that only one side has in this shape."""
 
     copied: list[str]
@@ -22,15 +22,17 @@ class Inherited:
         return f"{len(self.copied)} tensors of the teacher copied ({_first(self.copied)}){rest}"
 
 
-def init_from_teacher(student: nn.Module, teacher: nn.Module, parts: str, body: str, partial: bool) -> Inherited:
+def init_from_teacher(
+    student: nn.Module, teacher: nn.Module, parts: str, backbone: str, partial: bool
+) -> CopiedParts:
     """Copy the teacher's neck, head or both into a student of the same architecture (``init_student`` of FGD and MGD).
 
-    What lies below ``body`` is the backbone and is never copied; the rest of ``backbone.`` is the neck, everything else
+    What lies below ``backbone`` is the backbone and is never copied; the rest of ``backbone.`` is the neck, everything else
     the head. Call it after all other initialization.
 
     Args:
         parts: ``neck``, ``head`` or ``neck+head``.
-        body: prefix of the backbone's names without its feature pyramid, for example ``backbone.bottom_up.``.
+        backbone: prefix of the backbone's names without its feature pyramid, for example ``backbone.bottom_up.``.
         partial: accept tensors of the parts that only one side has, or has in another shape.
 
     Raises:
@@ -39,7 +41,7 @@ def init_from_teacher(student: nn.Module, teacher: nn.Module, parts: str, body: 
     if parts not in _CHOICES:
         raise ConfigError(f"KD.INIT_FROM_TEACHER is {parts!r}; {nearest(parts, _CHOICES)}")
     wanted = parts.split("+")
-    own, source = (_members(model.state_dict(), wanted, body) for model in (student, teacher))
+    own, source = (_members(model.state_dict(), wanted, backbone) for model in (student, teacher))
     copied = [name for name in own if name in source and source[name].shape == own[name].shape]
     left = [name for name in own | source if name not in copied]
     if not copied or (left and not partial):
@@ -50,16 +52,16 @@ def init_from_teacher(student: nn.Module, teacher: nn.Module, parts: str, body: 
         )
     for name in copied:
         own[name].copy_(source[name])
-    return Inherited(copied, left)
+    return CopiedParts(copied, left)
 
 
-def _members(state: dict[str, Tensor], wanted: list[str], body: str) -> dict[str, Tensor]:
+def _members(state: dict[str, Tensor], wanted: list[str], backbone: str) -> dict[str, Tensor]:
     """The entries of a state dict that belong to the wanted parts; a backbone without a pyramid has no neck."""
-    pyramid = any(name.startswith(body) for name in state)
+    pyramid = any(name.startswith(backbone) for name in state)
     chosen = {}
     for name, value in state.items():
         inside = name.startswith("backbone.")
-        part = "head" if not inside else "neck" if pyramid and not name.startswith(body) else "backbone"
+        part = "head" if not inside else "neck" if pyramid and not name.startswith(backbone) else "backbone"
         if part in wanted:
             chosen[name] = value
     return chosen

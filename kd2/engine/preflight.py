@@ -3,12 +3,15 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
-from kd2.engine.dry_run import Trial
-from kd2.distill import Distiller, FeatureSpec, override_groups
+from kd2.distill import Distiller, FeatureSpec, loss_names, override_groups
+
+if TYPE_CHECKING:
+    from kd2.engine.experiment import DryRun
 
 Rows = list[list[Any]]
 
@@ -30,9 +33,9 @@ def start_up(distiller: Distiller) -> list[str]:
         f"tap {alias}: {maps} maps, channels {c} / {teacher_c}, strides {s} / {teacher_s} (student / teacher)"
         for alias, maps, c, s, _, teacher_c, teacher_s in tap_rows(distiller)
     ]
-    for name, use in distiller.uses.items():
+    for name, config in distiller.configs.items():
         parameters = sum(p.numel() for p in distiller.losses[name].parameters())
-        lines.append(f"loss {name} on tap {use.tap}: {use.schedule}, {parameters} parameters of adapters")
+        lines.append(f"loss {name} on tap {config.tap}: {config.schedule}, {parameters} parameters of adapters")
     return lines
 
 
@@ -40,29 +43,35 @@ TAP_HEADER = ["tap", "student maps", "channels", "strides", "teacher maps", "cha
 LOSS_HEADER = ["loss", "raw", "weight", "weighted", "gradient norm into the student", "adapter parameters"]
 
 
-def loss_rows(trial: Trial) -> Rows:
+def loss_rows(dry_run: "DryRun") -> Rows:
     """A row a loss: raw value, full weight, their product, norm of the raw gradient into the student, parameters.
 
-    No norm (None) for a loss that trains a part of its loss with a solver of its own, and not the student.
+    No norm (None) for a loss that trains a part of its own with another solver, and not the student.
     """
-    distiller = trial.distiller
-    raw = distiller.raw_losses(trial.batch)
+    distiller = dry_run.distiller
+    _, raw = distiller.evaluate(dry_run.batch, dict.fromkeys(distiller.losses, 1.0))
     weights = [p for p in distiller.student.parameters() if p.requires_grad]
     rows = []
-    for name, value in raw.items():
-        gradients = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else []
-        reaching = [g for g in gradients if g is not None]
-        criterion = max((t for t in distiller.losses if name.startswith(f"loss_{t}")), key=len)
-        apart = value.requires_grad and not reaching and override_groups(distiller.losses[criterion])
-        norm = None if apart else math.sqrt(sum(float(g.double().square().sum()) for g in reaching))
-        weight = distiller.uses[criterion].schedule.weight
-        parameters = sum(p.numel() for p in distiller.losses[criterion].parameters())
-        rows.append([name, value.item(), weight, weight * value.item(), norm, parameters])
+    for name, config in distiller.configs.items():
+        loss = distiller.losses[name]
+        parameters = sum(p.numel() for p in loss.parameters())
+        for key in loss_names(name, loss):
+            norm = _gradient_norm(raw[key], weights, loss)
+            weight, value = config.schedule.weight, raw[key].item()
+            rows.append([key, value, weight, weight * value, norm, parameters])
     return rows
 
 
+def _gradient_norm(value: Tensor, weights: list[nn.Parameter], loss: nn.Module) -> float | None:
+    gradients = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else []
+    reaching = [g for g in gradients if g is not None]
+    if value.requires_grad and not reaching and override_groups(loss):
+        return None
+    return math.sqrt(sum(float(g.double().square().sum()) for g in reaching))
+
+
 def problems(rows: Rows) -> list[str]:
-    """Why training would not distil, from ``loss_rows``: a loss of 0, not finite, or without gradient."""
+    """Why training would not distill, from ``loss_rows``: a loss of 0, not finite, or without gradient."""
     found = []
     for name, raw, _, _, norm, _ in rows:
         if not math.isfinite(raw) or not math.isfinite(norm or 0):
@@ -74,16 +83,16 @@ def problems(rows: Rows) -> list[str]:
     return found
 
 
-def teacher_share(trial: Trial) -> float:
+def teacher_share(dry_run: "DryRun") -> float:
     """The teacher's part of the time of one training step (forward and backward), 0 to 1; one warm measurement."""
-    distiller = trial.distiller
+    distiller = dry_run.distiller
 
     def step() -> None:
-        sum(distiller(trial.batch).values()).backward()
+        sum(distiller(dry_run.batch).values()).backward()
         distiller.zero_grad()
 
     step()
-    return _seconds(lambda: distiller.teacher_features(trial.batch)) / _seconds(step)
+    return _seconds(lambda: distiller.teacher_features(dry_run.batch)) / _seconds(step)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -1,0 +1,205 @@
+"""From two models and blocks of losses to a Distiller: the one way, for every task and framework and without a config."""
+
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from kd2.distill import (
+    BatchInfo,
+    ConfigError,
+    Distiller,
+    Probe,
+    RunStudent,
+    RunTeacher,
+    Taps,
+    Teacher,
+    call,
+    no_batch_info,
+    probed,
+)
+from kd2.losses.registry import active_losses, build_losses
+
+# What a loss may need of the batch info, see ``BatchInfo``.
+EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images"})
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model, student or teacher, as the builder wants it.
+
+    Attributes:
+        module: the network.
+        probe: one full forward pass on a blank batch, and that batch's size.
+        taps: as texts; ``taps_key`` is the config key that gave them, for errors.
+        classes: kind of class (``things``, ``stuff``, ``images``) -> config key of their number, and the number.
+        color_order: RGB or BGR.
+        matched: matched part of its weights in the file they came from, 0 to 1; None where there was no file.
+        facts: more lines for the report of a dry run.
+    """
+
+    module: nn.Module
+    probe: Probe
+    taps: Sequence[str]
+    taps_key: str
+    classes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    color_order: str = "RGB"
+    matched: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one training step of a task runs.
+
+    Attributes:
+        run_student, run_teacher, batch_info, own_losses: see ``Distiller``.
+        offers: what ``batch_info`` tells, a subset of ``EVERYTHING``.
+    """
+
+    run_student: RunStudent = call
+    run_teacher: RunTeacher = call
+    batch_info: Callable[[Any], BatchInfo] = no_batch_info
+    own_losses: Collection[str] = ()
+    offers: Collection[str] = frozenset()
+
+
+def make_distiller(
+    student: nn.Module,
+    teacher: nn.Module,
+    *,
+    taps: Sequence[str] | Mapping[str, Sequence[str]],
+    losses: Mapping[str, Mapping[str, Any]],
+    run_student: RunStudent = call,
+    run_teacher: RunTeacher = call,
+    batch_info: Callable[[Any], BatchInfo] | None = None,
+    example_batch: Any = None,
+    image_size: tuple[int, int] = (224, 224),
+    seed: int = 0,
+) -> Distiller:
+    """Wrap any two networks for a training loop of one's own.
+
+    ``distiller(batch)`` in train mode returns the student's own losses and those of distillation, weighted, ready to be
+    summed. The optimizer takes ``distiller.parameters()``: the student's and the adapters', nothing of the teacher.
+
+    Args:
+        student, teacher: any modules; the teacher is frozen here.
+        taps: where to listen on both sides, ``alias=module.path[:key,key][@layout]``, see ``Tap``; or a dict with such
+            lists under ``student`` and ``teacher``.
+        losses: name -> block of options as under ``KD.LOSSES`` of a config, keys in either case.
+        run_student: (student, batch) to the student's own losses by name, which may be none.
+        run_teacher: (teacher, batch): the teacher's forward pass.
+        batch_info: batch to BatchInfo, for losses that need boxes, labels or sizes.
+        example_batch: a batch from which the shapes at the taps are learned; the names of the student's own losses too.
+            None: a blank image, (1, 3, H, W), given to both networks as it is.
+        image_size: (H, W) of the example's or the blank images in pixels, padding included.
+        seed: of the draws that losses make.
+
+    Raises:
+        ConfigError: a tap, block or option that does not fit; a loss that needs what no ``batch_info`` tells; a loss
+            called like one of the student's own.
+    """
+    sides = taps if isinstance(taps, Mapping) else {"student": taps, "teacher": taps}
+    blank = torch.zeros(1, 3, *image_size)
+    own: Collection[str] = ()
+    if example_batch is None:
+        runs = [lambda: student(blank), lambda: teacher(blank)]
+    else:
+        runs = [lambda: run_student(student, example_batch), lambda: run_teacher(teacher, example_batch)]
+        own = _own_losses(student, run_student, example_batch)
+    built = [
+        BuiltModel(model, Probe(run, image_size), list(sides[side]), f"taps[{side!r}]")
+        for side, model, run in zip(("student", "teacher"), (student, teacher), runs, strict=True)
+    ]
+    offers = frozenset() if batch_info is None else EVERYTHING
+    step = Step(run_student, run_teacher, batch_info or no_batch_info, own, offers)
+    blocks = {name: {key.upper(): value for key, value in block.items()} for name, block in losses.items()}
+    return assemble(*built, step, blocks, seed)
+
+
+def assemble(
+    student: BuiltModel,
+    teacher: BuiltModel,
+    step: Step,
+    blocks: Mapping[str, Mapping[str, Any]],
+    seed: int = 0,
+    batch_statistics: bool = False,
+) -> Distiller:
+    """The Distiller of two models. Making adapters draws nothing from the global random stream.
+
+    Args:
+        blocks: of ``KD.LOSSES``.
+        batch_statistics: of the teacher, see ``Teacher``.
+
+    Raises:
+        ConfigError: see ``make_distiller``.
+    """
+    active = active_losses(blocks)
+    with torch.random.fork_rng(devices=[]):
+        student_taps, teacher_taps = (_probed(model) for model in (student, teacher))
+        losses, configs = build_losses(active, student_taps.specs, teacher_taps.specs)
+    for name, loss in losses.items():
+        missing = set(getattr(loss, "needs", ())) - set(step.offers)
+        if missing:
+            raise ConfigError(
+                f"KD.LOSSES.{name} needs {', '.join(sorted(missing))} of the batch, this task offers "
+                f"{', '.join(sorted(step.offers)) or 'none'}"
+            )
+    return Distiller(
+        student.module,
+        Teacher(teacher.module, teacher_taps, batch_statistics),
+        student_taps,
+        losses,
+        configs,
+        run_student=step.run_student,
+        run_teacher=step.run_teacher,
+        batch_info=step.batch_info,
+        own_losses=step.own_losses,
+        seed=seed,
+    )
+
+
+def check_pair(student: BuiltModel, teacher: BuiltModel) -> None:
+    """The only check of classes and color order.
+
+    Raises:
+        ConfigError: different numbers of classes of one kind; color orders that cannot be converted.
+    """
+    for kind in student.classes.keys() & teacher.classes.keys():
+        (key, count), (teacher_key, teacher_count) = student.classes[kind], teacher.classes[kind]
+        if count != teacher_count:
+            raise ConfigError(f"{teacher_key} of the teacher is {teacher_count}, {key} of the student is {count}")
+    orders = student.color_order, teacher.color_order
+    if len(set(orders)) > 1 and set(orders) != {"RGB", "BGR"}:
+        raise ConfigError(f"INPUT.FORMAT: student {orders[0]!r}, teacher {orders[1]!r}; only RGB and BGR can be converted")
+
+
+def facts_of(student: BuiltModel, teacher: BuiltModel) -> dict[str, tuple[Any, Any]]:
+    """Lines for the report of a dry run: name -> (student's, teacher's)."""
+    counts = [", ".join(f"{count} {kind}" for kind, (_, count) in side.classes.items()) for side in (student, teacher)]
+    weights = ["from scratch" if x.matched is None else f"{100 * x.matched:.1f} %" for x in (student, teacher)]
+    more = {name: (student.facts.get(name), value) for name, value in teacher.facts.items()}
+    return {
+        "classes": (counts[0], counts[1]),
+        "color order": (student.color_order, teacher.color_order),
+        "matched weights": (weights[0], weights[1]),
+        **more,
+    }
+
+
+def with_matched(model: BuiltModel, matched: float) -> BuiltModel:
+    """The model after a file filled part of its weights."""
+    return replace(model, matched=matched)
+
+
+def _probed(model: BuiltModel) -> Taps:
+    return probed(model.module, model.taps, model.probe, model.taps_key)
+
+
+def _own_losses(student: nn.Module, run: RunStudent, batch: Any) -> list[str]:
+    """Names of the losses that a copy of the student gives for a batch in train mode; the student stays as it is."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return list(run(copy.deepcopy(student).train(), batch))
