@@ -1,17 +1,14 @@
-"""What detection and segmentation data have in common: reading, resizing, flips, class lists, test loaders."""
+"""What detection and segmentation data have in common: reading, resizing, flips, class lists."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from fvcore.common.config import CfgNode
 from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from kd2.distill import ConfigError, nearest
-from kd2.data.stream import mapped
 
 
 def read_image(record: dict) -> tv_tensors.Image:
@@ -67,34 +64,3 @@ def check_classes(data: list[Any], key: str, count: int) -> None:
             raise ConfigError(f"DATASETS: {data[0].name} has the classes {classes}, {other.name} {other.classes}")
     if len(classes) != count:
         raise ConfigError(f"{key} is {count}, but {data[0].source} has {len(classes)} classes: {', '.join(classes[:10])}")
-
-
-def images_a_rank(cfg: CfgNode, ranks: int) -> int:
-    """``SOLVER.IMS_PER_BATCH`` shared among ``ranks`` processes; raises ConfigError when that does not go."""
-    images = cfg.SOLVER.IMS_PER_BATCH
-    if images < 1 or images % ranks:
-        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {images}, expected a multiple of {ranks} processes")
-    return images // ranks
-
-
-class TestImages(Dataset):
-    """All records of a data set in order, without augmentation."""
-
-    def __init__(self, data: list[dict], mapper: Callable[[dict], Any]):
-        self.data, self.mapper = data, mapper
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Any:
-        return mapped(self.mapper, self.data[index])
-
-
-def test_loader(data: list[dict], mapper: Callable[[dict], Any], cfg: CfgNode, collate: Callable) -> DataLoader:
-    """Records through the mapper, one a batch; it draws nothing from the global generator."""
-    return DataLoader(
-        TestImages(data, mapper),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=collate,
-        generator=torch.Generator().manual_seed(0),
-    )

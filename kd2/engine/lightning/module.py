@@ -1,43 +1,61 @@
-"""A distiller as a Lightning module."""
+"""A distiller as a Lightning module, and its checkpoints in kd2's one schema."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import lightning
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from kd2.engine.checkpoint import Match, load_state
-from kd2.engine.lightning.solver import build_lr_scheduler, build_optimizer, parameter_groups
-from kd2.distill import ConfigError, Distiller, NaNMonitor, check_weights, clip_overrides
+from kd2.distill import ConfigError, Distiller, NaNMonitor, check_weights
+from kd2.engine.checkpoint import Match, run_entry
+from kd2.engine.gather import gathered
+from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
+from kd2.engine.optimizer import build_optimizer, clip_gradients
 from kd2.data.seeding import random_states, restore_random_states
 
-# Steps between looks at the losses on an accelerator; a look waits for it.
+if TYPE_CHECKING:
+    from kd2.engine.lightning.experiment import LightningExperiment
+
+# Steps between checks of the losses on an accelerator; a check waits for it.
 CHECK_EVERY = 20
+_STUDENT, _ADAPTERS = "distiller.student.", "distiller.losses."
 
 
-class FitModule(lightning.LightningModule):
-    """Trains the student and the losses of a distiller with one optimizer.
+class Evaluator(Protocol):
+    """The contract of every evaluator, Detectron2's too: batches with the student's output in, scores out."""
+
+    def process(self, inputs: Any, outputs: Any) -> None:
+        """Take in a batch and what ``LightningExperiment.predict`` made of it."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores by name over the shares of all processes."""
+
+
+class DistillModule(lightning.LightningModule):
+    """Trains the student and the adapters of a distiller with one optimizer.
 
     Args:
         distiller: its losses may be empty.
-        cfg: SOLVER and SEED are read.
-        evaluator: called per batch with (student, batch), and asked for ``result()`` at the end: a dict of numbers.
+        experiment: gives config, evaluators and predictions.
+        classes: names by kind, for the checkpoints.
+
+    Attributes:
+        test: the data set that a validation scores.
+        scores: of the last validation.
     """
 
-    def __init__(self, distiller: Distiller, cfg: CfgNode, evaluator: Callable[[], Any]):
+    def __init__(self, distiller: Distiller, experiment: "LightningExperiment", classes: dict[str, list[str]]):
         super().__init__()
-        self.distiller = distiller
-        self.cfg = cfg
-        self.new_evaluator = evaluator
+        self.distiller, self.experiment, self.classes = distiller, experiment, classes
+        self.cfg = experiment.cfg
         self.monitor = NaNMonitor()
-        self.results: dict[str, float] = {}
+        self.test: Any = None
+        self.scores: dict[str, float] = {}
         self._states: list[dict] | None = None
 
     def configure_optimizers(self) -> dict:
         groups = parameter_groups([self.distiller.student, self.distiller.losses], self.cfg)
-        optimizer = build_optimizer(self.cfg, groups)
+        optimizer = build_optimizer(self.cfg.SOLVER, groups)
         scheduler = build_lr_scheduler(self.cfg, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -62,53 +80,77 @@ class FitModule(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the run's limit what the run's solver trains, and each part with a solver of its own by its own."""
-        common = clip_overrides(optimizer.param_groups)
-        if gradient_clip_val:
-            clips = {"value": torch.nn.utils.clip_grad_value_, "norm": torch.nn.utils.clip_grad_norm_}
-            clips[gradient_clip_algorithm](common, gradient_clip_val)
+        clip_gradients(optimizer.param_groups, self.cfg.SOLVER.CLIP_GRADIENTS)
 
     def on_train_start(self) -> None:
         if self._states is not None:
-            # More ranks than the run was started with: the new ones go on with their own draws.
+            # More processes than the run was started with: the new ones go on with their own draws.
             if self.global_rank < len(self._states):
                 restore_random_states(self._states[self.global_rank])
             self._states = None
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluator = self.new_evaluator()
+        self.evaluator = self.experiment.evaluator(self.test)
         share_statistics(self.distiller.student)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.evaluator(self.distiller.student, batch)
+        self.evaluator.process(batch, self.experiment.predict(self.distiller.student, batch))
 
     def on_validation_epoch_end(self) -> None:
-        self.results = self.evaluator.result()
-        self.log_dict(self.results, rank_zero_only=True)
+        self.scores = self.evaluator.evaluate()
+        self.log_dict(self.scores, rank_zero_only=True)
+
+    def exported(self) -> dict[str, Tensor] | None:
+        """The state dict of the network that is evaluated and exported; None where that is the student as it trains."""
+        return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Turn Lightning's checkpoint into kd2's schema, in place."""
         self.monitor.check()
         check_weights(self.distiller, self.global_step)
-        states = [random_states()]
-        if self.trainer.world_size > 1:
-            states = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(states, random_states())
-        checkpoint["kd2"] = {"seed": self.cfg.SEED, "random": states}
+        state, exported = checkpoint.pop("state_dict"), self.exported()
+        raw, adapters, rest = _parts(state)
+        entry = run_entry(self.cfg, self.classes, gathered(random_states()))
+        if exported is not None:
+            entry["raw_model"] = raw
+        (optimizer,), (scheduler,) = checkpoint.pop("optimizer_states"), checkpoint.pop("lr_schedulers")
+        trainer = checkpoint | {"module": rest}
+        checkpoint.clear()
+        checkpoint |= {
+            "model": raw if exported is None else exported,
+            "adapters": adapters,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "iteration": self.global_step - 1,
+            "kd2": entry,
+            "trainer": trainer,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         match = Match(self, checkpoint["state_dict"])
-        if match.share < 1 or match.unexpected:
+        if match.matched < 1 or match.unexpected:
             raise ConfigError(f"--resume: the checkpoint does not fit this model and these losses: {match.text()}")
-        self._states = checkpoint["kd2"]["random"]
+        self._states = checkpoint["kd2"]["rng"]
 
-    def final_checkpoint(self) -> dict[str, Any]:
-        """The student under its own key names, the adapters apart, and how long it was trained."""
-        check_weights(self.distiller, self.global_step)
-        return {
-            "model": self.distiller.student.state_dict(),
-            "adapters": self.distiller.losses.state_dict(),
-            "iteration": self.global_step - 1,
-        }
+
+def lightning_form(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of kd2's schema as Lightning reads it.
+
+    Raises:
+        ConfigError: an entry is missing: not a checkpoint that Lightning's road wrote.
+    """
+    needed = ("model", "adapters", "optimizer", "scheduler", "kd2", "trainer")
+    missing = [key for key in needed if key not in content]
+    if missing or "loops" not in content["trainer"]:
+        text = f"it has no {', '.join(missing)}" if missing else "another trainer wrote it"
+        raise ConfigError(f"--resume: the checkpoint is not of a run that Lightning trained: {text}")
+    trainer = dict(content["trainer"])
+    state = {f"{_STUDENT}{name}": x for name, x in content["kd2"].get("raw_model", content["model"]).items()}
+    state |= {f"{_ADAPTERS}{name}": x for name, x in content["adapters"].items()} | trainer.pop("module")
+    optimizer, scheduler = [content["optimizer"]], [content["scheduler"]]
+    return trainer | {
+        "state_dict": state, "optimizer_states": optimizer, "lr_schedulers": scheduler, "kd2": content["kd2"],
+    }
 
 
 def share_statistics(model: nn.Module) -> None:
@@ -120,8 +162,14 @@ def share_statistics(model: nn.Module) -> None:
                     torch.distributed.broadcast(statistic, 0)
 
 
-def load_student(student: nn.Module, state: dict[str, Tensor], source: str, partial: bool) -> Match:
-    """Initial or final weights of the student from ``MODEL.WEIGHTS``; raises ConfigError when they do not fit."""
-    if any(not isinstance(v, Tensor) for v in state.values()):
-        raise ConfigError(f"MODEL.WEIGHTS: {source} is no state dict of a model")
-    return load_state(student, state, source, "MODEL.WEIGHTS", partial)
+def _parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+    """The student's tensors, the adapters', both under their own names, and the rest of a module's state dict."""
+    parts: tuple[dict[str, Tensor], ...] = ({}, {}, {})
+    for name, x in state.items():
+        if name.startswith(_STUDENT):
+            parts[0][name.removeprefix(_STUDENT)] = x
+        elif name.startswith(_ADAPTERS):
+            parts[1][name.removeprefix(_ADAPTERS)] = x
+        else:
+            parts[2][name] = x
+    return parts

@@ -1,4 +1,4 @@
-"""The solver keys as torch objects, for frameworks that do not bring their own."""
+"""Parameter groups and learning-rate schedule of SOLVER on the roads that Lightning trains."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from fvcore.common.param_scheduler import (
 )
 from torch import nn
 
-from kd2.distill import ConfigError, without_overrides, nearest, override_groups
+from kd2.distill import without_overrides, override_groups
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -18,7 +18,7 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 def parameter_groups(models: Iterable[nn.Module], cfg: CfgNode) -> list[dict]:
     """Optimizer groups of each model in turn: weights, norm layers and biases with their own weight decay.
 
-    Then those of its parts with an ``parameter_group``.
+    Then those of its parts with a ``parameter_group``.
     """
     solver = cfg.SOLVER
     decays = {
@@ -40,16 +40,6 @@ def parameter_groups(models: Iterable[nn.Module], cfg: CfgNode) -> list[dict]:
     return groups
 
 
-def build_optimizer(cfg: CfgNode, groups: list[dict]) -> torch.optim.Optimizer:
-    """``SOLVER.OPTIMIZER`` over the groups; raises ConfigError for an unknown one."""
-    solver = cfg.SOLVER
-    if solver.OPTIMIZER == "SGD":
-        return torch.optim.SGD(groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
-    if solver.OPTIMIZER == "AdamW":
-        return torch.optim.AdamW(groups, solver.BASE_LR)
-    raise ConfigError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; {nearest(solver.OPTIMIZER, ('SGD', 'AdamW'))}")
-
-
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
     """The schedule of ``SOLVER.LR_SCHEDULER_NAME`` with its linear warm-up, stepped once an iteration."""
     steps = max(cfg.SOLVER.MAX_ITER, 1)
@@ -65,20 +55,27 @@ def lr_factor(cfg: CfgNode) -> ParamScheduler:
 def _decay(cfg: CfgNode) -> ParamScheduler:
     solver = cfg.SOLVER
     steps = sorted(step for step in set(solver.STEPS) if 0 < step < solver.MAX_ITER)
+    end = solver.BASE_LR_END / solver.BASE_LR
     schedules = {
         "WarmupMultiStepLR": lambda: MultiStepParamScheduler(
             values=[solver.GAMMA**k for k in range(len(steps) + 1)],
             milestones=steps,
             num_updates=max(solver.MAX_ITER, 1),
         ),
-        "WarmupCosineLR": lambda: CosineParamScheduler(1.0, solver.BASE_LR_END / solver.BASE_LR),
-        "WarmupPolyLR": lambda: PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER),
+        "WarmupCosineLR": lambda: CosineParamScheduler(1.0, end),
+        "WarmupPolyLR": lambda: _Falling(PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER), end),
     }
-    if solver.LR_SCHEDULER_NAME not in schedules:
-        raise ConfigError(
-            f"SOLVER.LR_SCHEDULER_NAME is {solver.LR_SCHEDULER_NAME!r}; {nearest(solver.LR_SCHEDULER_NAME, schedules)}"
-        )
     return schedules[solver.LR_SCHEDULER_NAME]()
+
+
+class _Falling(ParamScheduler):
+    """A schedule from 1 to 0, stretched to end at ``end``."""
+
+    def __init__(self, schedule: ParamScheduler, end: float):
+        self.schedule, self.end = schedule, end
+
+    def __call__(self, where: float) -> float:
+        return self.end + (1 - self.end) * self.schedule(where)
 
 
 def _with_warmup(cfg: CfgNode, decay: ParamScheduler) -> ParamScheduler:

@@ -1,44 +1,58 @@
-"""The teacher's own config file and weights, for frameworks that Lightning trains."""
+"""The teachers' own config files and weights, for the roads that Lightning trains."""
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from kd2.engine.checkpoint import check_file, load_state, read_checkpoint, weights_of
-from kd2.config import framework_of, merge, read
+from kd2.config import load_teacher_config
 from kd2.distill import ConfigError
+from kd2.engine.checkpoint import load_state, read_checkpoint, weights_of
 
 logger = logging.getLogger(__name__)
 
 
-def teacher_config(cfg: CfgNode, defaults: CfgNode, node: str = "KD.TEACHER") -> CfgNode:
-    """``KD.TEACHER.CONFIG_FILE`` and ``KD.TEACHER.OPTS`` merged into ``defaults``; errors call the node ``node``.
+@dataclass(frozen=True)
+class TeacherSource:
+    """One teacher as the run's config names it.
+
+    Attributes:
+        node: ``KD.TEACHER`` or ``KD.TEACHERS[i]``, for errors.
+        weights: a file, a URL, or nothing.
+        cfg: its own config.
+    """
+
+    node: str
+    weights: str
+    cfg: CfgNode
+
+
+def teacher_sources(cfg: CfgNode) -> list[TeacherSource]:
+    """The teacher of ``KD.TEACHER``, then those of ``KD.TEACHERS``; each own config is read here and only here.
 
     Raises:
-        ConfigError: no file is named or it does not exist; its FRAMEWORK is not the student's.
+        ConfigError: see ``kd2.config.load_teacher_config``.
     """
-    path = cfg.KD.TEACHER.CONFIG_FILE
-    if not path:
-        raise ConfigError(f"{node}.CONFIG_FILE is empty, but KD.LOSSES has losses that need a teacher")
-    check_file(path, f"{node}.CONFIG_FILE")
-    loaded = read(path, list(cfg.KD.TEACHER.OPTS))
-    if framework_of(loaded, path) != cfg.FRAMEWORK:
-        raise ConfigError(f"{node}.CONFIG_FILE: FRAMEWORK in {path} is not {cfg.FRAMEWORK}, the student's")
-    return merge(defaults, loaded)
+    nodes = {"KD.TEACHER": cfg.KD.TEACHER} | {f"KD.TEACHERS[{i}]": x for i, x in enumerate(cfg.KD.get("TEACHERS", []))}
+    return [TeacherSource(node, block.get("WEIGHTS", ""), load_teacher_config(cfg, node)) for node, block in nodes.items()]
 
 
-def load_teacher(model: nn.Module, cfg: CfgNode, node: str = "KD.TEACHER") -> float:
-    """Load ``KD.TEACHER.WEIGHTS``; returns the share of the model's weights that matched, 0 to 1.
+def load_teacher(model: nn.Module, source: TeacherSource, partial: bool) -> float:
+    """Fill a teacher from its file; returns the matched part of the model's weights, 0 to 1.
+
+    Args:
+        partial: ``KD.TEACHER.ALLOW_PARTIAL``.
 
     Raises:
-        ConfigError: no file, or weights that match less than 100 % (unless ``KD.TEACHER.ALLOW_PARTIAL``).
+        ConfigError: no file, or weights that match less than 100 % and ``partial`` is false.
     """
-    source, key = cfg.KD.TEACHER.WEIGHTS, f"{node}.WEIGHTS"
-    match = load_state(model, weights_of(read_weights(source, key)), source, key, partial=cfg.KD.TEACHER.ALLOW_PARTIAL)
-    logger.info("Teacher %s: %s", source, match.text())
-    return match.share
+    key = f"{source.node}.WEIGHTS"
+    state = weights_of(read_weights(source.weights, key))
+    match = load_state(model, state, source.weights, key, partial)
+    logger.info("Teacher %s: %s", source.weights, match.text())
+    return match.matched
 
 
 def read_weights(source: str, key: str) -> dict:

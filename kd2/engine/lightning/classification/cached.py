@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from kd2.engine.lightning.trainer import uses_gpu
-from kd2.engine.lightning.classification.teacher import Guide, build_teacher
+from kd2.engine.lightning.classification.teacher import TeacherNetwork, build_teacher
+from kd2.engine.lightning.teacher import TeacherSource
 from kd2.distill import ConfigError
 from kd2.data.cache import Fingerprint, TeacherCache, digest, mean_prediction, weights_digest, write_cache
 from kd2.data.crops import apply
@@ -50,7 +51,9 @@ class TeacherViews(Dataset):
         return index, torch.stack([apply(image, view, self.views.teacher_size) for view in fixed])
 
 
-def cached_outputs(cfg: CfgNode, data: ImageDataset, views: Views, ranks: int) -> TeacherCache | None:
+def cached_outputs(
+    cfg: CfgNode, teachers: list[TeacherSource], data: ImageDataset, views: Views, ranks: int
+) -> TeacherCache | None:
     """The cache ``KD.VIEWS.CACHE`` of the training images, made when it is not there; None when none is named.
 
     Raises:
@@ -63,17 +66,17 @@ def cached_outputs(cfg: CfgNode, data: ImageDataset, views: Views, ranks: int) -
             raise ConfigError(f"KD.VIEWS.CACHE is empty, but KD.VIEWS.MODE {views.name} needs the teacher's outputs")
         return None
     with torch.random.fork_rng(devices=[]):
-        guide = build_teacher(cfg)
-    guide.model.eval().requires_grad_(False)
+        teacher = build_teacher(teachers, cfg.MODEL.CLASSES, cfg.KD.TEACHER.ALLOW_PARTIAL)
+    teacher.module.eval().requires_grad_(False)
     fingerprint = Fingerprint.of(
-        views, teacher=digest([weights_digest(guide.model.state_dict()), guide.about]), data=_data_digest(data),
-        count=cfg.KD.VIEWS.ENSEMBLE, images=len(data), classes=guide.classes,
+        views, teacher=digest([weights_digest(teacher.module.state_dict()), teacher.about]), data=_data_digest(data),
+        count=cfg.KD.VIEWS.ENSEMBLE, images=len(data), classes=cfg.MODEL.NUM_CLASSES,
     )
     if not os.path.exists(folder):
         if ranks > 1:
             raise ConfigError(f"KD.VIEWS.CACHE: {folder} does not exist; make it first, with one process")
         logger.info("KD.VIEWS.CACHE: computing the teacher's outputs of %d images into %s", len(data), folder)
-        write_cache(folder, fingerprint, _outputs(cfg, data, views, guide))
+        write_cache(folder, fingerprint, _outputs(cfg, data, views, teacher))
     return TeacherCache(folder, fingerprint)
 
 
@@ -82,15 +85,15 @@ def _data_digest(data: ImageDataset) -> str:
     return digest([*data.names, data.labels.tobytes(), *(data.pixels(i).numpy().tobytes() for i in looked_at)])
 
 
-def _outputs(cfg: CfgNode, data: ImageDataset, views: Views, guide: Guide) -> Iterator[tuple[list[int], Tensor]]:
+def _outputs(cfg: CfgNode, data: ImageDataset, views: Views, teacher: TeacherNetwork) -> Iterator[tuple[list[int], Tensor]]:
     device = torch.device("cuda" if uses_gpu(cfg) else "cpu")
-    model, count, most = guide.model.to(device), cfg.KD.VIEWS.ENSEMBLE, cfg.TEST.IMS_PER_BATCH
+    model, count, most = teacher.module.to(device), cfg.KD.VIEWS.ENSEMBLE, cfg.TEST.IMS_PER_BATCH
     size = max(most // count, 1) if views.mode.ensemble else most
     generator = torch.Generator().manual_seed(0)
     loader = DataLoader(TeacherViews(data, views, count), size, num_workers=cfg.DATALOADER.NUM_WORKERS, generator=generator)
     for indices, pixels in loader:
         with torch.no_grad():
             parts = pixels.flatten(0, 1).split(most)
-            logits = torch.cat([model(guide.normalize(unit_pixels(part.to(device)))).float() for part in parts])
+            logits = torch.cat([model(teacher.normalize(unit_pixels(part.to(device)))).float() for part in parts])
         logits = logits.view(*pixels.shape[:2], -1).transpose(0, 1)
         yield indices.tolist(), mean_prediction(logits) if views.mode.ensemble else logits[0]

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from kd2.engine.lightning.classification.cached import cached_outputs
 from kd2.engine.lightning.classification.sources import labeled
-from kd2.engine.lightning.classification.teacher import teacher_size
-from kd2.distill import ConfigError
+from kd2.engine.lightning.batches import images_a_rank
+from kd2.engine.lightning.teacher import TeacherSource
 from kd2.data.crops import Crops, apply
 from kd2.data.mixup import Mix, draw_mix, unit_pixels
 from kd2.data.pictures import ImageDataset, joined
@@ -120,20 +120,22 @@ class CenterCrops(Dataset):
         return Sample(number, index, apply(image, view, self.size), other, int(self.data.labels[index]))
 
 
-def views_of(cfg: CfgNode) -> Views:
-    """The views of ``KD.VIEWS`` between the sizes of student and teacher."""
+def views_of(cfg: CfgNode, teacher_size: int | None) -> Views:
+    """The views of ``KD.VIEWS`` between the sizes of student and teacher, None without one."""
     v = cfg.KD.VIEWS
     crops = Crops(v.SCALE, v.PADDING, tuple(v.AREA), tuple(v.ASPECT), v.FLIP)
-    return Views(v.MODE, cfg.INPUT.SIZE, teacher_size(cfg) or cfg.INPUT.SIZE, cfg.SEED, crops)
+    return Views(v.MODE, cfg.INPUT.SIZE, teacher_size or cfg.INPUT.SIZE, cfg.SEED, crops)
 
 
-def training_batches(cfg: CfgNode, data: list[ImageDataset], start: int, rank: int, ranks: int) -> DataLoader:
-    """An endless loader of this rank's batches, from iteration ``start`` on."""
+def training_batches(
+    cfg: CfgNode, data: list[ImageDataset], teachers: list[TeacherSource], start: int, rank: int, ranks: int
+) -> DataLoader:
+    """An endless loader of this rank's batches, from iteration ``start`` on; ``teachers``: those that look, if any."""
     size = cfg.SOLVER.IMS_PER_BATCH
-    if size < 1 or size % ranks:
-        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {size}, expected a multiple of {ranks} processes")
-    every, views, guided = joined(data), views_of(cfg), teacher_size(cfg) is not None
-    outputs = cached_outputs(cfg, every, views, ranks) if guided else None
+    own_size = images_a_rank(size, ranks)
+    teacher_size = max((source.cfg.INPUT.SIZE for source in teachers), default=None)
+    every, views, guided = joined(data), views_of(cfg, teacher_size), bool(teachers)
+    outputs = cached_outputs(cfg, teachers, every, views, ranks) if guided else None
     shared, known = guided and outputs is None and views.shared, all(labeled(cfg, part) for part in data)
 
     def collate(samples: list[Sample]) -> HostBatch:
@@ -147,14 +149,13 @@ def training_batches(cfg: CfgNode, data: list[ImageDataset], start: int, rank: i
             shared, mix, cfg.MODEL.NUM_CLASSES,
         )
 
-    batches = Batches(functools.partial(shuffled, len(every), cfg.SEED), size // ranks, start, rank=rank, ranks=ranks)
+    batches = Batches(functools.partial(shuffled, len(every), cfg.SEED), own_size, start, rank=rank, ranks=ranks)
     dataset = TrainViews(every, views, alone=not guided or outputs is not None)
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, collate)
 
 
-def test_batches(cfg: CfgNode, data: ImageDataset, rank: int, ranks: int) -> DataLoader:
-    """A loader of this rank's share of a test set."""
-    teacher = teacher_size(cfg) if cfg.TEST.TEACHER else None
+def test_batches(cfg: CfgNode, data: ImageDataset, teacher: int | None, rank: int, ranks: int) -> DataLoader:
+    """A loader of this rank's share of a test set; ``teacher``: side of its input if it looks too."""
     return _clean_loader(cfg, CenterCrops(cfg, data, teacher, rank, ranks), teacher)
 
 

@@ -1,48 +1,51 @@
 """Accuracy of a classifier, and how near it is to its teacher."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
-from fvcore.common.config import CfgNode
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from kd2.data.pictures import ImageDataset
+from kd2.engine.lightning.classification.data import Batch
 from kd2.engine.lightning.classification.distances import agreement
 from kd2.losses.logits import divergences
 
 
-class Evaluator:
-    """Collects logits of a test set; every rank sees its share, ``result`` gathers them.
+class Logits(NamedTuple):
+    """Of a batch, (N, K) each: the student's, and the teacher's or None."""
 
-    Attributes:
-        name: of the data set.
-    """
+    student: Tensor
+    teacher: Tensor | None
 
-    def __init__(self, cfg: CfgNode, data: ImageDataset):
-        self.name, classes = data.name, cfg.MODEL.NUM_CLASSES
+
+class ClassificationEvaluator:
+    """Collects logits of a test set; every rank sees its share, ``evaluate`` gathers them."""
+
+    def __init__(self, classes: int):
         self.of_labels: dict[str, Metric] = {"cls/top1": MulticlassAccuracy(classes, average="micro")}
         if classes > 5:
             self.of_labels["cls/top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
         self.of_teacher: dict[str, Metric] = {"cls/agreement": MeanMetric(), "cls/KL": MeanMetric()}
-        self.guided = False
+        self.with_teacher = False
 
-    def __call__(self, logits: Tensor, labels: Tensor, teacher: Tensor | None) -> None:
-        """Take in logits (N, K), labels (N,) and, when there is a teacher, its logits (N, K), all on one device."""
+    def process(self, inputs: Batch, outputs: Logits) -> None:
+        """Take in the logits of a batch, all on one device."""
+        logits, teacher = outputs
         for metric in self.of_labels.values():
-            metric.to(logits.device).update(logits, labels)
+            metric.to(logits.device).update(logits, inputs.labels)
         if teacher is not None:
-            self.guided = True
+            self.with_teacher = True
             same_choice, divergence = (metric.to(logits.device) for metric in self.of_teacher.values())
             same_choice.update(agreement(logits, teacher).float())
             divergence.update(divergences(logits, teacher))
 
-    def result(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """``cls/top1``, ``cls/top5``, ``cls/agreement`` (same choice) in percent; ``cls/KL`` (teacher || student)."""
         scores = {name: 100 * metric.compute().item() for name, metric in self.of_labels.items()}
-        if self.guided:
+        if self.with_teacher:
             same_choice, divergence = (metric.compute().item() for metric in self.of_teacher.values())
             scores |= {"cls/agreement": 100 * same_choice, "cls/KL": divergence}
         return scores

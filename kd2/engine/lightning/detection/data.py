@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from kd2.engine.lightning.images import flips, images_a_rank, is_bgr, named, read_image, resizing, test_loader
+from kd2.engine.lightning.batches import images_a_rank, test_loader
+from kd2.engine.lightning.images import flips, is_bgr, named, read_image, resizing
 from kd2.distill import DataError
 from kd2.data import records
 from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
@@ -34,6 +35,11 @@ class Batch:
     boxes: list[Tensor]
     records: list[dict]
 
+    @functools.cached_property
+    def unit_images(self) -> list[Tensor]:
+        """The images as float32 in [0, 1], made once for both networks."""
+        return [x.float() / 255 for x in self.images]
+
     def to(self, device: torch.device) -> "Batch":
         """A copy with images and targets on ``device``."""
         move = functools.partial(_moved, function=lambda x: x.to(device, non_blocking=True))
@@ -52,12 +58,12 @@ def _moved(x, function: Callable[[Tensor], Tensor]):
 
 
 def collate(samples: list[tuple[Tensor, dict[str, Tensor], dict]]) -> Batch:
-    """Samples of ``Mapper`` to a batch."""
+    """Samples of ``DetectionMapper`` to a batch."""
     images, targets, sources = zip(*samples)
     return Batch(list(images), list(targets), [t["boxes"] for t in targets], list(sources))
 
 
-class Mapper:
+class DetectionMapper:
     """A record to (image uint8 (3, H, W), target, record), with resizing and flips in training."""
 
     def __init__(self, cfg: CfgNode, training: bool, masks: bool):
@@ -119,17 +125,17 @@ def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank
         raise DataError(f"{data[0].source}: no image has an annotation that is not crowd")
     batches = Batches(
         functools.partial(shuffled, len(keep), cfg.SEED),
-        images_a_rank(cfg, ranks),
+        images_a_rank(cfg.SOLVER.IMS_PER_BATCH, ranks),
         start,
         group_of=(lambda index: aspect(keep[index])) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
         rank=rank,
         ranks=ranks,
     )
     masks = cfg.MODEL.META_ARCHITECTURE == "MaskRCNN"
-    dataset = Keyed(keep, Mapper(cfg, training=True, masks=masks), cfg.SEED)
+    dataset = Keyed(keep, DetectionMapper(cfg, training=True, masks=masks), cfg.SEED)
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, collate)
 
 
 def test_batches(cfg: CfgNode, data: records.Records, rank: int, ranks: int) -> DataLoader:
     """A loader of this rank's share of a test set, one image a batch in its original size."""
-    return test_loader(data.records[rank::ranks], Mapper(cfg, training=False, masks=False), cfg, collate)
+    return test_loader(data.records[rank::ranks], DetectionMapper(cfg, training=False, masks=False), cfg, collate)

@@ -9,39 +9,35 @@ import torch
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor, nn
+from torch import Tensor
 
+from kd2.engine.gather import gathered
 from kd2.engine.lightning.detection.data import Batch
-from kd2.engine.lightning.detection.models import first_label
 from kd2.data.records import Records
 
+# For each image boxes, scores, labels from 0 and, of instances, masks, as torchvision's detectors give them.
+Detections = list[dict[str, Tensor]]
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 class CocoEvaluator:
     """Collects detections of the student over a test set and scores them against its records.
 
-    Every rank sees its share; ``result`` gathers them. Metrics are named as in Detectron2 (``bbox/AP``, in percent).
+    Every rank sees its share; ``evaluate`` gathers them. Metrics are named as in Detectron2 (``bbox/AP``, in percent).
     """
 
     def __init__(self, data: Records):
         self.data = data
         self.detections: list[dict] = []
 
-    def __call__(self, student: nn.Module, batch: Batch) -> None:
-        """Run the student in eval mode on a batch of images in their original size, in float32 whatever it trains in."""
-        with torch.autocast(batch.images[0].device.type, enabled=False):
-            outputs = student([image.float() / 255 for image in batch.images])
-        for output, record in zip(outputs, batch.records):
-            self.detections += _detections(output, record["image_id"], first_label(student))
+    def process(self, inputs: Batch, outputs: Detections) -> None:
+        """Take in what a student found on images in their original size."""
+        for output, record in zip(outputs, inputs.records, strict=True):
+            self.detections += _detections(output, record["image_id"])
 
-    def result(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """``{"bbox/AP": ..., "segm/AP": ...}`` on every rank's whole data set; nan where there is nothing to score."""
-        shares = [self.detections]
-        if torch.distributed.is_initialized():
-            shares = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(shares, self.detections)
-        return score(self.data, [d for share in shares for d in share])
+        return score(self.data, [d for share in gathered(self.detections) for d in share])
 
 
 def score(data: Records, detections: list[dict]) -> dict[str, float]:
@@ -73,10 +69,10 @@ def _per_class(evaluation: COCOeval, classes: tuple[str, ...]) -> Iterator[tuple
         yield name, 100 * float(np.mean(known)) if known.size else float("nan")
 
 
-def _detections(output: dict[str, Tensor], image_id: int, first: int) -> list[dict]:
+def _detections(output: dict[str, Tensor], image_id: int) -> list[dict]:
     boxes = output["boxes"].cpu()
     boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
-    scores, labels = output["scores"].tolist(), (output["labels"] - first).tolist()
+    scores, labels = output["scores"].tolist(), output["labels"].tolist()
     found = [
         {"image_id": image_id, "category_id": label + 1, "bbox": box, "score": value}
         for box, value, label in zip(boxes, scores, labels)

@@ -8,8 +8,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd2.engine.lightning.images import check_classes, images_a_rank, named, test_loader
-from kd2.engine.lightning.segmentation.mapper import Mapper, Sample, crop_size
+from kd2.engine.lightning.batches import images_a_rank, test_loader
+from kd2.engine.lightning.images import check_classes, named
+from kd2.engine.lightning.segmentation.mapper import Sample, SemanticMapper, crop_size
 from kd2.engine.lightning.segmentation.models import num_classes
 from kd2.distill import ConfigError
 from kd2.data.labels import IGNORE
@@ -49,7 +50,7 @@ class Batch:
 
 
 def collate(samples: list[Sample], smallest: tuple[int, int] = (0, 0)) -> Batch:
-    """Samples of ``Mapper`` to a batch padded to its largest height and width, ``smallest`` at least."""
+    """Samples of ``SemanticMapper`` to a batch padded to its largest height and width, ``smallest`` at least."""
     images, labels, records = zip(*samples)
     size = tuple(max(sides) for sides in zip(smallest, *(label.shape for label in labels)))
     padded = torch.full((len(labels), *size), IGNORE, dtype=torch.uint8)
@@ -106,7 +107,7 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
     records, crop = labeled + extra, cfg.INPUT.CROP.ENABLED
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING and not crop
     batches = Batches(
-        functools.partial(shuffled, len(labeled), cfg.SEED), images_a_rank(cfg, ranks), start,
+        functools.partial(shuffled, len(labeled), cfg.SEED), images_a_rank(cfg.SOLVER.IMS_PER_BATCH, ranks), start,
         group_of=(lambda index: aspect(records[index])) if grouping else None, rank=rank, ranks=ranks,
     )
     more = unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, ranks)
@@ -114,11 +115,11 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
         check_pooled(cfg.MODEL.META_ARCHITECTURE, batches.batch_size + more, cfg.SOLVER.IMS_PER_BATCH)
     if more:
         batches = Joined(batches, len(labeled), len(extra), more, cfg.SEED)
-    dataset = Keyed(records, Mapper(cfg, data, training=True), cfg.SEED)
+    dataset = Keyed(records, SemanticMapper(cfg, data, training=True), cfg.SEED)
     together = functools.partial(collate, smallest=crop_size(cfg)) if crop else collate
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, together)
 
 
 def test_batches(cfg: CfgNode, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:
     """A loader of this rank's share of a test set, one image a batch; its labels have the original size."""
-    return test_loader(data.records[rank::ranks], Mapper(cfg, [data], training=False), cfg, collate)
+    return test_loader(data.records[rank::ranks], SemanticMapper(cfg, [data], training=False), cfg, collate)

@@ -3,48 +3,30 @@
 from collections.abc import Sequence
 
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torchmetrics.classification import MulticlassConfusionMatrix
 
-from kd2.engine.lightning.segmentation.data import Batch, window
-from kd2.engine.lightning.segmentation.models import Segmenter
+from kd2.engine.lightning.segmentation.data import Batch
 from kd2.data.labels import IGNORE
-from kd2.data.semantic import SemanticRecords
-from kd2.networks.window import enlarged, predict
 
 
 class SemSegEvaluator:
-    """Counts the student's classes against the labels over a test set.
+    """Counts classes that a student found against the labels of a test set.
 
-    Every rank sees its share; ``result`` gathers them. Metrics have Detectron2's names (``sem_seg/mIoU``, in percent).
+    Every rank sees its share; ``evaluate`` gathers them. Metrics have Detectron2's names (``sem_seg/mIoU``, in percent).
     """
 
-    def __init__(self, cfg: CfgNode, data: SemanticRecords):
-        self.window = window(cfg)
-        self.classes = data.classes
-        self.counts = torch.zeros(len(data.classes), len(data.classes), dtype=torch.int64)
+    def __init__(self, classes: Sequence[str]):
+        self.classes = classes
+        self.counts = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE, validate_args=False)
 
-    def __call__(self, student: Segmenter, batch: Batch) -> None:
-        """Run the student in eval mode on one image, in float32 whatever it trains in."""
-        with torch.autocast(batch.images[0].device.type, enabled=False):
-            images = student.normalized(batch.images, batch.images[0].shape[1:])
-            scores = predict(lambda x: student(x)["out"], images, *self.window)
-        self.see(enlarged(scores, batch.size).argmax(1), batch.labels)
+    def process(self, inputs: Batch, outputs: Tensor) -> None:
+        """Count classes (N, H, W) against the labels of a batch, 255 for pixels that do not count."""
+        self.counts.to(outputs.device).update(outputs, inputs.labels)
 
-    def see(self, found: Tensor, labels: Tensor) -> None:
-        """Count classes (N, H, W) against labels of this size, 255 for pixels that do not count."""
-        self.counts += multiclass_confusion_matrix(
-            found, labels, len(self.classes), ignore_index=IGNORE, validate_args=False
-        ).cpu()
-
-    def result(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """The metrics on every rank's whole data set."""
-        shares = [self.counts]
-        if torch.distributed.is_initialized():
-            shares = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(shares, self.counts)
-        return score(sum(shares), self.classes)
+        return score(self.counts.compute().cpu(), self.classes)
 
 
 def score(counts: Tensor, classes: Sequence[str]) -> dict[str, float]:

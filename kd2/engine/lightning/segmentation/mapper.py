@@ -13,7 +13,7 @@ from kd2.data.semantic import SemanticRecords
 Sample = tuple[Tensor, Tensor, dict]
 
 
-class Mapper:
+class SemanticMapper:
     """A record to (image uint8 (3, h, w), labels uint8 (h, w), record).
 
     Training resizes, crops and flips both. Otherwise the image is resized and the labels are left as they are.

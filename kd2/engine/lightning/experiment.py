@@ -1,0 +1,110 @@
+"""What every task brings that Lightning trains."""
+
+import functools
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kd2.config import taps_of
+from kd2.distill import Distiller, Probe
+from kd2.engine.build import BuiltModel
+from kd2.engine.checkpoint import Match, load_state, read_checkpoint, weights_of
+from kd2.engine.experiment import Experiment, Prepared, Scores, write_config
+from kd2.engine.lightning.module import DistillModule, Evaluator
+from kd2.engine.lightning.teacher import TeacherSource, load_teacher, teacher_sources
+from kd2.engine.lightning.trainer import build_trainer, uses_gpu
+
+FINAL = "model_final.pth"
+
+
+class LightningExperiment(Experiment):
+    """An experiment under Lightning's Trainer.
+
+    Attributes:
+        callbacks: more of Lightning's; a progress bar among them takes the place of the usual one.
+    """
+
+    callbacks: tuple[lightning.Callback, ...] = ()
+
+    @functools.cached_property
+    def teachers(self) -> list[TeacherSource]:
+        """The teachers that the config names, each with its own config."""
+        return teacher_sources(self.cfg)
+
+    @abstractmethod
+    def train_loader(self, data: list[Any], start: int, rank: int, ranks: int) -> DataLoader:
+        """An endless loader of this process's batches, from iteration ``start`` on."""
+
+    @abstractmethod
+    def test_loader(self, data: Any, rank: int, ranks: int) -> DataLoader:
+        """A loader of this process's share of a test set."""
+
+    @abstractmethod
+    def evaluator(self, data: Any) -> Evaluator:
+        """A new evaluator of a test set."""
+
+    @abstractmethod
+    def predict(self, student: nn.Module, batch: Any) -> Any:
+        """What the evaluator takes in of a batch: the output of a student in eval mode, in float32."""
+
+    def module(self, distiller: Distiller, train: list[Any], classes: dict[str, list[str]]) -> DistillModule:
+        """The Lightning module of a distiller."""
+        return DistillModule(distiller, self, classes)
+
+    def fit(self, prepared: Prepared, saved: str | None) -> Scores:
+        cfg, tests = self.cfg, prepared.tests
+        module = self.module(prepared.distiller, prepared.train, prepared.classes)
+        trainer = build_trainer(cfg, self.args, self.callbacks)
+        if trainer.is_global_zero:
+            write_config(cfg)
+        start = read_checkpoint(saved, "--resume")["iteration"] + 1 if saved else 0
+        rank, ranks = trainer.global_rank, trainer.world_size
+        torch.manual_seed(cfg.SEED + rank)
+        batches = self.train_loader(prepared.train, start, rank, ranks)
+        during = None
+        if tests and cfg.TEST.EVAL_PERIOD:
+            module.test = tests[0]
+            during = self.test_loader(tests[0], rank, ranks)
+        trainer.fit(module, batches, during, ckpt_path=saved, weights_only=True)
+        trainer.save_checkpoint(os.path.join(cfg.OUTPUT_DIR, FINAL))
+        return self._scores(trainer, module, tests)
+
+    def score(self, student: nn.Module, tests: list[Any]) -> Scores:
+        self.cfg.TEST.EVAL_PERIOD = 1
+        trainer = build_trainer(self.cfg, self.args)
+        return self._scores(trainer, self.module(Distiller(student), [], {}), tests)
+
+    def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
+        return load_state(student, weights_of(read_checkpoint(path, key)), path, key, partial)
+
+    def first_batch(self, train: list[Any]) -> tuple[torch.device, Callable[[], Any]]:
+        device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
+        loaded = next(iter(self.train_loader(train, start=0, rank=0, ranks=1)))
+        return device, lambda: loaded.to(device)
+
+    def load_teacher(self, model: nn.Module) -> float:
+        """Fill the first teacher; returns the matched part of its weights."""
+        return load_teacher(model, self.teachers[0], self.cfg.KD.TEACHER.ALLOW_PARTIAL)
+
+    def built(
+        self, module: nn.Module, probe: Probe, side: str, classes: dict[str, tuple[str, int]], **facts: Any
+    ) -> BuiltModel:
+        """A built model; ``side`` is STUDENT or TEACHER, ``facts`` its other fields."""
+        taps, key = taps_of(self.cfg, side)
+        return BuiltModel(module, probe, taps, key, classes, **facts)
+
+    def _scores(self, trainer: lightning.Trainer, module: DistillModule, tests: list[Any]) -> Scores:
+        results: Scores = {}
+        trainer.limit_val_batches = 1.0
+        for test in tests:
+            module.test = test
+            trainer.validate(module, self.test_loader(test, trainer.global_rank, trainer.world_size), verbose=False)
+            named = len(tests) > 1
+            results |= {f"{test.name}/{name}" if named else name: x for name, x in module.scores.items()}
+        return results

@@ -1,0 +1,98 @@
+"""Semantic segmentation with torchvision: PSPNet, DeepLabV3, FCN, LR-ASPP, semantic FPN, ESPNet."""
+
+import functools
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kd2.data.segmentation.semantic import SemanticRecords
+from kd2.distill import BatchInfo, Probe
+from kd2.engine.build import BuiltModel, Step
+from kd2.engine.lightning.experiment import LightningExperiment
+from kd2.engine.lightning.segmentation.data import Batch, check, load_all, test_batches, training_batches, window
+from kd2.engine.lightning.segmentation.evaluation import SemSegEvaluator
+from kd2.engine.lightning.segmentation.mapper import crop_size
+from kd2.engine.lightning.segmentation.models import BODY, Segmenter, build_segmenter, num_classes
+from kd2.networks.losses import task_loss
+from kd2.networks.window import enlarged, predict
+
+# (H, W) of a blank image where training does not crop.
+_BLANK = (256, 256)
+
+
+class SegmentationExperiment(LightningExperiment):
+    """A segmentation network; batches are ``kd2.engine.lightning.segmentation.data.Batch``."""
+
+    backbone = BODY
+
+    def load_data(self, split: str) -> list[SemanticRecords]:
+        return load_all(self.cfg, split)
+
+    def check(self, train: list[SemanticRecords], tests: list[SemanticRecords]) -> None:
+        check(self.cfg, [*train, *tests])
+
+    def build_student(self) -> BuiltModel:
+        torch.manual_seed(self.cfg.SEED)
+        return self._built(self.cfg, build_segmenter(self.cfg), "STUDENT")
+
+    def build_teacher(self) -> BuiltModel:
+        own = self.teacher_configs[0]
+        model = build_segmenter(own)
+        return self._built(own, model, "TEACHER", matched=self.load_teacher(model))
+
+    def step(self, student: Segmenter, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
+        head = self.cfg.MODEL.SEM_SEG_HEAD
+        return Step(
+            functools.partial(_run_student, weight=head.LOSS_WEIGHT, aux_weight=head.AUX_WEIGHT),
+            functools.partial(_run_teacher, reverse_colors=reverse_colors),
+            functools.partial(_batch_info, student=student),
+            {"loss_sem_seg", "loss_sem_seg_aux"},
+            {"sizes", "labels", "images"},
+        )
+
+    def class_names(self, data: list[SemanticRecords]) -> dict[str, list[str]]:
+        return {"stuff": list(next(d.classes for d in data if d.classes))}
+
+    def train_loader(self, data: list[SemanticRecords], start: int, rank: int, ranks: int) -> DataLoader:
+        return training_batches(self.cfg, data, start, rank, ranks)
+
+    def test_loader(self, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:
+        return test_batches(self.cfg, data, rank, ranks)
+
+    def evaluator(self, data: SemanticRecords) -> SemSegEvaluator:
+        return SemSegEvaluator(data.classes)
+
+    def predict(self, student: Segmenter, batch: Batch) -> Tensor:
+        """Classes (1, H, W) of one image in its original size."""
+        with torch.autocast(batch.images[0].device.type, enabled=False):
+            images = student.normalized(batch.images, batch.images[0].shape[1:])
+            scores = predict(lambda x: student(x)["out"], images, *window(self.cfg))
+        return enlarged(scores, batch.size).argmax(1)
+
+    def _built(self, cfg: CfgNode, model: Segmenter, side: str, **facts: Any) -> BuiltModel:
+        size = crop_size(self.cfg) if self.cfg.INPUT.CROP.ENABLED else _BLANK
+        probe = Probe(lambda: model(torch.zeros(1, 3, *size)), size)
+        return self.built(model, probe, side, {"stuff": num_classes(cfg)}, color_order=cfg.INPUT.FORMAT, **facts)
+
+
+def _run_student(student: Segmenter, batch: Batch, weight: float, aux_weight: float) -> dict[str, Tensor]:
+    """``loss_sem_seg``, and ``loss_sem_seg_aux`` of an auxiliary head; exact zeros without labeled pixels."""
+    scores = student(student.normalized(batch.images, batch.size))
+    losses = task_loss(scores["out"], scores.get("aux"), batch.labels, aux_weight)
+    return {name: weight * loss for name, loss in losses.items()}
+
+
+def _run_teacher(teacher: Segmenter, batch: Batch, reverse_colors: bool) -> None:
+    """The same pixels; the teacher normalizes them its own way."""
+    images = [image.flip(0) for image in batch.images] if reverse_colors else batch.images
+    teacher(teacher.normalized(images, batch.size))
+
+
+def _batch_info(batch: Batch, student: Segmenter) -> BatchInfo:
+    """Labels and sizes; images as the student's first layer sees them."""
+    sizes = [(image.shape[1], image.shape[2]) for image in batch.images]
+    images = functools.partial(student.normalized, batch.images, batch.size)
+    return BatchInfo(sizes, batch.size, labels=batch.labels, images=images)
