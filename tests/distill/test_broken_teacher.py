@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ..helpers.toys import IMITATION, batch, distiller
+from ..helpers.toys import IMITATION, batch, distiller, unweighted
 
 from kd2.distill import ConfigError, check_maps
 from kd2.distill import distiller as distiller_module
@@ -24,7 +24,7 @@ def test_the_error_names_the_teacher_the_tap_and_the_map(value):
 
 def test_the_look_before_training_finds_it_too():
     with pytest.raises(ConfigError, match="the teacher gives NaN"):
-        broken(float("nan")).raw_losses(batch())
+        unweighted(broken(float("nan")), batch())
 
 
 def test_a_second_try_fails_again():

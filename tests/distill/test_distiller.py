@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 import torch
-from ..helpers.toys import IMITATION, ToyDistiller, batch, distiller, train
+from ..helpers.toys import IMITATION, batch, distiller, train, unweighted
 from torch import nn
 
-from kd2.distill import Distiller, Schedule, LossConfig
+from kd2.distill import ConfigError, Distiller, LossConfig, Schedule
 
 WEIGHTED = {"imitation": IMITATION | {"WEIGHT": 0.5}}
 
@@ -36,46 +36,81 @@ def test_losses_are_the_students_own_and_one_a_loss():
 
 def test_a_loss_is_multiplied_by_its_weight():
     model = distiller(WEIGHTED)
-    assert torch.equal(model(batch())["loss_imitation"], 0.5 * model.raw_losses(batch())["loss_imitation"])
+    assert torch.equal(model(batch())["loss_imitation"], 0.5 * unweighted(model, batch())["loss_imitation"])
 
 
 def test_raw_losses_ignore_the_schedule():
     late = distiller({"imitation": IMITATION | {"START_ITER": 100}})
-    assert late.raw_losses(batch())["loss_imitation"] > 0
+    assert unweighted(late, batch())["loss_imitation"] > 0
 
 
 def test_named_parts_of_a_loss_become_losses_of_their_own():
     class Parts(nn.Module):
+        parts = ("near", "far")
+
         def forward(self, student, teacher, batch_info):
             return {"near": torch.tensor(1.0), "far": torch.tensor(2.0)}
 
     model = distiller(WEIGHTED)
-    model.losses["pair"], model.uses["pair"] = Parts(), LossConfig("fpn", Schedule(3.0))
+    model.losses["pair"], model.configs["pair"] = Parts(), LossConfig("fpn", Schedule(3.0))
     losses = model(batch())
     assert (losses["loss_pair_near"].item(), losses["loss_pair_far"].item()) == (3.0, 6.0)
 
 
-def test_the_scene_learns_iteration_and_seed():
+def test_the_batch_info_learns_iteration_and_seed():
     class Spy(nn.Module):
         def forward(self, student, teacher, batch_info):
             return torch.tensor([float(batch_info.iteration), float(batch_info.seed)])
 
     model = distiller(WEIGHTED)
-    model.losses["spy"], model.uses["spy"] = Spy(), LossConfig("fpn", Schedule(1.0))
+    model.losses["spy"], model.configs["spy"] = Spy(), LossConfig("fpn", Schedule(1.0))
     model.iteration, model.seed = 7, 11
     assert model(batch())["loss_spy"].tolist() == [7.0, 11.0]
 
 
-@pytest.mark.parametrize("missing", ["teacher_forward", "batch_info"])
-def test_a_bridge_without_a_method_is_named(missing):
-    class Bare(ToyDistiller):
-        pass
+def test_parts_that_a_loss_does_not_announce_are_refused():
+    class Parts(nn.Module):
+        def forward(self, student, teacher, batch_info):
+            return {"near": torch.tensor(1.0)}
 
-    setattr(Bare, missing, getattr(Distiller, missing))
     model = distiller(WEIGHTED)
-    model.__class__ = Bare
-    with pytest.raises(NotImplementedError, match=f"Bare has losses but no {missing}"):
+    model.losses["pair"], model.configs["pair"] = Parts(), LossConfig("fpn", Schedule(3.0))
+    with pytest.raises(ConfigError, match="KD.LOSSES.pair gave loss_pair_near, its attribute 'parts' announces loss_pair"):
         model(batch())
+
+
+def test_names_in_the_log_are_the_same_while_a_loss_of_parts_is_inactive():
+    class Parts(nn.Module):
+        parts = ("near", "far")
+
+        def forward(self, student, teacher, batch_info):
+            return {"near": torch.tensor(1.0), "far": torch.tensor(2.0)}
+
+    model = distiller(WEIGHTED)
+    model.losses["pair"], model.configs["pair"] = Parts(), LossConfig("fpn", Schedule(3.0, start=1))
+    assert sorted(model(batch())) == sorted(model(batch())) == [
+        "loss_imitation", "loss_pair_far", "loss_pair_near", "loss_score",
+    ]
+
+
+def test_a_loss_called_like_one_of_the_students_own_is_refused_when_the_distiller_is_built():
+    with pytest.raises(ConfigError, match="loss_score cannot be in the log twice: the student's own loss is called so"):
+        distiller({"score": IMITATION})
+
+
+def test_a_name_of_the_students_that_shows_itself_later_is_refused_too():
+    model = Distiller(nn.Identity(), losses={"score": nn.Identity()}, configs={"score": LossConfig("x", Schedule(0.0))})
+    model.run_student = lambda student, batch: {"loss_score": torch.zeros(())}
+    with pytest.raises(ConfigError, match="loss_score cannot be in the log twice"):
+        model.train()(None)
+
+
+def test_every_pass_in_train_mode_is_an_iteration_unless_the_loop_says_otherwise():
+    model = distiller(WEIGHTED)
+    model(batch()), model(batch())
+    assert model.iteration == 2
+    model.eval()(batch())
+    assert model.iteration == 2
 
 
 def test_images_without_boxes_give_an_exact_zero_and_zero_gradients():
@@ -89,9 +124,9 @@ def test_images_without_boxes_give_an_exact_zero_and_zero_gradients():
 
 def test_under_bfloat16_autocast_a_loss_is_float32_and_close():
     model = distiller({"imitation": IMITATION, "hint": {"RELU": False}})
-    expected = model.raw_losses(batch())
+    expected = unweighted(model, batch())
     with torch.autocast("cpu", torch.bfloat16):
-        found = model.raw_losses(batch())
+        found = unweighted(model, batch())
     assert {loss.dtype for loss in found.values()} == {torch.float32}
     assert all(torch.isclose(found[name], expected[name], rtol=0.01) for name in expected)
 
@@ -130,7 +165,7 @@ def test_the_teacher_is_frozen():
 def test_the_teacher_runs_without_gradients():
     model = distiller(WEIGHTED)
     model(batch())
-    assert model.teacher_saw_gradients is False
+    assert model.teacher.model.saw_gradients is False
 
 
 def test_the_teacher_is_in_no_state_dict_and_no_parameter_list():

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 import torch
-from ..helpers.toys import IMITATION, batch, distiller, train
+from ..helpers.toys import IMITATION, batch, distiller, train, unweighted
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_an_active_loss_changes_training():
 
 def test_a_loss_counts_between_start_and_stop_and_climbs_on_a_ramp():
     model = distiller({"imitation": IMITATION | {"WEIGHT": 4.0, "START_ITER": 2, "RAMP_ITERS": 1, "STOP_ITER": 4}, "b": IMITATION})
-    raw, factors = model.raw_losses(batch())["loss_imitation"], []
+    raw, factors = unweighted(model, batch())["loss_imitation"], []
     for model.iteration in range(5):
         factors.append((model(batch())["loss_imitation"] / raw).item())
     assert factors == pytest.approx([0, 0, 2, 4, 0])
 
 
 @pytest.mark.parametrize("other", [{}, {"b": IMITATION}], ids=["alone", "beside an active loss"])
-def test_a_resting_loss_gives_an_exact_zero_that_reaches_its_parameters(other):
+def test_a_inactive_loss_gives_an_exact_zero_that_reaches_its_parameters(other):
     model = distiller({"imitation": IMITATION | {"START_ITER": 5}} | other)
     loss = model(batch())["loss_imitation"]
     loss.backward()
@@ -46,10 +46,10 @@ def test_a_resting_loss_gives_an_exact_zero_that_reaches_its_parameters(other):
     assert all(p.grad is not None and not p.grad.any() for p in model.losses["imitation"].parameters())
 
 
-def test_while_every_loss_rests_the_teacher_does_not_run():
+def test_while_every_loss_is_inactive_the_teacher_does_not_run():
     model = distiller({"imitation": IMITATION | {"START_ITER": 5}})
     model(batch())
-    assert not hasattr(model, "teacher_saw_gradients")
+    assert not hasattr(model.teacher.model, "saw_gradients")
 
 
 def test_the_teacher_waits_for_losses_that_have_not_begun():

@@ -3,7 +3,7 @@
 import torch
 from ..helpers.segmenter import STRUCTURED, batch, distiller, optimizer
 
-from kd2.engine.dry_run import Trial
+from kd2.engine.experiment import DryRun
 from kd2.engine.preflight import problems, loss_rows
 
 
@@ -24,7 +24,7 @@ def test_the_stats_stand_beside_the_losses_under_the_name_of_the_loss():
     assert not set(model.stats) & set(losses)
 
 
-def test_a_resting_loss_has_no_stats():
+def test_a_inactive_loss_has_no_stats():
     model = distiller(STRUCTURED | block(STOP_ITER=1))
     model(batch(0))
     model.iteration = 1
@@ -46,7 +46,7 @@ def test_weight_0_equals_plain_training():
 
 
 def test_the_report_before_training_accepts_a_loss_that_trains_the_critic_alone():
-    rows = loss_rows(Trial(distiller(), lambda: batch(0), {}))
+    rows = loss_rows(DryRun(distiller(), lambda: batch(0), {}))
     norms = {row[0]: row[4] for row in rows}
     assert norms["loss_holistic_critic"] is None and norms["loss_holistic_student"] > 0
     assert problems(rows) == []

@@ -31,7 +31,7 @@ def test_the_empty_path_is_the_model():
 # The probe.
 
 
-def test_rehearsal_learns_channels_sizes_and_strides():
+def test_the_probe_learns_channels_sizes_and_strides():
     assert capturing(Net(), "x=head").specs["x"] == [FeatureSpec(2, (8, 8), (2.0, 2.0)), FeatureSpec(2, (4, 4), (4.0, 4.0))]
 
 
@@ -47,7 +47,7 @@ def test_a_module_that_never_fires_is_no_place_for_a_tap():
         capturing(model, "x=unused")
 
 
-def test_listening_before_the_rehearsal_is_refused():
+def test_capturing_before_the_probe_is_refused():
     model = Net()
     with pytest.raises(TapError, match="probe\\(\\) comes before capture\\(\\)"):
         with Taps(model, [Tap.parse("x=first")]).capture():
@@ -103,7 +103,7 @@ def test_no_hook_stays_after_a_failing_forward():
     assert hooks_on(model) == 0
 
 
-def test_no_hook_stays_after_a_failing_rehearsal():
+def test_no_hook_stays_after_a_failing_probe():
     model = Net()
     with pytest.raises(TapError):
         capturing(model, "x=head:p3")
@@ -121,7 +121,7 @@ def test_a_model_that_was_listened_to_copies_and_pickles():
 
 
 @pytest.mark.parametrize("levels", [1, 4])
-def test_another_number_of_calls_than_in_the_rehearsal_is_an_error(levels):
+def test_another_number_of_calls_than_in_the_probe_is_an_error(levels):
     model = Net()
     taps = capturing(model, "x=head")
     model.levels = levels

@@ -7,7 +7,7 @@ timm = pytest.importorskip("timm", reason="the transformers of this test are tim
 import torch
 from torch import nn
 
-from kd2.distill import BatchInfo, probed
+from kd2.distill import BatchInfo, Probe, probed
 from kd2.losses.registry import build_losses
 
 SIZE = (64, 64)
@@ -43,7 +43,7 @@ def maps_of(make, taps: list[str], width: int):
     """The tapped maps of two images, and what the probe saw."""
     torch.manual_seed(width)
     model = make(width)
-    found = probed(model, taps, lambda: model(torch.zeros(1, 3, *SIZE)), SIZE, "KD.STUDENT.TAPS")
+    found = probed(model, taps, Probe(lambda: model(torch.zeros(1, 3, *SIZE)), SIZE), "KD.STUDENT.TAPS")
     with found.capture() as maps:
         model(torch.randn(2, 3, *SIZE))
     return maps["x"], found.specs
@@ -68,7 +68,7 @@ def test_a_loss_learns_from_a_wider_transformer(name, case):
 def test_a_map_of_tokens_is_the_map_of_its_cells():
     """Token 1 + 8 r + c is the cell in row r and column c."""
     model = vit(16)
-    taps = probed(model, ["x=norm@tokens+1"], lambda: model(torch.zeros(1, 3, *SIZE)), SIZE, "KD.STUDENT.TAPS")
+    taps = probed(model, ["x=norm@tokens+1"], Probe(lambda: model(torch.zeros(1, 3, *SIZE)), SIZE), "KD.STUDENT.TAPS")
     image = torch.randn(1, 3, *SIZE)
     with taps.capture() as maps:
         tokens = model.forward_features(image)

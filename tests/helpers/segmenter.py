@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd2.distill import Distiller, BatchInfo, without_overrides, override_groups, probed
-from kd2.losses.registry import build_losses
+from kd2.distill import BatchInfo, Distiller, override_groups, without_overrides
+from kd2.engine.build import make_distiller
 
 CLASSES, SIZE = 3, (64, 64)
 STRUCTURED = {
@@ -28,12 +28,8 @@ class Segmenter(nn.Module):
         return {"loss_seg": F.cross_entropy(scores, batch["label"])} if self.training else scores
 
 
-class SegmenterDistiller(Distiller):
-    def teacher_forward(self, batch: dict) -> None:
-        self.teacher.model(batch)
-
-    def batch_info(self, batch: dict) -> BatchInfo:
-        return BatchInfo([SIZE] * len(batch["image"]), SIZE, labels=batch["label"], images=lambda: batch["image"])
+def batch_info(batch: dict) -> BatchInfo:
+    return BatchInfo([SIZE] * len(batch["image"]), SIZE, labels=batch["label"], images=lambda: batch["image"])
 
 
 def batch(step: int, images: slice = slice(None)) -> dict[str, Tensor]:
@@ -43,17 +39,19 @@ def batch(step: int, images: slice = slice(None)) -> dict[str, Tensor]:
     return {"image": image[images], "label": label[images]}
 
 
-def distiller(blocks: dict = STRUCTURED) -> SegmenterDistiller:
+def distiller(blocks: dict = STRUCTURED) -> Distiller:
     """Equal weights at every call."""
     torch.manual_seed(0)
-    student, teacher = Segmenter(4), Segmenter(6)
-    blank = batch(0, slice(1))
-    taps = [
-        probed(model, ["feature=stem", "score=classifier"], lambda model=model: model(blank), SIZE, "TAPS")
-        for model in (student, teacher)
-    ]
-    losses, uses = build_losses(blocks, taps[0].specs, taps[1].specs)
-    return SegmenterDistiller(student, teacher, *taps, losses, uses).train()
+    model = make_distiller(
+        Segmenter(4),
+        Segmenter(6),
+        taps=["feature=stem", "score=classifier"],
+        losses=blocks,
+        batch_info=batch_info,
+        example_batch=batch(0, slice(1)),
+        image_size=SIZE,
+    )
+    return model.train()
 
 
 def optimizer(model: Distiller) -> torch.optim.Optimizer:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kd2.distill import AnchorGrid, Distiller, BatchInfo, probed
-from kd2.losses.registry import build_losses
+from kd2.distill import AnchorGrid, BatchInfo, Distiller
+from kd2.engine.build import make_distiller
 
 IMITATION = {"TYPE": "imitation", "ANCHORS": "retinanet"}
 
@@ -38,14 +38,15 @@ class Toy(nn.Module):
         return {"loss_score": sum((s - 1).square().mean() for s in scores)}
 
 
-class ToyDistiller(Distiller):
-    def teacher_forward(self, batch: dict) -> None:
-        self.teacher_saw_gradients = torch.is_grad_enabled()
-        self.teacher.model(batch)
+def run_teacher(teacher: Toy, batch: dict) -> None:
+    """Notes whether gradients are on."""
+    teacher.saw_gradients = torch.is_grad_enabled()
+    teacher(batch)
 
-    def batch_info(self, batch: dict) -> BatchInfo:
-        size = tuple(batch["image"].shape[2:])
-        return BatchInfo([size] * len(batch["image"]), size, batch["boxes"], anchors=_grids)
+
+def batch_info(batch: dict) -> BatchInfo:
+    size = tuple(batch["image"].shape[2:])
+    return BatchInfo([size] * len(batch["image"]), size, batch["boxes"], anchors=_grids)
 
 
 def _grids(sizes: list[tuple[int, int]]) -> list[AnchorGrid]:
@@ -59,17 +60,27 @@ def batch(seed: int = 0, boxes: bool = True) -> dict:
     return {"image": image, "boxes": found if boxes else [torch.zeros(0, 4), torch.zeros(0, 4)]}
 
 
-def distiller(blocks: dict, *more: str, tap: str = "fpn=backbone:p3,p4", checkpointed: bool = False) -> ToyDistiller:
+def distiller(blocks: dict, *more: str, tap: str = "fpn=backbone:p3,p4", checkpointed: bool = False) -> Distiller:
     """A student of width 4 and a teacher of width 6, tapped at ``tap`` and ``more``; equal weights at every call."""
     torch.manual_seed(0)
     student, teacher = Toy(4, checkpointed), Toy(6)
-    blank = {"image": torch.zeros(1, 3, 32, 48)}
-    taps = [
-        probed(model, [tap, *more], lambda model=model: model(blank), (32, 48), key)
-        for model, key in ((student, "KD.STUDENT.TAPS"), (teacher, "KD.TEACHER.TAPS"))
-    ]
-    losses, uses = build_losses(blocks, taps[0].specs, taps[1].specs)
-    return ToyDistiller(student, teacher, *taps, losses, uses).train()
+    model = make_distiller(
+        student,
+        teacher,
+        taps=[tap, *more],
+        losses=blocks,
+        run_teacher=run_teacher,
+        batch_info=batch_info,
+        example_batch={"image": torch.zeros(1, 3, 32, 48)},
+        image_size=(32, 48),
+    )
+    del teacher.saw_gradients
+    return model.train()
+
+
+def unweighted(model: Distiller, batch: dict) -> dict[str, Tensor]:
+    """Every loss of distillation with a factor of 1."""
+    return model.evaluate(batch, dict.fromkeys(model.losses, 1.0))[1]
 
 
 def train(model: nn.Module, steps: int) -> list[torch.Tensor]:
