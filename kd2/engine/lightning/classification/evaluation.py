@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from kd2.data.pictures import ImageDataset
+from kd2.data.classification.image_dataset import ImageDataset
 from kd2.engine.lightning.classification.distances import agreement
 from kd2.losses.logits import divergences
 

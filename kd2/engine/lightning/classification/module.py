@@ -17,7 +17,7 @@ from kd2.engine.lightning.classification.evaluation import precise_statistics
 from kd2.engine.lightning.classification.models import Normalize
 from kd2.engine.lightning.classification.solver import build_lr_scheduler, build_optimizer
 from kd2.distill import Distiller
-from kd2.data.pictures import ImageDataset
+from kd2.data.classification.image_dataset import ImageDataset
 
 
 class ClassifierModule(FitModule):

@@ -14,7 +14,7 @@ from kd2.engine.lightning.classification.solver import write_iterations
 from kd2.engine.lightning.classification.sources import check_classes, labeled, load_all
 from kd2.config import teacher_file, timm_config
 from kd2.distill import ConfigError, Distiller
-from kd2.data.pictures import ImageDataset
+from kd2.data.classification.image_dataset import ImageDataset
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from kd2.engine.lightning.images import flips, images_a_rank, is_bgr, named, read_image, resizing, test_loader
 from kd2.distill import DataError
-from kd2.data import records
+from kd2.data.detection import records
 from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
 
 
@@ -104,7 +104,7 @@ def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
 
     Raises:
         ConfigError: no data set is named.
-        DataError: a file cannot be used, see ``kd2.data.records``.
+        DataError: a file cannot be used, see ``kd2.data.detection.records``.
     """
     return [records.load(name, cfg.DATASETS.CUSTOM, f"DATASETS.{split}") for name in named(cfg, split, records.BUILTIN)]
 

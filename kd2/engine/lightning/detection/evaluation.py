@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kd2.engine.lightning.detection.data import Batch
 from kd2.engine.lightning.detection.models import first_label
-from kd2.data.records import Records
+from kd2.data.detection.records import Records
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 

@@ -9,8 +9,8 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from kd2.engine.lightning.segmentation.data import Batch, window
 from kd2.engine.lightning.segmentation.models import Segmenter
-from kd2.data.labels import IGNORE
-from kd2.data.semantic import SemanticRecords
+from kd2.distill import IGNORE_LABEL
+from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.networks.window import enlarged, predict
 
 
@@ -35,7 +35,7 @@ class SemSegEvaluator:
     def see(self, found: Tensor, labels: Tensor) -> None:
         """Count classes (N, H, W) against labels of this size, 255 for pixels that do not count."""
         self.counts += multiclass_confusion_matrix(
-            found, labels, len(self.classes), ignore_index=IGNORE, validate_args=False
+            found, labels, len(self.classes), ignore_index=IGNORE_LABEL, validate_args=False
         ).cpu()
 
     def result(self) -> dict[str, float]:
