@@ -11,21 +11,20 @@ from fvcore.common.config import CfgNode
 
 from kd2.cli import config_arguments, guarded, table
 from kd2.config import merge, read
-from kd2.distill import ConfigError
-from kd2.data.labels import IGNORE
-from kd2.data.semantic import SemanticRecords, load_semantic
+from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
+from kd2.distill import IGNORE_LABEL, ConfigError
 
 
 def class_rows(data: SemanticRecords) -> list[list[object]]:
     """A row a class: name, images that show it, share of the labeled pixels; a last one for ignored pixels."""
-    pixels, images = np.zeros(IGNORE + 1), np.zeros(IGNORE + 1, dtype=int)
+    pixels, images = np.zeros(IGNORE_LABEL + 1), np.zeros(IGNORE_LABEL + 1, dtype=int)
     for record in data.records:
-        counts = np.bincount(data.labels.of(record).reshape(-1), minlength=IGNORE + 1)
+        counts = np.bincount(data.labels.of(record).reshape(-1), minlength=IGNORE_LABEL + 1)
         pixels += counts
         images += counts > 0
-    labeled = max(pixels[:IGNORE].sum(), 1)
+    labeled = max(pixels[:IGNORE_LABEL].sum(), 1)
     rows = [[name, images[i], 100 * pixels[i] / labeled] for i, name in enumerate(data.classes)]
-    return [*rows, ["ignored, of all pixels", images[IGNORE], 100 * pixels[IGNORE] / pixels.sum()]]
+    return [*rows, ["ignored, of all pixels", images[IGNORE_LABEL], 100 * pixels[IGNORE_LABEL] / pixels.sum()]]
 
 
 def main() -> int:

@@ -15,9 +15,9 @@ from new_folder import new_folder
 from PIL import Image
 
 from kd2.cli import guarded
+from kd2.data.segmentation.labels import Labels, packed
+from kd2.data.segmentation.layouts import stems_of
 from kd2.distill import DataError
-from kd2.data.labels import Labels, packed
-from kd2.data.layouts import stems_of
 
 # In the order of the classes: the colors that become this class, by their names in label_colors.txt.
 CLASSES = (
@@ -56,7 +56,9 @@ def main() -> int:
     parser.add_argument("--images", required=True, metavar="FOLDER", help="pictures, NAME.png")
     parser.add_argument("--labels", required=True, metavar="FOLDER", help="their labels, NAME_L.png")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="a folder that does not exist yet")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="SegNet: 480 360; default: as is")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="SegNet: 480 360; default: as is"
+    )
     args = parser.parse_args()
     counts = dict.fromkeys(("train", "val", "test"), 0)
     with new_folder(args.output) as folder:

@@ -16,9 +16,8 @@ from PIL import Image
 from scipy.io import loadmat
 
 from kd2.cli import guarded
-from kd2.distill import DataError
-from kd2.data.labels import IGNORE
-from kd2.data.layouts import listed_stems
+from kd2.data.segmentation.layouts import listed_stems
+from kd2.distill import IGNORE_LABEL, DataError
 
 
 def label_of(path: str) -> Image.Image:
@@ -31,7 +30,7 @@ def label_of(path: str) -> Image.Image:
         raise DataError(f"{path}: not an annotation of COCO-Stuff 10k: {error}") from error
     if ids.min() < 0 or ids.max() > 182:
         raise DataError(f"{path}: holds ids from {ids.min()} to {ids.max()}, expected 0 to 182")
-    return Image.fromarray(np.where(ids == 0, IGNORE, ids - 1).astype(np.uint8))
+    return Image.fromarray(np.where(ids == 0, IGNORE_LABEL, ids - 1).astype(np.uint8))
 
 
 def main() -> int:

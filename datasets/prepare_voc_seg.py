@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.io import loadmat
 
 from kd2.cli import guarded
+from kd2.data.segmentation.layouts import listed_stems, stems_of
 from kd2.distill import DataError
-from kd2.data.layouts import listed_stems, stems_of
 
 
 def sbd_label(path: str) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kd2.distill import DataError
-from kd2.data.records import read_coco
+from kd2.data.detection.records import read_coco
 from kd2.data.stream import mapped
 
 # Pixels of the shorter and the longer side at most.

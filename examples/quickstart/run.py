@@ -20,7 +20,7 @@ from kd2.engine.lightning.module import load_student
 from kd2.engine.lightning.detection.data import Mapper
 from kd2.engine.lightning.detection.distiller import build_student
 from kd2.engine.lightning.tv_run import setup, train
-from kd2.data.records import Records, read_coco
+from kd2.data.detection.records import Records, read_coco
 from examples.quickstart import own_data, pictures, report, shapes
 from examples.quickstart.measure import cost
 from examples.quickstart.progress import Curve, PhaseBar, Progress

@@ -118,7 +118,7 @@ def _kd(kd: CN) -> None:
     kd.TEACHER.MORE = CN(new_allowed=True)
 
     views = kd.VIEWS = CN()
-    # What student and teacher see of an image, kd2/data/views.py: fix/rs, fix/cc, fix/ic_ens, ind/rc, ind/ic, same/rc,
+    # What student and teacher see of an image, kd2/data/classification/views.py: fix/rs, fix/cc, fix/ic_ens, ind/rc, ind/ic, same/rc,
     # same/ic, same/rc+mixup, same/ic+mixup or funmatch (the same). Training on labels alone sees the student's views.
     views.MODE = "same/ic"
     # cc and rc bring the shorter side to SCALE x SIZE and cut; PADDING above 0: rc shifts the whole image by up to so

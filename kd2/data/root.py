@@ -1,4 +1,4 @@
-"""Where data sets lie."""
+"""Where data sets lie: the data root, paths below it, and image folders."""
 
 import os
 from collections.abc import Mapping
@@ -20,3 +20,11 @@ def existing(name: str, entry: Mapping[str, str], key: str) -> str:
             "($DETECTRON2_DATASETS)"
         )
     return path
+
+
+def files_of(folder: str) -> set[str]:
+    """The names in an image folder; raises DataError when it cannot be listed."""
+    try:
+        return set(os.listdir(folder))
+    except OSError as error:
+        raise DataError(f"image folder {folder}: {error.strerror}") from None

@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,12 @@ def seeded(*key: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def random_states() -> dict[str, object]:
+def random_states() -> dict[str, Any]:
     """The states of the global torch generators of this process (CPU and every CUDA device), for a checkpoint."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
-def restore_random_states(states: dict[str, object]) -> None:
+def restore_random_states(states: dict[str, Any]) -> None:
     """Undo ``random_states``. States of devices that this process does not have are ignored."""
     torch.set_rng_state(states["cpu"])
     for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from kd2.distill import ConfigError, DataError
 from kd2.data.seeding import seeded
+from kd2.distill import ConfigError, DataError
 
 Place = tuple[int, int]  # (position in the stream, index of the record)
 

@@ -1,6 +1,6 @@
 """What distillation is: taps, batch info, the distiller. Imports torch and nothing else."""
 
-from kd2.distill.batch_info import AnchorGrid, BatchInfo, match_levels
+from kd2.distill.batch_info import IGNORE_LABEL, AnchorGrid, BatchInfo, match_levels
 from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, loss_names, no_batch_info
 from kd2.distill.errors import ConfigError, DataError, NonFiniteLoss, nearest
 from kd2.distill.finite import NaNMonitor, check_maps, check_weights
@@ -11,6 +11,7 @@ from kd2.distill.taps import FeatureSpec, Maps, Probe, Taps, eval_mode, probed
 from kd2.distill.teacher import Teacher
 
 __all__ = [
+    "IGNORE_LABEL",
     "AnchorGrid",
     "BatchInfo",
     "ConfigError",

@@ -15,6 +15,9 @@ from kd2.distill.errors import ConfigError
 
 Size = tuple[int, int]
 
+# What labels hold where a pixel or an image has no class: no loss and no metric counts it.
+IGNORE_LABEL = 255
+
 
 @dataclass(frozen=True)
 class AnchorGrid:
@@ -70,7 +73,7 @@ class BatchInfo:
     rank: int = 0
     ranks: int = 1
     labels: Tensor | None = None
-    ignore_label: int = 255
+    ignore_label: int = IGNORE_LABEL
     anchors: Callable[[list[Size]], list[AnchorGrid]] | None = None
     images: Callable[[], Tensor] | None = None
 

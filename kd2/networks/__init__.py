@@ -1,1 +1,1 @@
-"""Networks that the frameworks do not bring, and inference with them. Imports torch and nothing else."""
+"""Networks that the frameworks do not bring, and inference with them. Imports torch and ``kd2.distill`` alone."""

@@ -27,6 +27,9 @@ class SpectralConv(nn.Module):
     them to the next call, and may change before a backward.
     """
 
+    u: Tensor  # (out,), unit length
+    v: Tensor  # (channels * 16,), unit length
+
     def __init__(self, channels: int, out: int):
         super().__init__()
         plain = nn.Conv2d(channels, out, 4)
@@ -35,11 +38,13 @@ class SpectralConv(nn.Module):
         self.register_buffer("v", F.normalize(torch.randn(channels * 16), dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) to (N, out, H // 2, W // 2)."""
         matrix = self.weight.flatten(1)
         with torch.no_grad():
             v = F.normalize(matrix.T @ self.u, dim=0)
             u = F.normalize(matrix @ v, dim=0)
-            self.u.copy_(u), self.v.copy_(v)
+            self.u.copy_(u)
+            self.v.copy_(v)
         sigma = u @ (matrix @ v)
         return F.conv2d(x, self.weight / sigma, self.bias, stride=2, padding=1)
 
@@ -59,6 +64,7 @@ class SelfAttention(nn.Module):
         return (self.query(x).flatten(2).transpose(1, 2) @ self.key(x).flatten(2)).softmax(2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
         attended = self.value(x).flatten(2) @ self.attention(x).transpose(1, 2)
         return self.gamma * attended.view_as(x) + x
 

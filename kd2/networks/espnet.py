@@ -43,6 +43,7 @@ class ESP(nn.Module):
         self.finish = norm_act(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Merged branches (N, outputs, h / stride, w / stride), rounded up."""
         reduced = self.reduce(x)
         first, second, *rest = (branch(reduced) for branch in self.branches)
         merged = [first, second]
@@ -75,6 +76,7 @@ class ESPEncoder(nn.Module):
         self.join3 = norm_act(LEVEL3)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Normalized images (N, 3, H, W) to the maps ``level1``, ``level2`` and ``out``."""
         half = self.shrink(images)
         level1 = self.join1(torch.cat([self.stem(images), half], 1))
         coarse = self.down2(level1)
@@ -106,6 +108,7 @@ class ESPDecoder(nn.Module):
         self.predictor = _twice(classes)
 
     def forward(self, maps: dict[str, Tensor]) -> Tensor:
+        """The encoder's maps to scores (N, K, 2 h, 2 w), where ``level1`` has h x w cells."""
         level2 = torch.cat([self.score2(maps["level2"]), _fit(self.up3(self.score3(maps["out"])), maps["level2"])], 1)
         level1 = torch.cat([_fit(self.up2(self.fuse2(level2)), maps["level1"]), maps["level1"]], 1)
         return self.predictor(self.fuse1(level1))

@@ -1,4 +1,4 @@
-"""Pyramid batch_info parsing network: the head on a dilated backbone, and its auxiliary head.
+"""PSPNet, the pyramid scene parsing network: the head on a dilated backbone, and its auxiliary head.
 
 Letters: N images, C channels, h x w map, K classes. Zhao et al., CVPR 2017, section 3.
 """
@@ -48,6 +48,7 @@ class PyramidPooling(nn.Module):
         self.reduce = nn.ModuleList(conv_norm(channels, width, 1, norm) for _ in self.bins)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to (N, C + bins * width, h, w)."""
         pooled = [reduce(F.adaptive_avg_pool2d(x, size)) for size, reduce in zip(self.bins, self.reduce)]
         return torch.cat([x, *(F.interpolate(p, x.shape[2:], mode="bilinear", align_corners=True) for p in pooled)], 1)
 
@@ -73,6 +74,7 @@ class PSPHead(nn.Module):
         self.predictor = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scores (N, K, h, w) of the map (N, C, h, w)."""
         return self.predictor(self.bottleneck(self.pooling(x)))
 
 

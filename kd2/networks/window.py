@@ -30,13 +30,13 @@ def predict(network: Network, images: Tensor, window: Sequence[int] = (), stride
     if not window:
         return enlarged(network(images), images.shape[2:])
     height, width = (min(side, whole) for side, whole in zip(window, images.shape[2:]))
-    total = None
+    total = images.new_zeros(())
     seen = images.new_zeros(1, 1, *images.shape[2:])
     for y in starts(images.shape[2], height, stride[0]):
         for x in starts(images.shape[3], width, stride[1]):
             place = (..., slice(y, y + height), slice(x, x + width))
             piece = enlarged(network(images[place]), (height, width))
-            if total is None:
+            if not total.dim():  # the first piece tells how many classes there are
                 total = piece.new_zeros(*piece.shape[:2], *images.shape[2:])
             total[place] += piece
             seen[place] += 1

@@ -13,7 +13,7 @@ from kd2.engine.lightning.classification.models import build_model
 from kd2.engine.lightning.classification.solver import build_lr_scheduler, build_optimizer, write_iterations
 from kd2.config import framework_of, merge, read, resolve_teacher, teacher_file, timm_config
 from kd2.distill import probed
-from kd2.data.views import MODES
+from kd2.data.classification.views import MODES
 from kd2.losses.registry import active_losses, build_losses
 
 ROOT = Path(__file__).parents[2] / "configs"

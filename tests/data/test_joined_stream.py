@@ -6,8 +6,8 @@ import itertools
 import pytest
 import torch
 
-from kd2.distill import ConfigError
 from kd2.data.stream import Batches, Joined, Keyed, shuffled, train_loader, unlabeled_share
+from kd2.distill import ConfigError
 
 COUNT, EXTRA = 6, 9
 ORDER = functools.partial(shuffled, COUNT, 5)

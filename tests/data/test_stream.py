@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kd2.distill import DataError
 from kd2.data.stream import Batches, Keyed, aspect, mapped, shuffled, train_loader
+from kd2.distill import DataError
 
 COUNT = 10
 ORDER = functools.partial(shuffled, COUNT, 5)

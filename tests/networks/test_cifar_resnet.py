@@ -5,7 +5,6 @@ import torch
 
 from kd2.networks.cifar_resnet import Block, CifarResNet, shortcut
 
-
 COUNTS = [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)]
 
 
@@ -28,7 +27,11 @@ def test_names_of_the_weights():
     layers = ("conv1.weight", "conv2.weight", "bn1.weight", "bn1.bias", "bn2.weight", "bn2.bias")
     assert {name for name in names if name.startswith("layer2")} == {f"layer2.0.{layer}" for layer in layers}
     assert {name for name in names if "layer" not in name} == {
-        "conv1.weight", "bn1.weight", "bn1.bias", "linear.weight", "linear.bias",
+        "conv1.weight",
+        "bn1.weight",
+        "bn1.bias",
+        "linear.weight",
+        "linear.bias",
     }
 
 

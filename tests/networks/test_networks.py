@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kd2.networks.espnet import ESP, ESPDecoder, ESPEncoder
-from kd2.networks.pspnet import AuxiliaryHead, PyramidPooling, PSPHead
+from kd2.networks.pspnet import AuxiliaryHead, PSPHead, PyramidPooling
 
 
 def parameters(*models: nn.Module) -> int:
@@ -23,7 +23,9 @@ def test_espnet_has_the_papers_parameters():
 def test_maps_of_the_encoder_are_rounded_up():
     maps = ESPEncoder(0, 1).eval()(torch.zeros(2, 3, 37, 50))
     assert {name: tuple(x.shape) for name, x in maps.items()} == {
-        "level1": (2, 19, 19, 25), "level2": (2, 131, 10, 13), "out": (2, 256, 5, 7),
+        "level1": (2, 19, 19, 25),
+        "level2": (2, 131, 10, 13),
+        "out": (2, 256, 5, 7),
     }
 
 

@@ -13,7 +13,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from kd2.distill import AnchorGrid, match_levels
-from kd2.data.labels import IGNORE
+from kd2.distill import IGNORE_LABEL
 
 Size = tuple[int, int]
 
@@ -42,7 +42,7 @@ def pixel_labels(batch: list[dict[str, Any]], model: nn.Module) -> Tensor | None
     own = model.sem_seg_head.ignore_value
     maps = [sample["sem_seg"].to(model.device, non_blocking=True) for sample in batch]
     labels = _padded(maps, model.backbone, own)
-    return labels if own == IGNORE else labels.masked_fill(labels == own, IGNORE)
+    return labels if own == IGNORE_LABEL else labels.masked_fill(labels == own, IGNORE_LABEL)
 
 
 def student_images(batch: list[dict[str, Any]], model: nn.Module) -> Tensor:

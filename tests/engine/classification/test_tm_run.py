@@ -24,7 +24,7 @@ from kd2.engine.lightning.classification.dry_run import trial
 from benchmarks.step import step_times
 from kd2.config import merge, timm_config
 from kd2.distill import ConfigError
-from kd2.data.pictures import read_npz
+from kd2.data.classification.image_dataset import read_npz
 from kd2.engine.preflight import problems, loss_rows
 
 TESTED = {"DATASETS": {"TEST": ["tiny_test"]}, "TEST": {"IMS_PER_BATCH": 4}}

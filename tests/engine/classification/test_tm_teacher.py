@@ -17,7 +17,7 @@ from kd2.engine.lightning.classification.run import prepared, setup
 from kd2.engine.lightning.classification.sources import load_all
 from kd2.engine.lightning.classification.teacher import Guide, TeacherEnsemble
 from kd2.distill import ConfigError
-from kd2.data.views import MODES
+from kd2.data.classification.views import MODES
 from kd2.losses.logits import divergences
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "funmatch"

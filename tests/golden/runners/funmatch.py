@@ -6,10 +6,10 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from kd2.engine.lightning.solver import lr_factor
-from kd2.data.cache import mean_prediction
-from kd2.data.crops import Crops, Size, View
-from kd2.data.mixup import Mix, normalized, unit_pixels
-from kd2.data.views import Views
+from kd2.data.classification.cache import mean_prediction
+from kd2.data.classification.crops import Crops, Size, View
+from kd2.data.classification.mixup import Mix, normalized, unit_pixels
+from kd2.data.classification.views import Views
 from tests.golden.runners._case import Case
 from tests.golden.runners._module import slope
 from tests.golden.runners.logits import logit_loss

@@ -7,10 +7,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from kd2.distill import ConfigError, nearest
-from kd2.data.labels import IGNORE
-from kd2.data.records import Records, load
+from kd2.distill import IGNORE_LABEL
+from kd2.data.detection.records import Records, load
 from kd2.data.root import data_root
-from kd2.data.semantic import SemanticRecords, load_semantic
+from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
 
 # Name -> what this process registered it from.
 _registered: dict[str, tuple] = {}
@@ -21,7 +21,7 @@ def register(cfg: CfgNode, names: Iterable[str]) -> None:
 
     Raises:
         ConfigError: an unknown name, or a custom name that Detectron2 itself uses.
-        DataError: see ``kd2.data.records`` and ``kd2.data.semantic``.
+        DataError: see ``kd2.data.detection.records`` and ``kd2.data.segmentation.semantic``.
     """
     for name in names:
         if name in cfg.DATASETS.CUSTOM:
@@ -60,7 +60,7 @@ def _add_semantic(data: SemanticRecords) -> None:
     records = [{key: value for key, value in record.items() if key != "annotations"} for record in data.records]
     DatasetCatalog.register(data.name, lambda: records)
     MetadataCatalog.get(data.name).set(
-        evaluator_type="sem_seg", ignore_label=IGNORE, stuff_classes=list(data.classes), labels=data.labels
+        evaluator_type="sem_seg", ignore_label=IGNORE_LABEL, stuff_classes=list(data.classes), labels=data.labels
     )
     if data.colors:
         MetadataCatalog.get(data.name).set(stuff_colors=[list(color) for color in data.colors])

@@ -1,4 +1,4 @@
-"""Images with a class a pixel: Detectron2's augmentations on the labels of ``kd2.data.semantic``."""
+"""Images with a class a pixel: Detectron2's augmentations on the labels of ``kd2.data.segmentation.semantic``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,12 @@ from detectron2.data import MetadataCatalog, detection_utils
 from detectron2.data import transforms as T
 
 from kd2.distill import ConfigError
-from kd2.data.labels import IGNORE, Labels
+from kd2.data.segmentation.labels import Labels
+from kd2.distill import IGNORE_LABEL
 
 
 class PadTo(T.Augmentation):
-    """Pad on the right and at the bottom to at least ``size`` (H, W); labels with ``IGNORE``."""
+    """Pad on the right and at the bottom to at least ``size`` (H, W); labels with ``IGNORE_LABEL``."""
 
     def __init__(self, size: tuple[int, int], value: float):
         super().__init__()
@@ -23,14 +24,14 @@ class PadTo(T.Augmentation):
     def get_transform(self, image: np.ndarray) -> T.Transform:
         height, width = image.shape[:2]
         missing = [max(wanted - found, 0) for wanted, found in zip(self.size, (height, width))]
-        return T.PadTransform(0, 0, missing[1], missing[0], width, height, self.value, IGNORE)
+        return T.PadTransform(0, 0, missing[1], missing[0], width, height, self.value, IGNORE_LABEL)
 
 
 class SemanticMapper:
     """From a record of a data set of pixel classes to a sample: ``image`` (C, H, W) uint8, ``sem_seg`` (H, W) int64.
 
     In training the image is resized, cropped after that (padded where it is smaller), and flipped; an image without
-    labels has ``IGNORE`` everywhere. For evaluation it is resized alone and has no ``sem_seg``.
+    labels has ``IGNORE_LABEL`` everywhere. For evaluation it is resized alone and has no ``sem_seg``.
 
     Args:
         augmentations: of Detectron2, drawn from NumPy's global generator.
@@ -62,10 +63,10 @@ def training_mapper(cfg: CfgNode, names: list[str]) -> SemanticMapper:
         ConfigError: a crop that is none; an ignored value that is not 255.
     """
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    if ignored != IGNORE:
+    if ignored != IGNORE_LABEL:
         raise ConfigError(
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignored}, the labels of DATASETS.CUSTOM mark ignored pixels with "
-            f"{IGNORE}"
+            f"{IGNORE_LABEL}"
         )
     resize, *flip = detection_utils.build_augmentation(cfg, is_train=True)
     labels = {name: MetadataCatalog.get(name).labels for name in names}

@@ -13,11 +13,11 @@ from kd2.engine.lightning.trainer import uses_gpu
 from kd2.engine.lightning.classification.teacher import TeacherNetwork, build_teacher
 from kd2.engine.lightning.teacher import TeacherSource
 from kd2.distill import ConfigError
-from kd2.data.cache import Fingerprint, TeacherCache, digest, mean_prediction, weights_digest, write_cache
-from kd2.data.crops import apply
-from kd2.data.mixup import unit_pixels
-from kd2.data.pictures import ImageDataset
-from kd2.data.views import Views
+from kd2.data.classification.cache import Fingerprint, TeacherCache, digest, mean_prediction, weights_digest, write_cache
+from kd2.data.classification.crops import apply
+from kd2.data.classification.mixup import unit_pixels
+from kd2.data.classification.image_dataset import ImageDataset
+from kd2.data.classification.views import Views
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from kd2.engine.lightning.classification.cached import cached_outputs
 from kd2.engine.lightning.classification.sources import labeled
 from kd2.engine.lightning.batches import images_a_rank
 from kd2.engine.lightning.teacher import TeacherSource
-from kd2.data.crops import Crops, apply
-from kd2.data.mixup import Mix, draw_mix, unit_pixels
-from kd2.data.pictures import ImageDataset, joined
+from kd2.data.classification.crops import Crops, apply
+from kd2.data.classification.mixup import Mix, draw_mix, unit_pixels
+from kd2.data.classification.image_dataset import ImageDataset, joined
 from kd2.data.stream import Batches, Place, shuffled, train_loader
-from kd2.data.views import Views
+from kd2.data.classification.views import Views
 
 
 @dataclass(frozen=True)

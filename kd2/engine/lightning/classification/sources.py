@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from torchvision import datasets
 
 from kd2.distill import ConfigError, DataError, nearest
-from kd2.data.pictures import ImageDataset, checked, read_folder, read_npz, read_parquet, read_zip
+from kd2.data.classification.image_dataset import ImageDataset, checked, read_folder, read_npz, read_parquet, read_zip
 from kd2.data.root import data_root, existing
 
 _READERS = {"FOLDER": read_folder, "ZIP": read_zip, "NPZ": read_npz, "PARQUET": read_parquet}
@@ -20,7 +20,7 @@ def load_all(cfg: CfgNode, split: str) -> list[ImageDataset]:
 
     Raises:
         ConfigError: no data set is named, or one that ``DATASETS.CUSTOM`` does not have.
-        DataError: a file cannot be used, see ``kd2.data.pictures``.
+        DataError: a file cannot be used, see ``kd2.data.classification.image_dataset``.
     """
     names, custom = cfg.DATASETS[split], cfg.DATASETS.CUSTOM
     if not names:

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from kd2.engine.lightning.batches import images_a_rank, test_loader
 from kd2.engine.lightning.images import flips, is_bgr, named, read_image, resizing
 from kd2.distill import DataError
-from kd2.data import records
+from kd2.data.detection import records
 from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
 
 
@@ -110,7 +110,7 @@ def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
 
     Raises:
         ConfigError: no data set is named.
-        DataError: a file cannot be used, see ``kd2.data.records``.
+        DataError: a file cannot be used, see ``kd2.data.detection.records``.
     """
     return [records.load(name, cfg.DATASETS.CUSTOM, f"DATASETS.{split}") for name in named(cfg, split, records.BUILTIN)]
 

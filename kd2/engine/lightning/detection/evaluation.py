@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.detection.data import Batch
-from kd2.data.records import Records
+from kd2.data.detection.records import Records
 
 # For each image boxes, scores, labels from 0 and, of instances, masks, as torchvision's detectors give them.
 Detections = list[dict[str, Tensor]]

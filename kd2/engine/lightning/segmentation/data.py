@@ -13,8 +13,8 @@ from kd2.engine.lightning.images import check_classes, named
 from kd2.engine.lightning.segmentation.mapper import Sample, SemanticMapper, crop_size
 from kd2.engine.lightning.segmentation.models import num_classes
 from kd2.distill import ConfigError
-from kd2.data.labels import IGNORE
-from kd2.data.semantic import BUILTIN, SemanticRecords, load_semantic
+from kd2.distill import IGNORE_LABEL
+from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.networks.pspnet import check_pooled
 from kd2.networks.window import check_window
@@ -53,7 +53,7 @@ def collate(samples: list[Sample], smallest: tuple[int, int] = (0, 0)) -> Batch:
     """Samples of ``SemanticMapper`` to a batch padded to its largest height and width, ``smallest`` at least."""
     images, labels, records = zip(*samples)
     size = tuple(max(sides) for sides in zip(smallest, *(label.shape for label in labels)))
-    padded = torch.full((len(labels), *size), IGNORE, dtype=torch.uint8)
+    padded = torch.full((len(labels), *size), IGNORE_LABEL, dtype=torch.uint8)
     for place, label in zip(padded, labels):
         place[: label.shape[0], : label.shape[1]] = label
     return Batch(list(images), padded, list(records), size)
@@ -65,7 +65,7 @@ def load_all(cfg: CfgNode, split: str) -> list[SemanticRecords]:
 
     Raises:
         ConfigError: no data set is named, or one without labels; half of ``KD.UNLABELED``.
-        DataError: a file cannot be used, see ``kd2.data.semantic``.
+        DataError: a file cannot be used, see ``kd2.data.segmentation.semantic``.
     """
     custom, key = cfg.DATASETS.CUSTOM, f"DATASETS.{split}"
     data = [load_semantic(name, custom, key) for name in named(cfg, split, BUILTIN)]

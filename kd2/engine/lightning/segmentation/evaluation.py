@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kd2.engine.lightning.segmentation.data import Batch
-from kd2.data.labels import IGNORE
+from kd2.data.segmentation.labels import IGNORE
 
 
 class SemSegEvaluator:

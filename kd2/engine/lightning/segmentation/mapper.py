@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from kd2.engine.lightning.images import flips, is_bgr, read_image, resizing
 from kd2.distill import ConfigError, nearest
-from kd2.data.semantic import SemanticRecords
+from kd2.data.segmentation.semantic import SemanticRecords
 
 Sample = tuple[Tensor, Tensor, dict]
 

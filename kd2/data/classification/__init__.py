@@ -1,0 +1,1 @@
+"""One class for every image: readers, the views that teacher and student see, mixup, cached teacher outputs."""

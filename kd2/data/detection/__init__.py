@@ -1,0 +1,1 @@
+"""Boxes and masks: COCO and Pascal VOC files as checked records."""

@@ -1,0 +1,1 @@
+"""A class for every pixel: label files, public folder layouts and folders of your own, as checked records."""

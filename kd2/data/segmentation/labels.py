@@ -1,0 +1,108 @@
+"""Label files to classes by a lookup table."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from PIL import Image
+
+from kd2.distill import IGNORE_LABEL, DataError
+
+# Classes are 0..MOST_CLASSES - 1.
+MOST_CLASSES = 254
+_REFUSED = 254
+
+
+def packed(color: Collection[int]) -> int:
+    """Red, green and blue (0..255) as one number."""
+    red, green, blue = color
+    return red << 16 | green << 8 | blue
+
+
+class Labels:
+    """How the label files of one data set are read.
+
+    Args:
+        classes: value in the files -> class, 0 to 253. A value is an index of up to 16 bits, or a ``packed`` color.
+        ignored: values that become ``IGNORE_LABEL`` (255).
+        others: every other value becomes 255 too; otherwise it is an error.
+        colors: the files hold colors; a palette is looked up.
+    """
+
+    def __init__(
+        self, classes: Mapping[int, int], ignored: Collection[int] = (), others: bool = False, colors: bool = False
+    ):
+        self.colors = colors
+        self.allowed = sorted({*classes, *ignored})
+        self.table = np.full(1 << (24 if colors else 16), IGNORE_LABEL if others else _REFUSED, np.uint8)
+        self.table[list(ignored)] = IGNORE_LABEL
+        self.table[list(classes)] = list(classes.values())
+
+    def read(self, path: str) -> np.ndarray:
+        """The classes (H, W) of a label file as uint8, 255 where there is none.
+
+        Raises:
+            DataError: a missing or corrupt file, or a value that is not allowed; names the file and both.
+        """
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such label file") from None
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path}: not a readable label image: {error}") from error
+        values = _colors(picture) if self.colors else _indices(picture, path)
+        classes = self.table[values]
+        refused = classes == _REFUSED
+        if refused.any():
+            found = [self._text(value) for value in np.unique(values[refused])]
+            raise DataError(
+                f"{path}: {refused.sum()} pixels hold {', '.join(found[:5])}{' ...' * (len(found) > 5)}, "
+                f"allowed: {self._allowed_text()}"
+            )
+        return classes
+
+    def of(self, record: Mapping) -> np.ndarray:
+        """The classes (H, W) of a record: ``read`` of its label file, or 255 everywhere when it has none.
+
+        Raises:
+            DataError: see ``read``; or the label has another size than the record.
+        """
+        size = record["height"], record["width"]
+        if "sem_seg_file_name" not in record:
+            return np.full(size, IGNORE_LABEL, np.uint8)
+        classes = self.read(record["sem_seg_file_name"])
+        if classes.shape != size:
+            raise DataError(size_text(record["sem_seg_file_name"], classes.shape, record["file_name"], size))
+        return classes
+
+    def _text(self, value: int) -> str:
+        return f"({value >> 16},{value >> 8 & 255},{value & 255})" if self.colors else str(value)
+
+    def _allowed_text(self) -> str:
+        if self.colors:
+            return ", ".join(map(self._text, self.allowed))
+        starts = [v for v in self.allowed if v - 1 not in self.allowed]
+        ends = [v for v in self.allowed if v + 1 not in self.allowed]
+        return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends))
+
+
+def size_text(label: str, label_size: tuple[int, int], image: str, size: tuple[int, int]) -> str:
+    """The complaint about a label and an image of different (height, width)."""
+    return f"{label}: {label_size[1]} x {label_size[0]} pixels, its image {image} has {size[1]} x {size[0]}"
+
+
+def _colors(picture: Image.Image) -> np.ndarray:
+    rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+
+
+def _indices(picture: Image.Image, path: str) -> np.ndarray:
+    values = np.asarray(picture)
+    if values.ndim == 3:  # gray with alpha, or gray stored as color
+        color = values[..., :3] if values.shape[2] > 2 else values[..., :1]
+        if (color != color[..., :1]).any():
+            raise DataError(f"{path}: holds colors, expected indices of classes (or a MAP with colors)")
+        values = values[..., 0]
+    if values.dtype.kind == "f" or values.dtype.itemsize > 2 and not 0 <= values.min() <= values.max() < 1 << 16:
+        raise DataError(f"{path}: holds {values.min()} to {values.max()}, expected whole numbers of up to 16 bits")
+    return values.astype(np.uint8) if values.dtype == bool else values
