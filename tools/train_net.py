@@ -7,9 +7,8 @@ python tools/train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/mo
 import argparse
 import sys
 
-from kd2.engine import bridge
+from kd2 import engine
 from kd2.cli import config_arguments, guarded, table
-from kd2.config import framework_of, read
 
 
 def main() -> int:
@@ -23,8 +22,7 @@ def main() -> int:
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; no teacher is built")
     config_arguments(parser)
     args = parser.parse_args()
-    framework = framework_of(read(args.config_file, args.opts), args.config_file)
-    results = bridge(framework, "run").run(args.config_file, args.opts, args)
+    results = engine.run(args.config_file, args.opts, args)
     if results:
         print(table(["metric", "value"], results.items()))
     return 0

@@ -45,7 +45,7 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     # The student's meta-architecture in Detectron2, wrapped when MODEL.META_ARCHITECTURE is Distiller.
     cfg.KD.STUDENT.META_ARCHITECTURE = "RetinaNet"
     # Where to capture, as alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]].
-    cfg.KD.STUDENT.TAPS = ["fpn=backbone"]
+    cfg.KD.STUDENT.TAPS = []
 
     cfg.KD.TEACHER = CN()
     # The teacher's own config file: a path relative to this file, to the working folder, or a Detectron2 zoo name such as
@@ -56,7 +56,8 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     # KEY VALUE pairs over the teacher's config file.
     cfg.KD.TEACHER.OPTS = []
     # The teacher's taps; aliases as on the student's side.
-    cfg.KD.TEACHER.TAPS = ["fpn=backbone"]
+    cfg.KD.TEACHER.TAPS = []
+    cfg.KD.TAPS = ["fpn=backbone"]
     # Let the teacher normalize by the batch's statistics and drop out, as in the authors' segmentation code of TaT. Its
     # weights stay frozen, its running statistics drift.
     cfg.KD.TEACHER.BATCH_STATISTICS = False

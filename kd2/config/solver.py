@@ -27,3 +27,4 @@ def add_shared_keys(solver: CN) -> None:
     solver.AMP.ENABLED = False
     # bf16 or fp16.
     solver.AMP.PRECISION = "bf16"
+    solver.OPTIMIZER_ARGS = CN(new_allowed=True)

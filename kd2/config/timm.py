@@ -91,7 +91,7 @@ def _solver() -> CN:
     # Where cosine and poly end.
     solver.BASE_LR_END = 0.0
     # More keyword arguments of timm's optimizer, such as {betas: [0.9, 0.95]}.
-    solver.OPTIMIZER_ARGS = CN(new_allowed=True)
+    solver.RESCALE_INTERVAL = True
     # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR, by timm. Cosine and poly begin where the warm-up ends.
     solver.LR_SCHEDULER_NAME = "WarmupCosineLR"
     # The steps of WarmupMultiStepLR, in iterations, or in epochs when STEPS_EPOCHS is given.
@@ -111,8 +111,7 @@ def _solver() -> CN:
 def _kd(kd: CN) -> None:
     # Weight of the student's own cross-entropy. 0: labels play no part, and training images may have any classes.
     kd.TASK_WEIGHT = 1.0
-    kd.STUDENT.TAPS = ["logits=@vector"]
-    kd.TEACHER.TAPS = ["logits=@vector"]
+    kd.TAPS = ["logits=@vector"]
     # Further teachers, name -> {CONFIG_FILE, WEIGHTS, OPTS} as above. The logits of all are averaged, so no map inside
     # them can be tapped. All see the view that the largest INPUT.SIZE among them gives, reduced for the smaller ones.
     kd.TEACHER.MORE = CN(new_allowed=True)

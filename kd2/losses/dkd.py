@@ -78,6 +78,7 @@ class Dkd(nn.Module):
                 raise ConfigError(f"DKD takes a classifier's logits (N, K), found maps of {s.size} and {t.size} cells")
             if s.channels < 2:
                 raise ConfigError("DKD needs at least two classes, found one")
+        self.parts = ("target", "others")
         self.temperature, self.alpha, self.beta = temperature, alpha, beta
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, Tensor]:

@@ -128,6 +128,7 @@ class Fgd(nn.Module):
             raise ConfigError(f"the teacher's maps of levels {narrow} have 1 channel; a context block needs 2 or more")
         factors = {"fg": alpha_fg, "bg": beta_bg, "att": gamma_att, "global": lambda_global}
         self.factors = {name: factor for name, factor in factors.items() if factor != 0}
+        self.parts = tuple(self.factors)
         if not self.factors:
             raise ConfigError(
                 "ALPHA_FG, BETA_BG, GAMMA_ATT and LAMBDA_GLOBAL are all 0; to switch the loss off, set its WEIGHT to 0"

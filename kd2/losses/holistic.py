@@ -110,6 +110,7 @@ class Holistic(nn.Module):
         solver = ParameterGroupOverride(lr, weight_decay, clip)
         self.critic = Critic(student[0].channels, width, input, self.conditional, solver)
         self.stats: dict[str, Tensor] = {}
+        self.parts = ("student", "critic")
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, Tensor]:
         """The unweighted losses of one student map and one teacher map (N, C, H, W), by part."""

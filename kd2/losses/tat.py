@@ -109,6 +109,7 @@ class Tat(nn.Module):
         self.pool = _size("POOL", pool)
         self.rows, self.group, self.heads, self.patch_sum, self.resize = rows, group, heads, patch_sum, resize
         self.weights = {name: w for name, w in (("patch", patch_weight), ("anchor", anchor_weight)) if w != 0}
+        self.parts = tuple(self.weights)
         self.blocks = nn.ModuleList(Block(s, t, kernel, theta, statistics) for s, t in zip(student, teacher))
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from .lightning_runs import arguments, merged, same, weights
 from PIL import Image
 
-from kd2.engine.lightning import tv_run as run
+import kd2.engine
 from kd2.config import merge, torchvision_config
 
 __all__ = ["arguments", "merged", "same", "weights"]
@@ -106,4 +106,4 @@ def with_every_loss(teacher: Path, **common: int) -> dict:
 
 def train(config: str, *options: str, **changes) -> dict[str, float]:
     """``tools/train_net.py --config-file config *options`` in this process."""
-    return run.run(config, list(options), arguments(**changes))
+    return kd2.engine.run(config, list(options), arguments(**changes))

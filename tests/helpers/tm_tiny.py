@@ -8,7 +8,7 @@ import yaml
 from .lightning_runs import arguments, merged, same, weights
 from PIL import Image
 
-from kd2.engine.lightning.classification import run
+import kd2.engine
 
 __all__ = ["arguments", "merged", "same", "weights"]
 
@@ -83,4 +83,4 @@ def distilled(teacher: Path, changes: dict | None = None, mode: str = "same/ic")
 
 def train(config: str, *options: str, **changes) -> dict[str, float]:
     """``tools/train_net.py --config-file config *options`` in this process."""
-    return run.run(config, list(options), arguments(**changes))
+    return kd2.engine.run(config, list(options), arguments(**changes))

@@ -3,22 +3,22 @@
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
-from PIL import Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from kd2.data.images import read_image
 from kd2.distill import ConfigError, nearest
 
 
-def read_image(record: dict) -> tv_tensors.Image:
+def record_image(record: dict) -> tv_tensors.Image:
     """The upright RGB image of a record, uint8 (3, H, W); raises ValueError when its size is not the record's."""
-    with Image.open(record["file_name"]) as picture:
-        image = tv_tensors.Image(ImageOps.exif_transpose(picture).convert("RGB"))
-    size, expected = (image.shape[1], image.shape[2]), (record["height"], record["width"])
+    pixels = read_image(record["file_name"])
+    size, expected = pixels.shape[:2], (record["height"], record["width"])
     if size != expected:
         raise ValueError(f"the file is {size} (height, width), its record says {expected}")
-    return image
+    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
 def is_bgr(cfg: CfgNode) -> bool:

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 
 from kd2.config import load
 from kd2.distill import ConfigError, nearest
-from kd2.engine import ONE_PROCESS, experiment
+from kd2.engine import ONE_PROCESS, experiment as flow
 from kd2.engine.checkpoint import last_checkpoint, saved_seed
 from kd2.engine.experiment import DryRun, Scores, open_output
 from kd2.engine.lightning.classification.experiment import ClassificationExperiment
@@ -22,25 +22,30 @@ from kd2.engine.lightning.segmentation.models import ARCHITECTURES as SEGMENTERS
 
 def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
     """Train, or with ``args.eval_only`` evaluate; returns the scores of the last evaluation."""
-    return experiment.run(experiment_of(loaded, config_file, args))
+    return flow.run(experiment_of(loaded, config_file, args))
 
 
 def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[DryRun]:
     """See ``kd2.engine.experiment.dry_run``."""
-    return experiment.dry_run(experiment_of(loaded, config_file, ONE_PROCESS))
+    return flow.dry_run(experiment_of(loaded, config_file, ONE_PROCESS))
 
 
 def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> LightningExperiment:
     """The experiment of a config that was read; the output folder exists and a seed is drawn when ``SEED`` < 0."""
     cfg = load(loaded, config_file)
-    kind = _experiment_class(cfg)
+    experiment = experiment_for(cfg, args)
     open_output(cfg)
     saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
     if saved and cfg.SEED < 0:
         cfg.SEED = saved_seed(saved)
     # Lightning hands the drawn seed to the processes it starts.
     cfg.SEED = lightning.seed_everything(cfg.SEED if cfg.SEED >= 0 else None)
-    return kind(cfg, args)
+    return experiment
+
+
+def experiment_for(cfg: CfgNode, args: Namespace = ONE_PROCESS) -> LightningExperiment:
+    """The experiment of a whole config."""
+    return _experiment_class(cfg)(cfg, args)
 
 
 def _experiment_class(cfg: CfgNode) -> type[LightningExperiment]:

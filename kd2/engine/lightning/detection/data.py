@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from kd2.engine.lightning.batches import images_a_rank, test_loader
-from kd2.engine.lightning.images import flips, is_bgr, named, read_image, resizing
+from kd2.engine.lightning.images import flips, is_bgr, named, record_image, resizing
 from kd2.distill import DataError
 from kd2.data.detection import records
 from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
@@ -71,7 +71,7 @@ class DetectionMapper:
         self.augment = v2.Compose([resizing(cfg), *flips(cfg)]) if training else v2.Identity()
 
     def __call__(self, record: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
-        image = read_image(record)
+        image = record_image(record)
         size = (image.shape[1], image.shape[2])
         instances = [a for a in record["annotations"] if not a["iscrowd"]]
         boxes = torch.tensor([a["bbox"] for a in instances], dtype=torch.float32).reshape(-1, 4)

@@ -37,7 +37,7 @@ class DetectionExperiment(LightningExperiment):
         return self._built(self.cfg, build_detector(self.cfg), "STUDENT")
 
     def build_teacher(self) -> BuiltModel:
-        own = self.teacher_configs[0]
+        own = self.teachers[0].cfg
         model = build_detector(own)
         model.transform = NoResize(model.transform)
         return self._built(own, model, "TEACHER", matched=self.load_teacher(model))

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kd2.engine.lightning.segmentation.data import Batch
-from kd2.data.segmentation.labels import IGNORE
+from kd2.distill import IGNORE_LABEL
 
 
 class SemSegEvaluator:
@@ -18,7 +18,7 @@ class SemSegEvaluator:
 
     def __init__(self, classes: Sequence[str]):
         self.classes = classes
-        self.counts = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE, validate_args=False)
+        self.counts = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE_LABEL, validate_args=False)
 
     def process(self, inputs: Batch, outputs: Tensor) -> None:
         """Count classes (N, H, W) against the labels of a batch, 255 for pixels that do not count."""

@@ -39,7 +39,7 @@ class SegmentationExperiment(LightningExperiment):
         return self._built(self.cfg, build_segmenter(self.cfg), "STUDENT")
 
     def build_teacher(self) -> BuiltModel:
-        own = self.teacher_configs[0]
+        own = self.teachers[0].cfg
         model = build_segmenter(own)
         return self._built(own, model, "TEACHER", matched=self.load_teacher(model))
 

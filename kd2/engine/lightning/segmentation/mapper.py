@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from kd2.engine.lightning.images import flips, is_bgr, read_image, resizing
+from kd2.engine.lightning.images import flips, is_bgr, record_image, resizing
 from kd2.distill import ConfigError, nearest
 from kd2.data.segmentation.semantic import SemanticRecords
 
@@ -29,7 +29,7 @@ class SemanticMapper:
         self.test_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
     def __call__(self, record: dict) -> Sample:
-        image = read_image(record)
+        image = record_image(record)
         labels = tv_tensors.Mask(torch.from_numpy(self.labels[record["dataset"]].of(record)))
         if self.training:
             image, labels = self.augment(image, labels)
