@@ -1,3 +1,18 @@
 """kd2: knowledge distillation for object detection and segmentation on Detectron2."""
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kd2.engine.build import make_distiller
+
+__all__ = ["__version__", "make_distiller"]
+__version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``make_distiller`` is imported at its first use: the version can be read without torch."""
+    if name == "make_distiller":
+        from kd2.engine.build import make_distiller
+
+        return make_distiller
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

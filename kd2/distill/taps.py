@@ -65,7 +65,8 @@ class Taps:
     def __init__(self, model: nn.Module, taps: list[Tap], key: str = "taps"):
         self.key = key
         self.taps = taps
-        modules = dict(model.named_modules(remove_duplicate=False))
+        # torch.compile(model) holds the model in ``_orig_mod``; its paths stay those of the model.
+        modules = dict(getattr(model, "_orig_mod", model).named_modules(remove_duplicate=False))
         aliases = [tap.alias for tap in taps]
         if len(set(aliases)) < len(aliases):
             raise TapError(f"{key}: aliases must differ, found {aliases}")
