@@ -1,11 +1,27 @@
 """Configuration: Detectron2's key names for every framework, plus the KD node."""
 
 from kd2.config.defaults import add_kd_config
-from kd2.config.load import framework_of, merge, overrides, read, resolve_teacher, teacher_file
+from kd2.config.load import assemble, check, load, load_teacher_config, taps_of, teacher_blocks
+from kd2.config.merging import merge
+from kd2.config.paths import packaged_config, resolve_paths
+from kd2.config.reading import framework_of, overrides, read
 from kd2.config.timm import timm_config
 from kd2.config.torchvision import torchvision_config
 
 __all__ = [
-    "add_kd_config", "framework_of", "merge", "overrides", "read", "resolve_teacher", "teacher_file", "timm_config",
+    "add_kd_config",
+    "assemble",
+    "check",
+    "framework_of",
+    "load",
+    "load_teacher_config",
+    "merge",
+    "overrides",
+    "packaged_config",
+    "read",
+    "resolve_paths",
+    "taps_of",
+    "teacher_blocks",
+    "timm_config",
     "torchvision_config",
 ]
