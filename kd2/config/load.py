@@ -1,134 +1,226 @@
-"""Reading config files: safe YAML, ``_BASE_``, and errors that name the key."""
+"""The config of a run and those of its teachers: read once, merged, with its paths found, checked as a text.
 
-import ast
+No model, checkpoint or data set is touched here.
+"""
+
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
-import yaml
 from fvcore.common.config import CfgNode
 
+from kd2.config import checks, detectron2, timm, torchvision
+from kd2.config.defaults import add_kd_config
+from kd2.config.merging import merge
+from kd2.config.paths import SCHEME, packaged_config, resolve_paths
+from kd2.config.reading import framework_of, read
 from kd2.distill import ConfigError, nearest
+from kd2.losses.registry import active_losses as check_losses
 
-FRAMEWORKS = ("detectron2", "torchvision", "timm")
-
-
-def read(path: str, options: list[str] = ()) -> dict[str, Any]:
-    """A config file with its ``_BASE_`` files and then ``KEY VALUE`` pairs merged, as a plain dict.
-
-    Raises:
-        ConfigError: a missing or unsafe file, text that is no YAML mapping, an odd number of options.
-    """
-    try:
-        loaded = CfgNode.load_yaml_with_base(path, allow_unsafe=False)
-    except OSError as error:
-        raise ConfigError(f"config file {error.filename or path}: {error.strerror or 'cannot be read'}") from None
-    except RecursionError:
-        raise ConfigError(f"config file {path}: its _BASE_ files lead back to itself") from None
-    except (TypeError, AttributeError):
-        raise ConfigError(f"config file {path}: expected a mapping of keys, here and in its _BASE_ files") from None
-    except (yaml.YAMLError, ValueError, AssertionError) as error:
-        raise ConfigError(f"config file {path}: not a safe YAML mapping: {error}") from None
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"config file {path}: expected a mapping of keys, found {type(loaded).__name__}")
-    _set(loaded, options)
-    return loaded
+_TABLES: dict[str, ModuleType] = {"detectron2": detectron2, "torchvision": torchvision, "timm": timm}
+_TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []}
+# What is read of a teacher's own config: it sees the images of the student's.
+_TEACHER_READS = ("MODEL", "INPUT.FORMAT", "INPUT.SIZE", "KD.STUDENT.META_ARCHITECTURE", "VERSION", "FRAMEWORK")
 
 
-def overrides(options: list[str]) -> dict[str, Any]:
-    """``KEY VALUE`` pairs as a nested dict for ``merge``; raises ConfigError for an odd number of words."""
-    loaded: dict[str, Any] = {}
-    _set(loaded, options)
-    return loaded
+def load(config_file: str, options: Sequence[str] = (), defaults: CfgNode | None = None) -> CfgNode:
+    """The config of a run: the defaults of its FRAMEWORK, the file with its bases, then ``KEY VALUE`` pairs.
 
-
-def _set(loaded: dict[str, Any], options: list[str]) -> None:
-    if len(options) % 2:
-        raise ConfigError(f"expected KEY VALUE pairs, found {len(options)} words: {' '.join(map(str, options))}")
-    for key, text in zip(options[::2], options[1::2]):
-        node = loaded
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"{key}: {parent} is a value, not a group of keys")
-        node[last] = _literal(text)
-
-
-def framework_of(loaded: Mapping[str, Any], path: str) -> str:
-    """The value of ``FRAMEWORK`` (default detectron2)."""
-    name = loaded.get("FRAMEWORK", "detectron2")
-    if name not in FRAMEWORKS:
-        raise ConfigError(f"FRAMEWORK in {path} is {name!r}; {nearest(name, FRAMEWORKS)}")
-    return name
-
-
-def merge(cfg: CfgNode, loaded: Mapping[str, Any]) -> CfgNode:
-    """Merge a dict from ``read`` into the defaults ``cfg``; returns ``cfg``.
+    Args:
+        config_file: a path, or ``kd2://NAME`` for a config that the package brings.
+        options: pairs such as ``["SOLVER.MAX_ITER", "9"]``.
+        defaults: with FRAMEWORK detectron2 the config with every key that is read, which only the engine can bring.
 
     Raises:
-        ConfigError: an unknown key (with near names), or a value of another type than the default's.
+        ConfigError: see ``read``, ``merge`` and ``check``.
     """
-    _merge(cfg, loaded, "")
+    path = packaged_config(config_file) if config_file.startswith(SCHEME) else config_file
+    loaded = read(path, options)
+    return assemble(_defaults(framework_of(loaded, path)) if defaults is None else defaults, loaded, path)
+
+
+def assemble(defaults: CfgNode, loaded: Mapping[str, Any], config_file: str) -> CfgNode:
+    """A new config from the defaults and a dict from ``read``, with its paths resolved, and checked."""
+    framework = framework_of(loaded, config_file)
+    if framework != defaults.FRAMEWORK:
+        raise ConfigError(f"FRAMEWORK in {config_file} is {framework!r}, expected {defaults.FRAMEWORK!r} here")
+    _refuse_foreign(defaults, loaded)
+    cfg = merge(defaults.clone(), loaded)
+    if "TEACHERS" in cfg.KD:
+        cfg.KD.TEACHERS = [_teacher_block(block, f"KD.TEACHERS[{i}]") for i, block in enumerate(cfg.KD.TEACHERS)]
+    resolve_paths(cfg, config_file)
+    check(cfg, loaded, defaults)
     return cfg
 
 
-def _merge(node: CfgNode, loaded: Mapping[str, Any], prefix: str) -> None:
+def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
+    """Judge a merged config.
+
+    Args:
+        cfg: the defaults with ``loaded`` merged.
+        loaded: what the file and the command line say; a key whose value is the default's counts as not given.
+
+    Raises:
+        ConfigError: a number that is not finite, a value that its table forbids, a key that nobody reads, a student
+            named twice, losses that their own check refuses. Names the key, what was found and what was expected.
+    """
+    table = _TABLES[cfg.FRAMEWORK]
+    checks.verify(cfg, table.CHECKS)
+    _check_student(cfg)
+    for name, value in _given(loaded, defaults):
+        if value != _at(cfg, name):
+            _refuse_unread(name, cfg, getattr(table, "READ_BY", {}))
+    for node, block in teacher_blocks(cfg).items():
+        _check_opts(f"{node}.OPTS", block["OPTS"])
+    check_losses(cfg.KD.LOSSES)
+
+
+def taps_of(cfg: CfgNode, side: str) -> tuple[list[str], str]:
+    """The taps of one side, and the name of the key that gives them, for errors.
+
+    Args:
+        side: ``STUDENT`` or ``TEACHER``.
+    """
+    own = list(cfg.KD[side].TAPS)
+    return (own, f"KD.{side}.TAPS") if own else (list(cfg.KD.TAPS), "KD.TAPS")
+
+
+def teacher_blocks(cfg: CfgNode) -> dict[str, Mapping[str, Any]]:
+    """The teachers by the name of their node: ``KD.TEACHER``, then ``KD.TEACHERS[0]`` and so on.
+
+    Each has at least the keys CONFIG_FILE, WEIGHTS and OPTS.
+    """
+    return {"KD.TEACHER": cfg.KD.TEACHER} | {f"KD.TEACHERS[{i}]": x for i, x in enumerate(cfg.KD.get("TEACHERS", []))}
+
+
+def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNode | None = None) -> CfgNode:
+    """A teacher's own config: ``CONFIG_FILE``, whose paths are relative to itself, then ``OPTS``.
+
+    What that file says of losses and of a teacher is left out: nothing learns there.
+
+    Args:
+        cfg: the student's config, from ``load``.
+        node: a name from ``teacher_blocks``.
+        defaults: see ``load``.
+
+    Raises:
+        ConfigError: no file is named or it does not exist; its FRAMEWORK is not the student's; see ``load``.
+    """
+    block = teacher_blocks(cfg)[node]
+    name, key = block["CONFIG_FILE"], f"{node}.CONFIG_FILE"
+    if not name:
+        raise ConfigError(f"{key} is empty, but KD.LOSSES has losses that need a teacher")
+    path = packaged_config(name) if name.startswith(SCHEME) else name
+    if not os.path.isfile(path):
+        raise ConfigError(f"{key}: {name!r} is no file beside the config or in the working folder")
+    loaded = read(path, [str(x) for x in block["OPTS"]])
+    if framework_of(loaded, path) != cfg.FRAMEWORK:
+        raise ConfigError(f"{key}: FRAMEWORK in {path} is not {cfg.FRAMEWORK}, the student's")
+    wrapped = loaded.pop("KD", {}).get("STUDENT", {}).get("META_ARCHITECTURE", "")
+    if wrapped:
+        loaded["KD"] = {"STUDENT": {"META_ARCHITECTURE": wrapped}}
+    return assemble(_defaults(cfg.FRAMEWORK) if defaults is None else defaults, loaded, path)
+
+
+def _defaults(framework: str) -> CfgNode:
+    if framework == "detectron2":
+        raise ConfigError(
+            "FRAMEWORK is detectron2, whose defaults need Detectron2; install it or name another framework"
+        )
+    return torchvision.torchvision_config() if framework == "torchvision" else timm.timm_config()
+
+
+def _teacher_block(block: Any, name: str) -> dict[str, Any]:
+    if not isinstance(block, Mapping):
+        raise ConfigError(f"{name} is {block!r}, expected a group of keys: {', '.join(_TEACHER_BLOCK)}")
+    for key, value in block.items():
+        if key not in _TEACHER_BLOCK:
+            raise ConfigError(f"{name}.{key}: no such key; {nearest(key, _TEACHER_BLOCK)}")
+        kind = type(_TEACHER_BLOCK[key])
+        if not isinstance(value, kind):
+            raise ConfigError(f"{name}.{key} is {value!r} ({type(value).__name__}), expected {kind.__name__}")
+    return _TEACHER_BLOCK | dict(block)
+
+
+def _check_opts(name: str, words: Sequence[Any]) -> None:
+    if len(words) % 2:
+        raise ConfigError(f"{name}: expected KEY VALUE pairs, found {len(words)} words: {' '.join(map(str, words))}")
+    for key in map(str, words[::2]):
+        if not any(_below(key, prefix) for prefix in _TEACHER_READS):
+            raise ConfigError(
+                f"{name}: {key} is not read of a teacher; expected keys of {', '.join(_TEACHER_READS[:3])}"
+            )
+
+
+def _check_student(cfg: CfgNode) -> None:
+    """With FRAMEWORK detectron2 the student stands in one place."""
+    if "META_ARCHITECTURE" not in cfg.KD.STUDENT:
+        return
+    wrapped, name = cfg.KD.STUDENT.META_ARCHITECTURE, cfg.MODEL.META_ARCHITECTURE
+    if name == "Distiller" and not wrapped:
+        raise ConfigError("MODEL.META_ARCHITECTURE is 'Distiller', expected the student's, such as RetinaNet")
+    if name != "Distiller" and wrapped:
+        raise ConfigError(
+            f"KD.STUDENT.META_ARCHITECTURE is {wrapped!r}, but MODEL.META_ARCHITECTURE names the student: {name!r}"
+        )
+
+
+def _given(loaded: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full name and default of every key in ``loaded``; a group without a fixed set of keys counts as one key."""
     for key, value in loaded.items():
-        name = f"{prefix}{key}"
-        if key not in node:
-            if not node.is_new_allowed():
-                raise ConfigError(f"{name}: no such key; {nearest(key, node)}")
-            node[key] = _free(value, type(node))
-        elif isinstance(node[key], CfgNode):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{name} is {value!r}, expected a group of keys: {', '.join(node[key]) or 'any'}")
-            _merge(node[key], value, f"{name}.")
+        default = defaults.get(key)
+        open_group = isinstance(default, CfgNode) and default.is_new_allowed()
+        if isinstance(value, Mapping) and isinstance(default, Mapping) and not open_group:
+            yield from _given(value, default, f"{prefix}{key}.")
         else:
-            node[key] = _converted(name, value, node[key])
+            yield f"{prefix}{key}", default
 
 
-def _converted(name: str, value: Any, default: Any) -> Any:
-    """``value`` as the type of ``default``: int for float and list for tuple (and back) are the same thing."""
-    if isinstance(value, str) and not isinstance(default, str):
-        value = _literal(value)
-    if default is None or value is None and name.endswith("_BIAS"):
-        return value
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(value)
-    if type(value) is not type(default):
-        raise ConfigError(f"{name} is {value!r} ({type(value).__name__}), expected {type(default).__name__} like {default!r}")
-    return value
+def _at(cfg: Mapping[str, Any], name: str) -> Any:
+    for key in name.split("."):
+        cfg = cfg[key]
+    return cfg
 
 
-def _literal(text: str) -> Any:
-    """The Python literal that ``text`` spells ("1e-3", "(800,)", "True"), otherwise the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+def _below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
 
 
-def _free(value: Any, kind: type[CfgNode]) -> Any:
-    """A value below a node that takes new keys; keys become texts, the only ones that a node can write."""
-    if isinstance(value, Mapping):
-        return kind({str(key): _free(child, kind) for key, child in value.items()}, new_allowed=True)
-    return _literal(value) if isinstance(value, str) else value
+def _refuse_unread(name: str, cfg: CfgNode, read_by: Mapping[str, Sequence[str]]) -> None:
+    student = cfg.MODEL.get("META_ARCHITECTURE", "")
+    if student == "Distiller":
+        student = cfg.KD.STUDENT.META_ARCHITECTURE
+    if cfg.FRAMEWORK == "detectron2" and student not in detectron2.ARCHITECTURES:
+        return
+    for prefix, readers in read_by.items():
+        if _below(name, prefix) and student not in readers:
+            raise ConfigError(f"{name} is given, but {student} does not read it; only {', '.join(readers)} do")
 
 
-def resolve_teacher(cfg: CfgNode, config_file: str) -> None:
-    """Make ``KD.TEACHER.CONFIG_FILE`` absolute when it is a file beside ``config_file`` or in the working folder."""
-    found = teacher_file(cfg.KD.TEACHER.CONFIG_FILE, config_file)
-    if found:
-        cfg.KD.TEACHER.CONFIG_FILE = found
+def _refuse_foreign(defaults: CfgNode, loaded: Mapping[str, Any]) -> None:
+    """A key that another framework reads is refused with that reason."""
+    unknown = [name for name, _ in _given(loaded, defaults) if not _known(name, defaults)]
+    for name in unknown:
+        readers = [other for other, keys in _all_keys().items() if _known(name, keys)]
+        if readers:
+            raise ConfigError(
+                f"{name}: FRAMEWORK {defaults.FRAMEWORK} does not read this key, only {' and '.join(readers)}"
+            )
 
 
-def teacher_file(name: str, config_file: str) -> str | None:
-    """The teacher's config file as an existing path: relative to the student's file or to the working folder, else None."""
-    for folder in (os.path.dirname(os.path.abspath(config_file)), os.getcwd()):
-        path = os.path.normpath(os.path.join(folder, name))
-        if os.path.isfile(path):
-            return path
-    return None
+def _known(name: str, node: Any) -> bool:
+    for key in name.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return False
+        node = node[key]
+    return True
+
+
+def _all_keys() -> dict[str, CfgNode]:
+    own = CfgNode({"DATASETS": {}, "SOLVER": {}})
+    return {
+        "detectron2": add_kd_config(own),
+        "torchvision": torchvision.torchvision_config(),
+        "timm": timm.timm_config(),
+    }

@@ -1,13 +1,42 @@
-"""Defaults of the timm path (classification): Detectron2's names and meanings wherever it has the key."""
+"""Defaults of FRAMEWORK timm (classification): Detectron2's names and meanings wherever it has the key."""
 
 from fvcore.common.config import CfgNode as CN
 
-from kd2.config.defaults import add_kd_config
-from kd2.config.solver import add_shared_keys
+from kd2.config import defaults, solver
+from kd2.config.checks import COUNT, FACTOR, NAMES, POSITIVE, SHARE, Check, Checks, one_of
+from kd2.data.views import MODES
+
+CHECKS: Checks = {
+    **defaults.CHECKS,
+    **solver.CHECKS,
+    "INPUT.SIZE": POSITIVE,
+    "INPUT.TEST_SCALE": Check(low=1),
+    "MODEL.NUM_CLASSES": POSITIVE,
+    "MODEL.CLASSES": NAMES,
+    "MODEL.PIXEL_MEAN": Check(depth=1, lengths=(3,)),
+    "MODEL.PIXEL_STD": Check(above=0, depth=1, lengths=(3,)),
+    "MODEL.LABEL_SMOOTHING": Check(low=0, below=1),
+    "MODEL.EMA.DECAY": SHARE,
+    "SOLVER.MAX_EPOCHS": FACTOR,
+    "SOLVER.STEPS_EPOCHS": Check(low=0, depth=1),
+    "SOLVER.WARMUP_EPOCHS": FACTOR,
+    "SOLVER.CHECKPOINT_EPOCHS": FACTOR,
+    "TEST.EVAL_EPOCHS": FACTOR,
+    "TEST.IMS_PER_BATCH": POSITIVE,
+    "KD.TASK_WEIGHT": FACTOR,
+    "KD.VIEWS.MODE": one_of(*MODES),
+    "KD.VIEWS.SCALE": Check(low=1),
+    "KD.VIEWS.PADDING": COUNT,
+    "KD.VIEWS.AREA": Check(above=0, high=1, depth=1, lengths=(2,)),
+    "KD.VIEWS.ASPECT": Check(above=0, depth=1, lengths=(2,)),
+    "KD.VIEWS.FLIP": SHARE,
+    "KD.VIEWS.MIXUP_ALPHA": Check(above=0),
+    "KD.VIEWS.ENSEMBLE": POSITIVE,
+}
 
 
 def timm_config() -> CN:
-    """A new config with every key that the timm path reads."""
+    """A new config with every key that FRAMEWORK timm reads."""
     cfg = CN()
     cfg.VERSION = 2
     cfg.SEED = -1
@@ -25,7 +54,6 @@ def timm_config() -> CN:
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4
     cfg.SOLVER = _solver()
-
     cfg.TEST = CN()
     # Iterations between evaluations; 0: at the end only. TEST.EVAL_EPOCHS above 0 takes its place.
     cfg.TEST.EVAL_PERIOD = 0
@@ -39,10 +67,8 @@ def timm_config() -> CN:
     cfg.TEST.PRECISE_BN.ENABLED = False
     cfg.TEST.PRECISE_BN.NUM_ITER = 200
 
-    add_kd_config(cfg)
+    defaults.add_shared_keys(cfg)
     cfg.FRAMEWORK = "timm"
-    # DATASETS.CUSTOM on this path: name -> {FOLDER: folder of class folders}, {ZIP: file of class folders},
-    # {NPZ: file}, {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
     _kd(cfg.KD)
     return cfg
 
@@ -80,44 +106,27 @@ def _model() -> CN:
 
 
 def _solver() -> CN:
-    solver = CN()
-    # Length of training in iterations, or in epochs (passes over the images) when MAX_EPOCHS is above 0. Steps matter:
-    # a thousand epochs of a thousand images are 2000 iterations of 512.
-    solver.MAX_ITER = 10000
-    solver.MAX_EPOCHS = 0.0
-    solver.IMS_PER_BATCH = 256
-    # The learning rate is that of the whole batch; nothing scales it with the number of GPUs.
-    solver.BASE_LR = 0.1
-    # Where cosine and poly end.
-    solver.BASE_LR_END = 0.0
-    # More keyword arguments of timm's optimizer, such as {betas: [0.9, 0.95]}.
-    solver.RESCALE_INTERVAL = True
-    # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR, by timm. Cosine and poly begin where the warm-up ends.
-    solver.LR_SCHEDULER_NAME = "WarmupCosineLR"
-    # The steps of WarmupMultiStepLR, in iterations, or in epochs when STEPS_EPOCHS is given.
-    solver.STEPS = []
-    solver.STEPS_EPOCHS = []
-    # The warm-up is a straight line from WARMUP_FACTOR x BASE_LR, in iterations, or in epochs when above 0.
-    solver.WARMUP_FACTOR = 0.0
-    solver.WARMUP_ITERS = 0
-    solver.WARMUP_EPOCHS = 0.0
-    # Iterations between checkpoints, or epochs when above 0.
-    solver.CHECKPOINT_PERIOD = 5000
-    solver.CHECKPOINT_EPOCHS = 0.0
-    add_shared_keys(solver)
-    return solver
+    node = solver.lightning_solver()
+    # In epochs (passes over the images) when above 0, in place of the key in iterations: MAX_ITER, STEPS, WARMUP_ITERS
+    # and CHECKPOINT_PERIOD. Steps matter: a thousand epochs of a thousand images are 2000 iterations of 512.
+    node.MAX_EPOCHS = 0.0
+    node.STEPS_EPOCHS = []
+    node.WARMUP_EPOCHS = 0.0
+    node.CHECKPOINT_EPOCHS = 0.0
+    return node
 
 
 def _kd(kd: CN) -> None:
     # Weight of the student's own cross-entropy. 0: labels play no part, and training images may have any classes.
     kd.TASK_WEIGHT = 1.0
     kd.TAPS = ["logits=@vector"]
-    # Further teachers, name -> {CONFIG_FILE, WEIGHTS, OPTS} as above. The logits of all are averaged, so no map inside
-    # them can be tapped. All see the view that the largest INPUT.SIZE among them gives, reduced for the smaller ones.
-    kd.TEACHER.MORE = CN(new_allowed=True)
+    # Further teachers beside KD.TEACHER, a list of {CONFIG_FILE, WEIGHTS, OPTS}. The logits of all are averaged, so no
+    # map inside them can be tapped. All see the view that the largest INPUT.SIZE among them gives, reduced for the
+    # smaller ones.
+    kd.TEACHERS = []
 
     views = kd.VIEWS = CN()
-    # What student and teacher see of an image, kd2/data/classification/views.py: fix/rs, fix/cc, fix/ic_ens, ind/rc, ind/ic, same/rc,
+    # What student and teacher see of an image, kd2/data/views.py: fix/rs, fix/cc, fix/ic_ens, ind/rc, ind/ic, same/rc,
     # same/ic, same/rc+mixup, same/ic+mixup or funmatch (the same). Training on labels alone sees the student's views.
     views.MODE = "same/ic"
     # cc and rc bring the shorter side to SCALE x SIZE and cut; PADDING above 0: rc shifts the whole image by up to so

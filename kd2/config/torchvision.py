@@ -1,21 +1,81 @@
-"""Defaults of the torchvision path: Detectron2's names and meanings wherever it has the key."""
+"""Defaults of FRAMEWORK torchvision (detection, segmentation): Detectron2's names and meanings where it has the key."""
 
 from fvcore.common.config import CfgNode as CN
 
-from kd2.config.defaults import add_kd_config
-from kd2.config.solver import add_shared_keys
+from kd2.config import defaults, solver
+from kd2.config.checks import FACTOR, POSITIVE, SHARE, SIDES, Check, Checks, one_of
+
+DETECTORS = ("RetinaNet", "FCOS", "FasterRCNN", "MaskRCNN")
+SEGMENTERS = ("PSPNet", "DeepLabV3", "FCN", "LRASPP", "SemSegFPN", "ESPNetC", "ESPNet")
+
+CHECKS: Checks = {
+    **defaults.CHECKS,
+    **solver.CHECKS,
+    "SOLVER.OPTIMIZER": one_of("SGD", "AdamW"),
+    "MODEL.META_ARCHITECTURE": one_of(*DETECTORS, *SEGMENTERS),
+    "MODEL.PIXEL_MEAN": Check(depth=1, lengths=(3,)),
+    "MODEL.PIXEL_STD": Check(above=0, depth=1, lengths=(3,)),
+    "MODEL.BACKBONE.NORM": one_of("BN", "FrozenBN", "GN"),
+    "MODEL.BACKBONE.FREEZE_AT": Check(int, low=0, high=5),
+    "MODEL.FPN.OUT_CHANNELS": POSITIVE,
+    "MODEL.FPN.NORM": one_of("", "BN", "GN"),
+    "MODEL.ANCHOR_GENERATOR.SIZES": Check(above=0, depth=2),
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": Check(above=0, depth=2),
+    "MODEL.RETINANET.NUM_CLASSES": POSITIVE,
+    "MODEL.RETINANET.NUM_CONVS": Check(int, low=1, high=4),
+    "MODEL.RETINANET.NORM": one_of("", "BN", "GN"),
+    "MODEL.RETINANET.SCORE_THRESH_TEST": SHARE,
+    "MODEL.RETINANET.NMS_THRESH_TEST": SHARE,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": POSITIVE,
+    "MODEL.ROI_HEADS.NUM_CLASSES": POSITIVE,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": POSITIVE,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": SHARE,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": SHARE,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": Check(int, low=1, high=255),
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": POSITIVE,
+    "MODEL.SEM_SEG_HEAD.NORM": one_of("BN", "GN"),
+    "MODEL.SEM_SEG_HEAD.DROPOUT": Check(low=0, below=1),
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": Check(int, low=1, depth=1),
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": FACTOR,
+    "MODEL.SEM_SEG_HEAD.AUX_WEIGHT": FACTOR,
+    "INPUT.FORMAT": one_of("RGB", "BGR"),
+    "INPUT.CROP.TYPE": one_of("absolute"),
+    "INPUT.CROP.SIZE": SIDES,
+}
+
+# Keys, or groups of keys, and the architectures that read them; the others are read by all. The heads of one-stage and
+# two-stage detectors may stand in one file, which then serves both by its META_ARCHITECTURE.
+READ_BY: dict[str, tuple[str, ...]] = {
+    "MODEL.BACKBONE": tuple(name for name in (*DETECTORS, *SEGMENTERS) if not name.startswith("ESPNet")),
+    "MODEL.FPN": (*DETECTORS, "SemSegFPN"),
+    "MODEL.ANCHOR_GENERATOR": ("RetinaNet", "FasterRCNN", "MaskRCNN"),
+    "MODEL.RETINANET": DETECTORS,
+    "MODEL.ROI_HEADS": DETECTORS,
+    "MODEL.SEM_SEG_HEAD": SEGMENTERS,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": ("PSPNet", "LRASPP", "SemSegFPN"),
+    "MODEL.SEM_SEG_HEAD.NORM": ("PSPNet", "SemSegFPN"),
+    "MODEL.SEM_SEG_HEAD.DROPOUT": ("PSPNet",),
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": ("DeepLabV3",),
+    "MODEL.SEM_SEG_HEAD.AUX_WEIGHT": ("PSPNet", "DeepLabV3", "FCN"),
+    "MODEL.ESPNET": ("ESPNet", "ESPNetC"),
+    "INPUT.CROP": SEGMENTERS,
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": DETECTORS,
+    "TEST.WINDOW": SEGMENTERS,
+    "TEST.DETECTIONS_PER_IMAGE": DETECTORS,
+    "KD.UNLABELED": SEGMENTERS,
+}
 
 
 def torchvision_config() -> CN:
-    """A new config with every key that the torchvision path reads."""
+    """A new config with every key that FRAMEWORK torchvision reads."""
     cfg = CN()
     cfg.VERSION = 2
     cfg.SEED = -1
     cfg.OUTPUT_DIR = "./output"
 
     model = cfg.MODEL = CN()
-    # Detection: RetinaNet, FCOS, FasterRCNN or MaskRCNN. Segmentation: PSPNet, DeepLabV3, FCN, LRASPP, SemSegFPN, ESPNetC
-    # or ESPNet.
+    # Detection: RetinaNet, FCOS, FasterRCNN or MaskRCNN. Segmentation: PSPNet, DeepLabV3, FCN, LRASPP, SemSegFPN,
+    # ESPNetC or ESPNet.
     model.META_ARCHITECTURE = "RetinaNet"
     # auto, cpu or cuda.
     model.DEVICE = "auto"
@@ -69,19 +129,19 @@ def torchvision_config() -> CN:
 
     # Segmentation.
     head = model.SEM_SEG_HEAD = CN()
-    head.NUM_CLASSES = 19
-    # Channels before the classifier: of PSPNet's pooled maps, bottleneck and auxiliary head (512 on a ResNet-101 and 128 on
-    # a ResNet-18 in the SKD paper), of SemSegFPN's levels, of LRASPP's upper branch.
+    head.NUM_CLASSES = 54
+    # Channels before the classifier: of PSPNet's pooled maps, bottleneck and auxiliary head (512 on a ResNet-101 and 128
+    # on a ResNet-18 in the SKD paper), of SemSegFPN's levels, of LRASPP's upper branch.
     head.CONVS_DIM = 128
     # BN or GN, in the heads of PSPNet and SemSegFPN; torchvision's own heads and ESPNet have BN.
     head.NORM = "BN"
     # Share of channels that training drops before PSPNet's classifiers.
     head.DROPOUT = 0.1
-    # Dilations of DeepLabV3's spatial pyramid.
+    # Dilations of DeepLabV3's spatial pyramid, as in torchvision.
     head.ASPP_DILATIONS = [12, 24, 36]
     # Factor of the cross-entropy; pixels labeled 255 never count.
     head.LOSS_WEIGHT = 1.0
-    # Factor of the auxiliary head's on stage 3, in PSPNet, DeepLabV3 and FCN (0.4 in the PSPNet paper); 0: no such head.
+    # Factor of the auxiliary head's on stage 3, in PSPNet, DeepLabV3 and FCN (0.4 in the PSPNet paper); 0: none.
     head.AUX_WEIGHT = 0.0
     # ESP modules of ESPNet that repeat at stride 4 and 8, p and q in the paper.
     model.ESPNET = CN()
@@ -115,21 +175,7 @@ def torchvision_config() -> CN:
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = True
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
 
-    solver = cfg.SOLVER = CN()
-    solver.MAX_ITER = 40000
-    solver.IMS_PER_BATCH = 16
-    solver.BASE_LR = 0.001
-    # End value of the cosine schedule.
-    solver.BASE_LR_END = 0.0
-    # WarmupMultiStepLR, WarmupCosineLR or WarmupPolyLR.
-    solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
-    solver.STEPS = [30000]
-    solver.WARMUP_FACTOR = 0.001
-    solver.WARMUP_ITERS = 1000
-    # The decay begins behind the warm-up instead of at iteration 0.
-    solver.RESCALE_INTERVAL = False
-    solver.CHECKPOINT_PERIOD = 5000
-    add_shared_keys(solver)
+    cfg.SOLVER = solver.lightning_solver()
 
     cfg.TEST = CN()
     # Iterations between evaluations; 0: at the end only.
@@ -141,6 +187,7 @@ def torchvision_config() -> CN:
     cfg.TEST.WINDOW.SIZE = []
     cfg.TEST.WINDOW.STRIDE = []
 
-    add_kd_config(cfg)
+    defaults.add_shared_keys(cfg)
+    defaults.add_dense_keys(cfg)
     cfg.FRAMEWORK = "torchvision"
     return cfg

@@ -1,0 +1,80 @@
+"""Where the files lie that a config names.
+
+A relative path is looked for beside the config file that is run, then in the working folder. One that is in neither
+place stays as it is, for whoever reads it to report. URLs and names of a model zoo pass through. Data sets lie below
+``$DETECTRON2_DATASETS``, and ``OUTPUT_DIR`` starts at the working folder.
+"""
+
+import importlib.resources
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from kd2.distill import ConfigError, nearest
+
+SCHEME = "kd2://"
+
+# Keys of one file or folder each; a config has those that its framework reads.
+_KEYS = ("MODEL.WEIGHTS", "MODEL.BACKBONE.WEIGHTS", "KD.TEACHER.CONFIG_FILE", "KD.TEACHER.WEIGHTS", "KD.VIEWS.CACHE")
+_TEACHER_KEYS = ("CONFIG_FILE", "WEIGHTS")
+
+
+def packaged_config(name: str) -> str:
+    """The path of a config that the package brings, from ``kd2://bccd/imitation.yaml`` or the part behind ``kd2://``.
+
+    Raises:
+        ConfigError: no such config, or a name that leads out of the folder of configs.
+    """
+    folder, inside = _folder(), name.removeprefix(SCHEME)
+    path = folder / inside
+    if ".." in Path(inside).parts or Path(inside).is_absolute() or not path.is_file() or path.suffix != ".yaml":
+        known = sorted(x.relative_to(folder).as_posix() for x in folder.rglob("*.yaml"))
+        raise ConfigError(f"{SCHEME}{inside}: the package has no such config; {nearest(inside, known)}")
+    return str(path)
+
+
+def _folder() -> Path:
+    """The folder ``kd2.configs`` of an installed package, or ``configs`` of a checkout."""
+    package = Path(str(importlib.resources.files("kd2")))
+    checkout = package.parent / "configs"
+    if not (package / "configs").is_dir() and (package.parent / "setup.py").is_file() and checkout.is_dir():
+        return checkout
+    return package / "configs"
+
+
+def found_path(name: str, config_file: str) -> str | None:
+    """The absolute path of ``name`` beside ``config_file`` or in the working folder; None where neither has it.
+
+    ``kd2://NAME`` is the packaged config; see ``packaged_config`` for what it raises.
+    """
+    if name.startswith(SCHEME):
+        return packaged_config(name)
+    if not name or "://" in name:
+        return None
+    for folder in (os.path.dirname(os.path.abspath(config_file)), os.getcwd()):
+        path = os.path.normpath(os.path.join(folder, os.path.expanduser(name)))
+        if os.path.exists(path):
+            return path
+    return None
+
+
+def resolve_paths(cfg: CfgNode, config_file: str) -> None:
+    """Make every path of ``cfg`` absolute that exists beside ``config_file`` or in the working folder."""
+    for node, key in _places(cfg):
+        node[key] = found_path(node[key], config_file) or node[key]
+
+
+def _places(cfg: CfgNode) -> Iterator[tuple[dict[str, Any], str]]:
+    """Node and key of every path, unless the value is a name in the key's own language."""
+    for name in _KEYS:
+        *parents, last = name.split(".")
+        node = cfg
+        for parent in parents:
+            node = node.get(parent, {})
+        if last in node and node[last] != "IMAGENET":
+            yield node, last
+    for block in cfg.KD.get("TEACHERS", []):
+        yield from ((block, key) for key in _TEACHER_KEYS)
