@@ -1,1 +1,32 @@
-"""Losses: one paper a file. The formula stands first, the module that feeds it second."""
+"""Losses: one published idea a file, its formula first, then the module that feeds it.
+
+Importing this package registers all of them; ``kd2.losses.registry`` builds them from a config.
+"""
+
+from kd2.losses import dkd, features, fgd, holistic, imitation, kl, mgd, pairwise, tat
+from kd2.losses.registry import (
+    active_losses,
+    build_losses,
+    check_losses,
+    import_losses,
+    loss_types,
+    register_loss,
+)
+
+__all__ = [
+    "active_losses",
+    "build_losses",
+    "check_losses",
+    "dkd",
+    "features",
+    "fgd",
+    "holistic",
+    "imitation",
+    "import_losses",
+    "kl",
+    "loss_types",
+    "mgd",
+    "pairwise",
+    "register_loss",
+    "tat",
+]

@@ -5,7 +5,7 @@ from torch import nn
 from kd2.distill import FeatureSpec
 
 
-def align(student: FeatureSpec, teacher: FeatureSpec) -> nn.Module:
+def channel_adapter(student: FeatureSpec, teacher: FeatureSpec) -> nn.Module:
     """A 1x1 convolution Cs -> Ct with bias, PyTorch's initialization; nothing when the channels already agree."""
     if student.channels == teacher.channels:
         return nn.Identity()

@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd2.distill import ConfigError, FeatureSpec, BatchInfo
-from kd2.losses.logit_checks import check_classes, check_temperature, softened
+from kd2.distill import BatchInfo, ConfigError, FeatureSpec
+from kd2.losses.logit_checks import check_classes, softened
+from kd2.losses.options import NonNegative, Positive
+from kd2.losses.registry import register_loss
+from kd2.ops.reduction import added
 
 
 def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -43,22 +46,23 @@ def _log_split(logs: Tensor, true: Tensor, is_true: Tensor) -> Tensor:
     return torch.stack([logs.gather(1, true)[:, 0], rest], 1)
 
 
+@register_loss("dkd")
 class Dkd(nn.Module):
     """DKD of a classifier's logits: ``alpha`` times the true class's part and ``beta`` times the other classes' part.
 
     It needs labels, so it goes with no mixup. The authors' warm-up, the factor min(epoch / W, 1) with epochs counted from
-    1, is ``RAMP_ITERS: (W - 1) * iterations per epoch``: a line with the same sum over the W epochs that is never further than
-    1 / W from the authors' stairs, and equal to them when an epoch is one iteration. Their ImageNet setting W = 1 is no
-    warm-up: RAMP_ITERS 0.
+    1, is ``RAMP_ITERS: (W - 1) * iterations per epoch``: a line with the same sum over the W epochs that is never further
+    than 1 / W from the authors' stairs, and equal to them when an epoch is one iteration. Their ImageNet setting W = 1
+    is no warm-up: RAMP_ITERS 0.
 
     Args:
         student, teacher: what the probe saw of the tapped logits (one cell: ``@vector``), in one class order.
-        temperature: above 0; 4 on CIFAR-100, 1 on ImageNet.
+        temperature: 4 on CIFAR-100, 1 on ImageNet.
         alpha: 1 throughout the paper.
         beta: 8 on CIFAR-100 (2 to 8 by pair of networks); ImageNet 0.5 (ResNet-34 to 18), 2 (ResNet-50 to MobileNet).
 
     Raises:
-        ConfigError: a temperature that is not above 0; class counts that differ; fewer than two classes; maps of pixels.
+        ConfigError: class counts that differ; fewer than two classes; maps of pixels.
     """
 
     def __init__(
@@ -66,33 +70,33 @@ class Dkd(nn.Module):
         student: list[FeatureSpec],
         teacher: list[FeatureSpec],
         *,
-        temperature: float = 4.0,
-        alpha: float = 1.0,
-        beta: float = 8.0,
+        temperature: Positive = 4.0,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 8.0,
     ):
         super().__init__()
-        check_temperature(temperature)
         check_classes(student, teacher)
-        for s, t in zip(student, teacher):
+        for s, t in zip(student, teacher, strict=True):
             if s.size != (1, 1) or t.size != (1, 1):
                 raise ConfigError(f"DKD takes a classifier's logits (N, K), found maps of {s.size} and {t.size} cells")
             if s.channels < 2:
                 raise ConfigError("DKD needs at least two classes, found one")
-        self.parts = ("target", "others")
         self.temperature, self.alpha, self.beta = temperature, alpha, beta
+        self.parts = ("target", "others")
+        self.needs = frozenset({"labels"})
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, Tensor]:
         """The two parts, times alpha and beta, summed over L student maps and L teacher maps, all (N, K, 1, 1).
 
         Raises:
-            ConfigError: the batch_info has no labels, or class probabilities instead.
+            ConfigError: a batch without labels, or with class probabilities in place of them.
         """
         labels = _whole_labels(batch_info)
         parts = [
             decoupled(s.flatten(1), t.flatten(1), labels, self.temperature)
             for s, t in zip(student, teacher, strict=True)
         ]
-        target, others = (sum(part) for part in zip(*parts))
+        target, others = (added(part) for part in zip(*parts, strict=True))
         return {"target": self.alpha * target, "others": self.beta * others}
 
 
@@ -105,6 +109,3 @@ def _whole_labels(batch_info: BatchInfo) -> Tensor:
             "mixed images have none: take a view mode without mixup, or TYPE: logits"
         )
     return batch_info.labels
-
-
-TERM = Dkd

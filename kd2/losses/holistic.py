@@ -6,20 +6,23 @@ Letters: N images, C classes, H x W score map.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kd2.distill import ConfigError, FeatureSpec, ParameterGroupOverride, BatchInfo
-from kd2.networks.critic import SMALLEST, Critic, Input
+from kd2.distill import BatchInfo, ConfigError, FeatureSpec, ParameterGroupOverride
 from kd2.losses.logit_checks import check_classes
+from kd2.losses.options import Count, NonNegative, Range
+from kd2.losses.registry import register_loss
+from kd2.networks.critic import SMALLEST, Critic, Input
 from kd2.ops.precision import wide
 from kd2.ops.resize import Resize, check_sizes, same_size
 
 Loss = Literal["wgan-gp", "hinge"]
+Width = Annotated[int, Range("an even number of at least 2", low=2, multiple=2)]
 
 
 def critic_loss(real: Tensor, fake: Tensor, loss: Loss) -> Tensor:
@@ -43,10 +46,11 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     return (norm - 1).square().mean()
 
 
+@register_loss("holistic")
 class Holistic(nn.Module):
     """The HO loss: two losses in one backward, ``student`` = ``-mean D(S)`` and ``critic`` = ``critic_loss`` + penalty.
 
-    The student's part sees the critic's weights as constants, the critic's part the maps, so neither disturbs the
+    The student's part takes the critic's weights as constants, the critic's part the maps, so neither disturbs the
     other; both see what was there before the step, as the authors' two steps do. The critic runs on S (for the
     student), T, S and the mixture, in this order, in at least float32. It has a solver of its own (``LR``,
     ``WEIGHT_DECAY``, ``CLIP``).
@@ -73,8 +77,8 @@ class Holistic(nn.Module):
             factor.
 
     Raises:
-        ConfigError: more than one map; class counts that differ; sizes that differ without ``resize``; a number out of
-            range. From a call: maps below the critic's smallest size; a condition where there are no images.
+        ConfigError: more than one map; class counts that differ; sizes that differ without ``resize``. From a
+            call: maps below the critic's smallest size.
     """
 
     def __init__(
@@ -85,22 +89,15 @@ class Holistic(nn.Module):
         loss: Loss = "wgan-gp",
         input: Input = "batch_norm",
         condition: Literal["none", "image"] = "none",
-        width: int = 64,
-        penalty: float = 10.0,
-        enlarge: int = 1,
+        width: Width = 64,
+        penalty: NonNegative = 10.0,
+        enlarge: Count = 1,
         resize: Resize = "none",
-        lr: float = 4e-4,
-        weight_decay: float = 5e-4,
-        clip: float = 0.0,
+        lr: NonNegative = 4e-4,
+        weight_decay: NonNegative = 5e-4,
+        clip: NonNegative = 0.0,
     ):
         super().__init__()
-        if width < 2 or width % 2:
-            raise ConfigError(f"WIDTH is {width}, expected an even number of at least 2")
-        if enlarge < 1:
-            raise ConfigError(f"ENLARGE is {enlarge}, expected a whole number of at least 1")
-        for key, value in {"PENALTY": penalty, "LR": lr, "WEIGHT_DECAY": weight_decay, "CLIP": clip}.items():
-            if value < 0:
-                raise ConfigError(f"{key} is {value}, expected 0 or more")
         if len(student) != 1:
             raise ConfigError(f"the tap has {len(student)} maps, the critic looks at one: the score map")
         check_sizes(student, teacher, resize)
@@ -109,8 +106,9 @@ class Holistic(nn.Module):
         self.conditional = condition == "image"
         solver = ParameterGroupOverride(lr, weight_decay, clip)
         self.critic = Critic(student[0].channels, width, input, self.conditional, solver)
-        self.stats: dict[str, Tensor] = {}
         self.parts = ("student", "critic")
+        self.needs = frozenset(["images"] * self.conditional)
+        self.stats: dict[str, Tensor] = {}
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, Tensor]:
         """The unweighted losses of one student map and one teacher map (N, C, H, W), by part."""
@@ -161,6 +159,3 @@ def resized_images(batch_info: BatchInfo, like: Tensor) -> Tensor:
     if batch_info.images is None:
         raise ConfigError("CONDITION is 'image', but this kind of model hands no images to its losses; say none")
     return F.interpolate(batch_info.images().to(like.dtype), like.shape[2:], mode="bilinear", align_corners=True)
-
-
-TERM = Holistic

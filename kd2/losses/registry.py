@@ -1,45 +1,142 @@
-"""Losses: one published idea per file.
+"""The registry of losses: from a block of ``KD.LOSSES`` to a module.
 
-A file of this folder whose name does not begin with an underscore is a loss; its name is the ``TYPE`` in the config, and
-its ``TERM`` is a module built as ``TERM(student_specs, teacher_specs, **options)``. The keyword-only arguments of its
-constructor are the keys of its config block, in capitals, checked against their type hints.
+A loss is a module built as ``Loss(student_specs, teacher_specs, **options)``; ``docs/adding_a_loss.md`` states its
+contract. ``register_loss`` gives it a name, which is the ``TYPE`` of a block. The keyword-only arguments of its
+constructor are the keys of the block, in capitals, and their type hints say what the config may give them.
 """
 
 import importlib
-import inspect
 import os
-import pkgutil
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
+from fvcore.common.registry import Registry
 from torch import nn
 
-from kd2.distill import ConfigError, FeatureSpec, Schedule, LossConfig, nearest
+from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, nearest
+from kd2.losses.options import NonNegative, Range, check_value, defaults_of, options_of
 
-_COMMON = {"TYPE": str, "TAP": str, "WEIGHT": float, "START_ITER": int, "RAMP_ITERS": int, "STOP_ITER": int}
+_ITERATIONS = Annotated[int, Range("a number of iterations, 0 or more", low=0)]
+_COMMON: dict[str, Any] = {
+    "TYPE": str,
+    "TAP": str,
+    "WEIGHT": NonNegative,
+    "START_ITER": _ITERATIONS,
+    "RAMP_ITERS": _ITERATIONS,
+    "STOP_ITER": int,
+}
+Blocks = Mapping[str, Mapping[str, Any]]
+Specs = Mapping[str, list[FeatureSpec]]
+Loss = TypeVar("Loss", bound=type[nn.Module])
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A name of the registry: the class, and the options that have another default under this name."""
+
+    loss: type[nn.Module]
+    presets: Mapping[str, Any]
+
+
+class _LossRegistry(Registry):
+    """fvcore's registry, with a name that is not the name of the class."""
+
+    def add(self, name: str, entry: _Entry) -> None:
+        if name in self:
+            raise ConfigError(f"a loss {name!r} is registered already: {_where(self.get(name).loss)}")
+        self._do_register(name, entry)
+
+
+_LOSSES = _LossRegistry("LOSS")
+
+
+def register_loss(name: str, **presets: Any) -> Callable[[Loss], Loss]:
+    """Decorator: makes a class a loss under ``name``, which is then a ``TYPE`` of ``KD.LOSSES``.
+
+    One class may have several names, each with a decorator of its own.
+
+    Args:
+        name: a Python identifier that no other loss has.
+        presets: options that have another default under this name.
+
+    Raises:
+        ConfigError: a name that is taken or no identifier; a preset that is no option or has a wrong value; an option
+            without a type hint that can be checked.
+    """
+    if not name.isidentifier():
+        raise ConfigError(f"a loss cannot be registered as {name!r}, expected a Python identifier")
+
+    def register(loss: Loss) -> Loss:
+        hints = options_of(loss)
+        for option, value in presets.items():
+            if option not in hints:
+                raise ConfigError(
+                    f"{_where(loss)} as {name!r}: there is no option {option!r}; {nearest(option, hints)}"
+                )
+            check_value(f"{_where(loss)} as {name!r}: {option}", value, hints[option])
+        _LOSSES.add(name, _Entry(loss, presets))
+        return loss
+
+    return register
 
 
 def loss_types() -> list[str]:
-    """The valid values of ``TYPE``."""
-    return sorted(m.name for m in pkgutil.iter_modules([os.path.dirname(__file__)]) if m.name not in ("registry", "adapter", "logit_checks"))
+    """The valid values of ``TYPE``, sorted."""
+    return sorted(name for name, _ in _LOSSES)
 
 
-def active_losses(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The blocks of ``KD.LOSSES`` that count: a loss of weight 0 is not built. Checks every block, active or not.
+def import_losses(modules: Sequence[str]) -> None:
+    """Import the modules that register a user's own losses. A config never does so; the command line names them.
+
+    Args:
+        modules: names as in ``import NAME``. The current folder is searched too, behind the installed packages.
 
     Raises:
-        ConfigError: an unknown type or key, a value of the wrong type, times in no order; names key, value and choices.
+        ConfigError: a module that cannot be imported, or that registers no loss.
     """
+    folder = os.getcwd()
+    if modules and folder not in sys.path:
+        sys.path.append(folder)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ConfigError as error:
+            raise ConfigError(f"--import {module}: {error}") from error
+        except Exception as error:  # whatever a user's file raises
+            hint = f"; give the name of the module, {module[:-3]}" if module.endswith(".py") else ""
+            raise ConfigError(f"--import {module}: {type(error).__name__}: {error}{hint}") from error
+        if not any(f"{entry.loss.__module__}.".startswith(f"{module}.") for _, entry in _LOSSES):
+            raise ConfigError(f"--import {module}: it registers no loss; expected a class under @register_loss(NAME)")
+
+
+def check_losses(blocks: Any) -> None:
+    """Check the text of ``KD.LOSSES``, of losses with weight 0 too. No file, model or module is touched.
+
+    Raises:
+        ConfigError: a name that cannot stand in a log; an unknown type or key; a value of the wrong type, outside its
+            range or not finite; iterations in no order. Names ``KD.LOSSES.x.KEY``, what was found and what was expected.
+    """
+    if not isinstance(blocks, Mapping):
+        raise ConfigError(f"KD.LOSSES is {blocks!r}, expected blocks by name, such as mgd: {{WEIGHT: 0.00002}}")
+    taken = nn.ModuleDict()
     for name, block in blocks.items():
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(taken, name):
+            raise ConfigError(
+                f"KD.LOSSES.{name}: a loss cannot have this name; expected letters, digits and underscores, and no name "
+                "of a method such as 'keys'; TYPE says which loss it is"
+            )
         _check_block(name, block)
+
+
+def active_losses(blocks: Blocks) -> dict[str, Mapping[str, Any]]:
+    """The blocks of ``KD.LOSSES`` that count: a loss of weight 0 is not built. Raises as ``check_losses`` does."""
+    check_losses(blocks)
     return {name: block for name, block in blocks.items() if block.get("WEIGHT", 1.0) != 0}
 
 
-def build_losses(
-    blocks: Mapping[str, Mapping[str, Any]],
-    student: Mapping[str, list[FeatureSpec]],
-    teacher: Mapping[str, list[FeatureSpec]],
-) -> tuple[dict[str, nn.Module], dict[str, LossConfig]]:
+def build_losses(blocks: Blocks, student: Specs, teacher: Specs) -> tuple[dict[str, nn.Module], dict[str, LossConfig]]:
     """Build the active losses of ``KD.LOSSES``.
 
     Args:
@@ -50,7 +147,8 @@ def build_losses(
         The modules, and the tap and schedule of each, by name.
 
     Raises:
-        ConfigError: see ``active_losses``; an unknown tap; different numbers of maps on the two sides.
+        ConfigError: see ``check_losses``; an unknown tap; different numbers of maps on the two sides; what a loss says
+            of maps that do not suit it.
     """
     modules, configs = {}, {}
     for name, block in active_losses(blocks).items():
@@ -63,62 +161,55 @@ def build_losses(
             raise ConfigError(
                 f"{key}.TAP {tap!r} has {len(student[tap])} maps in the student and {len(teacher[tap])} in the teacher"
             )
-        options = {k.lower(): v for k, v in block.items() if k not in _COMMON}
+        entry = _entry(name, block)
         try:
-            modules[name] = _loss_class(name, block)(student[tap], teacher[tap], **options)
+            modules[name] = entry.loss(student[tap], teacher[tap], **_options(entry, block))
         except ConfigError as error:
             raise ConfigError(f"{key}: {error}") from None
         configs[name] = LossConfig(tap, _schedule(block))
     return modules, configs
 
 
-def _loss_class(name: str, block: Mapping[str, Any]) -> type[nn.Module]:
+def _entry(name: str, block: Mapping[str, Any]) -> _Entry:
     kind = block.get("TYPE", name)
-    if kind not in loss_types():
+    if kind not in _LOSSES:
         key = f"KD.LOSSES.{name}.TYPE" if "TYPE" in block else f"KD.LOSSES.{name}"
         raise ConfigError(f"{key}: there is no loss {kind!r}; {nearest(kind, loss_types())}")
-    return importlib.import_module(f"kd2.losses.{kind}").TERM
+    return _LOSSES.get(kind)
+
+
+def _options(entry: _Entry, block: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(entry.presets) | {key.lower(): value for key, value in block.items() if key not in _COMMON}
 
 
 def _check_block(name: str, block: Any) -> None:
     if not isinstance(block, Mapping):
         raise ConfigError(f"KD.LOSSES.{name} is {block!r}, expected a block of keys such as WEIGHT and TAP")
-    build = _loss_class(name, block).__init__
-    options = [p.name for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    hints = get_type_hints(build)
-    expected = _COMMON | {option.upper(): hints[option] for option in options}
+    entry = _entry(name, block)
+    expected = _COMMON | {option.upper(): hint for option, hint in options_of(entry.loss).items()}
     for key, value in block.items():
         where = f"KD.LOSSES.{name}.{key}"
         if key not in expected:
             raise ConfigError(f"{where}: no such key; {nearest(key, expected)}")
-        _check_value(where, value, expected[key])
-    _check_times(f"KD.LOSSES.{name}", _schedule(block))
+        check_value(where, value, expected[key])
+    for option in options_of(entry.loss).keys() - (defaults_of(entry.loss) | _options(entry, block)).keys():
+        raise ConfigError(f"KD.LOSSES.{name}.{option.upper()} is missing; this loss has no default for it")
+    schedule = _schedule(block)
+    if schedule.stop != -1 and schedule.stop <= schedule.start:
+        raise ConfigError(
+            f"KD.LOSSES.{name}.STOP_ITER is {schedule.stop}, expected -1 (never) or an iteration after START_ITER, "
+            f"which is {schedule.start}"
+        )
+    together: Callable[..., Iterator[str]] | None = getattr(entry.loss, "conflicts", None)
+    if together is not None:
+        for conflict in together(**defaults_of(entry.loss) | _options(entry, block)):
+            raise ConfigError(f"KD.LOSSES.{name}: {conflict}")
 
 
 def _schedule(block: Mapping[str, Any]) -> Schedule:
-    return Schedule(*(block.get(k, d) for k, d in (("WEIGHT", 1.0), ("START_ITER", 0), ("RAMP_ITERS", 0), ("STOP_ITER", -1))))
+    defaults = (("WEIGHT", 1.0), ("START_ITER", 0), ("RAMP_ITERS", 0), ("STOP_ITER", -1))
+    return Schedule(*(block.get(key, default) for key, default in defaults))
 
 
-def _check_times(where: str, schedule: Schedule) -> None:
-    for key, iterations in (("START_ITER", schedule.start), ("RAMP_ITERS", schedule.ramp)):
-        if iterations < 0:
-            raise ConfigError(f"{where}.{key} is {iterations}, expected a number of iterations, 0 or more")
-    if schedule.stop != -1 and schedule.stop <= schedule.start:
-        raise ConfigError(
-            f"{where}.STOP_ITER is {schedule.stop}, expected -1 (never) or an iteration after START_ITER, which is {schedule.start}"
-        )
-
-
-def _check_value(where: str, value: Any, hint: Any) -> None:
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise ConfigError(f"{where} is {value!r}; {nearest(value, get_args(hint))}")
-        return
-    accepted = (int, float) if hint is float else hint
-    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} is {value!r} ({type(value).__name__}), expected {_named(hint)}")
-
-
-def _named(hint: Any) -> str:
-    """A type or a union of types in words: ``int or list``."""
-    return " or ".join("list" if kind is Sequence else kind.__name__ for kind in get_args(hint) or (hint,))
+def _where(loss: type) -> str:
+    return f"{loss.__module__}.{loss.__qualname__}"

@@ -4,22 +4,35 @@ Source: Lin et al., "Knowledge Distillation via the Target-aware Transformer", C
 Letters: B images, L levels, Cs and C channels of student and teacher, H x W map, P positions of a patch.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd2.distill import ConfigError, FeatureSpec, BatchInfo
-from kd2.ops.resize import Resize, check_sizes, same_size
+from kd2.distill import BatchInfo, ConfigError, FeatureSpec
+from kd2.losses.options import Cells, Count, NonNegative, OptionalCells
+from kd2.losses.registry import register_loss
+from kd2.losses.tat_projection import Projection, Statistics
 from kd2.ops.matching import matching_distance
-from kd2.ops.projection import Projection, Statistics
+from kd2.ops.resize import Resize, check_sizes, same_size
 
 Size = tuple[int, int]
 
 
-class Block(nn.Module):
+def target_aware_distance(query: Tensor, key: Tensor, value: Tensor, target: Tensor) -> Tensor:
+    """``sum (softmax(Q K^T) V - T)^2``: every position mixes all values and is compared with its target (eq. 3-5).
+
+    The similarities are neither scaled nor normalized. Divided by the number of elements it is the loss.
+
+    Args:
+        query, key, value, target: (B, P, d), positions as rows.
+    """
+    return ((query @ key.mT).softmax(-1) @ value - target).square().sum()
+
+
+class Projections(nn.Module):
     """One level's projections: query and value of the student, key of the teacher (the identity, or learned)."""
 
     def __init__(self, student: FeatureSpec, teacher: FeatureSpec, kernel: int, theta: str, statistics: Statistics):
@@ -32,8 +45,8 @@ class Block(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> list[Tensor]:
         """Query, key, value and target (the raw teacher), each (B, C, H, W), of one precision of at least float32."""
         maps = [self.query(student), self.key(teacher), self.value(student), teacher]
-        wide = torch.promote_types(maps[0].dtype, teacher.dtype)
-        return [x.to(wide) for x in maps]
+        dtype = torch.promote_types(maps[0].dtype, teacher.dtype)
+        return [x.to(dtype) for x in maps]
 
 
 def patch_tokens(x: Tensor, patch: Size, group: int, heads: int) -> Tensor:
@@ -57,31 +70,31 @@ def patch_tokens(x: Tensor, patch: Size, group: int, heads: int) -> Tensor:
     return x.permute(0, 3, 2, 1, 4).reshape(-1, h * w, group * channels // heads).contiguous()
 
 
+@register_loss("tat")
 class Tat(nn.Module):
     """The TaT loss: patch-group and anchor-point distillation, each a mean of squared differences.
 
     The defaults are the authors' ImageNet code: 3x3 projections, identity theta, one attention over the whole map.
-    Their segmentation code is ``KERNEL: 1, THETA: learned, STATISTICS: image`` with PATCH, GROUP and ANCHOR_WEIGHT;
-    its batch mode is ``GROUP: 1``, its patch-by-patch mode ``GROUP: 1, PATCH_SUM: True``.
+    Their segmentation code is ``PROJECTION_KERNEL: 1, THETA: learned, STATISTICS: image`` with PATCH, GROUP and
+    ANCHOR_WEIGHT; its batch mode is ``GROUP: 1``, its patch-by-patch mode ``GROUP: 1, PATCH_SUM: True``.
 
     Args:
         student, teacher: what the probe saw of the tapped levels.
-        kernel: of all projections.
+        projection_kernel: side of the convolutions of all projections.
         theta: the key: the raw teacher map (``identity``) or a projection of it (``learned``).
         statistics: of the batch norms: over the ``batch``, or of each ``image`` alone.
         rows: whose positions the softmax has one row for: ``student`` is the authors' code; ``teacher`` is the paper's
             per-pixel definition, normalized over student positions.
-        patch: (h, w) cells of a patch, or one number for a square; empty for the whole map.
+        patch: (h, w) cells of a patch; empty for the whole map.
         group: consecutive patches that share one attention.
         heads: channel slices with an attention each.
         patch_sum: add the patches' means instead of averaging them.
-        pool: (h, w) cells, or one number for a square, that are averaged to one anchor.
+        anchor_size: (h, w) cells that are averaged to one anchor.
         patch_weight, anchor_weight: factors of the two parts; a part of weight 0 is not computed.
         resize: the side that is interpolated when sizes differ.
 
     Raises:
-        ConfigError: a number or weight that makes no sense; heads that do not divide the teacher's channels; sizes that
-            differ without ``resize``.
+        ConfigError: heads that do not divide the teacher's channels; sizes that differ without ``resize``.
     """
 
     def __init__(
@@ -89,44 +102,56 @@ class Tat(nn.Module):
         student: list[FeatureSpec],
         teacher: list[FeatureSpec],
         *,
-        kernel: Literal[1, 3] = 3,
+        projection_kernel: Literal[1, 3] = 3,
         theta: Literal["identity", "learned"] = "identity",
         statistics: Statistics = "batch",
         rows: Literal["student", "teacher"] = "student",
-        patch: int | Sequence = (),
-        group: int = 1,
-        heads: int = 1,
+        patch: OptionalCells = (),
+        group: Count = 1,
+        heads: Count = 1,
         patch_sum: bool = False,
-        pool: int | Sequence = (4, 4),
-        patch_weight: float = 1.0,
-        anchor_weight: float = 0.0,
+        anchor_size: Cells = (4, 4),
+        patch_weight: NonNegative = 1.0,
+        anchor_weight: NonNegative = 0.0,
         resize: Resize = "none",
     ):
         super().__init__()
         check_sizes(student, teacher, resize)
-        _check_numbers(group, heads, patch_weight, anchor_weight, teacher)
-        self.patch = _size("PATCH", patch) if patch or isinstance(patch, int) else None
-        self.pool = _size("POOL", pool)
+        for level, t in enumerate(teacher):
+            if t.channels % heads:
+                raise ConfigError(
+                    f"HEADS is {heads}, it must divide the teacher's {t.channels} channels of level {level}"
+                )
+        self.patch: Size | None = (patch[0], patch[1]) if patch else None
+        self.anchor_size: Size = (anchor_size[0], anchor_size[1])
         self.rows, self.group, self.heads, self.patch_sum, self.resize = rows, group, heads, patch_sum, resize
         self.weights = {name: w for name, w in (("patch", patch_weight), ("anchor", anchor_weight)) if w != 0}
         self.parts = tuple(self.weights)
-        self.blocks = nn.ModuleList(Block(s, t, kernel, theta, statistics) for s, t in zip(student, teacher))
+        pairs = zip(student, teacher, strict=True)
+        self.adapters = nn.ModuleList(Projections(s, t, projection_kernel, theta, statistics) for s, t in pairs)
+
+    @staticmethod
+    def conflicts(*, patch_weight: float, anchor_weight: float, **_: Any) -> Iterator[str]:
+        """What is wrong with options taken together."""
+        if patch_weight == anchor_weight == 0:
+            yield "PATCH_WEIGHT and ANCHOR_WEIGHT are both 0; to switch the loss off, set its WEIGHT to 0"
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, Tensor]:
         """Parts ``patch`` and ``anchor``, weighted, of L student maps (B, Cs, H, W) and teacher maps (B, C, H, W).
 
         Raises:
-            ConfigError: a map smaller than a patch or an anchor's pool; a number of patches that GROUP does not divide.
+            ConfigError: a map smaller than a patch or an anchor; a number of patches that GROUP does not divide.
         """
         branches = {"patch": self.patch_loss, "anchor": self.anchor_loss}
-        total = dict.fromkeys(self.weights, 0.0)
-        for level, (block, s, t) in enumerate(zip(self.blocks, student, teacher, strict=True)):
+        total: dict[str, Tensor] = {}
+        for level, (adapter, s, t) in enumerate(zip(self.adapters, student, teacher, strict=True)):
             s, t = same_size(s, t, self.resize)
             self._check_map(level, (t.shape[2], t.shape[3]))
-            maps = block(s, t)
+            maps = adapter(s, t)
             with torch.autocast(t.device.type, enabled=False):
                 for name, weight in self.weights.items():
-                    total[name] = total[name] + weight * branches[name](maps)
+                    part = weight * branches[name](maps)
+                    total[name] = total[name] + part if name in total else part
         return total
 
     def patch_loss(self, maps: list[Tensor]) -> Tensor:
@@ -139,7 +164,7 @@ class Tat(nn.Module):
 
     def anchor_loss(self, maps: list[Tensor]) -> Tensor:
         """Anchor-point distillation of the same maps: they are averaged to anchors, then matched as a whole."""
-        pooled = [F.avg_pool2d(x, self.pool) for x in maps]
+        pooled = [F.avg_pool2d(x, self.anchor_size) for x in maps]
         tokens = [x.flatten(2).transpose(1, 2).contiguous() for x in pooled]
         return self._distance(tokens) / max(tokens[3].numel(), 1)
 
@@ -148,7 +173,7 @@ class Tat(nn.Module):
         return matching_distance(*((query, key) if self.rows == "student" else (key, query)), value, target)
 
     def _check_map(self, level: int, size: Size) -> None:
-        for name, cells, used in (("PATCH", self.patch, "patch"), ("POOL", self.pool, "anchor")):
+        for name, cells, used in (("PATCH", self.patch, "patch"), ("ANCHOR_SIZE", self.anchor_size, "anchor")):
             if used in self.weights and cells and (cells[0] > size[0] or cells[1] > size[1]):
                 raise ConfigError(f"{name} is {list(cells)}, larger than the map of {size} cells of level {level}")
         if "patch" in self.weights:
@@ -159,24 +184,3 @@ class Tat(nn.Module):
                     f"GROUP is {self.group}, it must divide the {patches} patches of {list(patch)} cells that level "
                     f"{level} has on a map of {size}"
                 )
-
-
-def _check_numbers(group: int, heads: int, patch_weight: float, anchor_weight: float, teacher: list[FeatureSpec]) -> None:
-    for name, number in (("GROUP", group), ("HEADS", heads)):
-        if number < 1:
-            raise ConfigError(f"{name} is {number}, expected a whole number above 0")
-    if patch_weight == 0 and anchor_weight == 0:
-        raise ConfigError("PATCH_WEIGHT and ANCHOR_WEIGHT are both 0; to switch the loss off, set its WEIGHT to 0")
-    for level, t in enumerate(teacher):
-        if t.channels % heads:
-            raise ConfigError(f"HEADS is {heads}, it must divide the teacher's {t.channels} channels of level {level}")
-
-
-def _size(name: str, given: int | Sequence) -> Size:
-    cells = (given, given) if isinstance(given, int) else given
-    if len(cells) != 2 or not all(isinstance(c, int) and c > 0 for c in cells):
-        raise ConfigError(f"{name} is {given}, expected two whole numbers above 0: rows and columns, or one for both")
-    return (cells[0], cells[1])
-
-
-TERM = Tat

@@ -5,6 +5,7 @@ Letters: N images, Cs and Ct channels of student and teacher, n nodes, h x w the
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,14 +57,14 @@ class _Distance(torch.autograd.Function):
     """Takes the gradient in the forward pass: it needs the same products, and one map of the student's size is kept."""
 
     @staticmethod
-    def forward(ctx, student: Tensor, teacher: Tensor, way: Way) -> Tensor:
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, way: Way) -> Tensor:
         value, slope = way(student, teacher, ctx.needs_input_grad[0])
         ctx.save_for_backward(slope)
         return value.to(student.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return slope * gradient, None, None
 
@@ -86,7 +87,7 @@ def _by_shifts(s: Tensor, t: Tensor, wanted: bool, reach: int) -> Found:
         a, b = s[here], s[there]
         error = (a * b).sum(1, keepdim=True).sub_((t[here] * t[there]).sum(1, keepdim=True))
         value += times * _squares(error)
-        if wanted:
+        if slope is not None:
             slope[here].addcmul_(error, b, value=2 * times)
             slope[there].addcmul_(error, a, value=2 * times)
     return value, slope

@@ -4,6 +4,7 @@ Letters: N images, K classes, P pixels of a map; or N images, K cells, P channel
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def pixel_divergence(
 class _PixelDivergence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float, cross_entropy: bool
+        ctx: Any, student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float, cross_entropy: bool
     ) -> Tensor:
         slope = torch.empty_like(student)
         total = torch.zeros((), dtype=torch.float64, device=student.device)
@@ -58,7 +59,7 @@ class _PixelDivergence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return slope * (ctx.temperature * gradient), None, None, None, None
 

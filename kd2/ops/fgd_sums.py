@@ -3,7 +3,7 @@
 Letters: N images, C channels, A cells of a map.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,17 @@ def mean_magnitudes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 class _Sums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, t, weights, student_weight, student_bias, teacher_weight, teacher_bias, magnitudes):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        t: Tensor,
+        weights: Tensor | None,
+        student_weight: Tensor | None,
+        student_bias: Tensor | None,
+        teacher_weight: Tensor | None,
+        teacher_bias: Tensor | None,
+        magnitudes: bool,
+    ) -> tuple[Tensor | None, ...]:
         with torch.autocast(x.device.type, enabled=False):
             error = gap = squares = cells = channels = None
             student_attention = student_context = teacher_attention = teacher_context = None
@@ -69,7 +79,8 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, error, gap, squares, cells, channels, student_context, teacher_context):
+    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+        error, gap, squares, cells, channels, student_context, teacher_context = slopes
         x, t, weights, student_weight, teacher_weight, student_attention, teacher_attention = ctx.saved_tensors
         student_masks = teacher_masks = (None, None)
         with torch.autocast(x.device.type, enabled=False):

@@ -11,7 +11,7 @@ _DENSE_FROM = 0.3
 
 
 def chosen(mask: Tensor, device: torch.device) -> Tensor:
-    """Indices (P,) of the True cells of a mask (N, H, W), on ``device``. Free of synchronization for a mask on the host."""
+    """Indices (P,) of the True cells of a mask (N, H, W), on ``device``. For a mask on the host it does not synchronize."""
     return mask.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
 
 
@@ -38,4 +38,5 @@ def conv_at_cells(x: Tensor, conv: nn.Conv2d, cells: Tensor) -> Tensor:
     near = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     patches = x.flatten(2)[image[:, None], :, near].where(known[..., None], 0)
     weight = conv.weight.permute(2, 3, 1, 0).reshape(kh * kw * channels, -1)
-    return torch.addmm(conv.bias, patches.flatten(1), weight)
+    rows = patches.flatten(1)
+    return rows @ weight if conv.bias is None else torch.addmm(conv.bias, rows, weight)

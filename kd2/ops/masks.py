@@ -23,13 +23,13 @@ def anchor_masks(
 ) -> list[Tensor]:
     """Cells near objects: some anchor's IoU with a box b is above ``psi`` times the best IoU of b.
 
-    Exact without any boxes x anchors tensor: in one row of cells the anchors of one shape that pass the threshold form an
-    interval of columns. Its two ends are marked +1 and -1 and a running sum along the row gives the mask. The work is
-    O(M K R). Computed in float64; the comparison is strict, ties stay out.
+    It is exact and builds no boxes x anchors tensor: in one row of cells the anchors of one shape that pass the threshold
+    form an interval of columns. Its two ends are marked +1 and -1 and a running sum along the row gives the mask. The
+    work is O(M K R). It is computed in float64; the comparison is strict, ties stay out.
 
     Args:
         boxes: N tensors (M_n, 4), x1 y1 x2 y2 in pixels.
-        grids: L anchor grids in the frame of the boxes; all anchors count, also those over padding or across the border.
+        grids: L anchor grids in the frame of the boxes; all anchors count, also over padding or across the border.
         psi: factor on the best IoU, in [0, 1]. 1 keeps nothing; 0 keeps every cell with an anchor that overlaps a box.
         level_rule: ``joint`` takes a box's best IoU over all levels, ``per_level`` of each level on its own.
         plus_one: inclusive pixel coordinates (widths, heights and intersections are 1 larger), as in the authors' code.
@@ -132,7 +132,7 @@ class _Rows:
         # Every row's marks sum to zero, so one running sum over everything never carries into the next row.
         inside = (ends.cumsum(0, dtype=torch.int32) > 0).view(images, self.total)
         masks = inside.split([h * (w + 1) for h, w in self.sizes], dim=1)
-        return [m.view(images, h, w + 1)[:, :, :w] for m, (h, w) in zip(masks, self.sizes)]
+        return [m.view(images, h, w + 1)[:, :, :w] for m, (h, w) in zip(masks, self.sizes, strict=True)]
 
 
 def _side(box: Tensor, axis: int) -> Tensor:
@@ -149,14 +149,14 @@ def _edges(box: Tensor, plus_one: bool) -> Tensor:
 
 
 def _best_iou(box: Tensor, anchor: Tensor, layout: _Rows) -> Tensor:
-    """Best IoU of every box on every level, (M, L): the product of the largest overlap width and height of each shape."""
+    """Best IoU of every box on every level, (M, L): for each shape the largest overlap in width times that in height."""
     low, high = box[:, None, None, :2], box[:, None, None, 2:]  # (M, 1, 1, xy)
     anchor_low, anchor_high = anchor[..., :2], anchor[..., 2:]  # (L, K, xy)
     cells, stride = layout.levels[:, None, [1, 0]], layout.levels[:, None, [3, 2]]  # (L, 1, xy)
     # Overlap is largest where the centers meet: in one of the two cells around that place.
-    centerd = ((low + high - (anchor_low + anchor_high)) / (2 * stride)).floor_()
+    centered = ((low + high - (anchor_low + anchor_high)) / (2 * stride)).floor_()
     widths = []
-    for cell in (centerd, centerd + 1):
+    for cell in (centered, centered + 1):
         shift = torch.minimum(cell.clamp(min=0), cells - 1).mul_(stride)
         widths.append(torch.minimum(anchor_high + shift, high) - torch.maximum(anchor_low + shift, low))
     overlap = torch.maximum(*widths).clamp_(min=0).prod(-1)
@@ -180,7 +180,7 @@ def box_masks(boxes: list[Tensor], sizes: list[tuple[int, int]], strides: list[t
     box = torch.cat(boxes).double()
     image = _image_of(boxes).to(box.device)
     masks = []
-    for (height, width), (sy, sx) in zip(sizes, strides):
+    for (height, width), (sy, sx) in zip(sizes, strides, strict=True):
         left, top = torch.floor(box[:, 0] / sx).clamp(min=0), torch.floor(box[:, 1] / sy).clamp(min=0)
         right = torch.ceil(box[:, 2] / sx).clamp(max=width)
         bottom = torch.ceil(box[:, 3] / sy).clamp(max=height)

@@ -3,6 +3,8 @@
 Letters: B independent attentions (images times groups times heads), P positions, d channels.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,11 +53,10 @@ class _Blockwise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, target: Tensor) -> Tensor:
         inputs, wanted = (query, key, value, target), ctx.needs_input_grad
         # Halves of the gradients, transposed: that is how the maps lie that they flow to.
-        like = {"memory_format": torch.contiguous_format}
-        slopes = [torch.empty_like(x.mT, **like) if w else None for x, w in zip(inputs[:3], wanted)]
+        slopes = [x.new_empty(x.mT.shape) if w else None for x, w in zip(inputs[:3], wanted[:3], strict=True)]
         total = query.new_zeros(())
         batch, positions = query.shape[:2]
         rows = max(_AT_ONCE // max(positions, 1), 1)
@@ -73,7 +74,7 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if x is None else (x * (2 * gradient)).mT for x in ctx.saved_tensors), None
 
 
@@ -115,7 +116,11 @@ def _kept(attention: Entries, inputs: list[Tensor], slopes: list[Tensor | None])
     along = (error * mixed).sum(-1).index_select(0, attention.rows)
     similarity = attention._replace(values=attention.products(error, value).sub_(along).mul_(attention.values))
     by_column = attention.transposed(attention.values, similarity.values)
-    for slope, matrix, x in ((to_query, similarity, key), (to_value, by_column[0], error), (to_key, by_column[1], query)):
+    for slope, matrix, x in (
+        (to_query, similarity, key),
+        (to_value, by_column[0], error),
+        (to_key, by_column[1], query),
+    ):
         if slope is not None:
             slope.copy_((matrix @ x).mT)
     return error.square().sum()

@@ -41,7 +41,7 @@ def scale_masks(
     levels: list[Tensor] = []
     for part in box.split(_RANKS, 1):
         found = _foreground(part, sizes, frames, image_sizes)
-        levels = [torch.maximum(a, b) for a, b in zip(levels, found)] if levels else found
+        levels = [torch.maximum(a, b) for a, b in zip(levels, found, strict=True)] if levels else found
     return [(foreground, _background(foreground)) for foreground in levels]
 
 
@@ -63,7 +63,7 @@ def _foreground(box: Tensor, sizes: list[Size], frames: list[Size], image_sizes:
     values = F.pad(1 / ordered, (0, 0, 1, 0)).unbind(2)
     inside = _inside(first, last, sizes).mT.double().split([cells for size in sizes for cells in size], dim=1)
     found = []
-    for rows, columns, power, value in zip(inside[0::2], inside[1::2], powers, values):
+    for rows, columns, power, value in zip(inside[0::2], inside[1::2], powers, values, strict=True):
         total = rows @ (columns.mT * power)
         # A float64 has 52 bits of mantissa, then its exponent plus 1023. Half of that is r + 1; of a zero it is 0.
         winner = total.view(torch.int64) >> 53
@@ -76,14 +76,11 @@ def _cells(box: Tensor, sizes: list[Size], frames: list[Size], image_sizes: list
 
     A box outside its image gets a last cell of -1.
     """
-    like = {"dtype": box.dtype, "device": box.device}
-    bound, frame = (torch.tensor(sides, **like)[:, None] for sides in (image_sizes, frames))
-    cells = torch.tensor(sizes, **like)
+    bound, frame = (box.new_tensor(sides)[:, None] for sides in (image_sizes, frames))
+    cells = box.new_tensor(sizes)
     low, high = box[..., :2].flip(2), box[..., 2:].flip(2)
     outside = (high < 0).any(2, keepdim=True)
-    low, high = (
-        ((edge.clamp(min=0).minimum(bound) / frame).unsqueeze(2) * cells).flatten(2) for edge in (low, high)
-    )
+    low, high = (((edge.clamp(min=0).minimum(bound) / frame).unsqueeze(2) * cells).flatten(2) for edge in (low, high))
     return low.floor(), high.ceil().masked_fill(outside, -1)
 
 

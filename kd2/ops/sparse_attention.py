@@ -42,8 +42,8 @@ class Entries(NamedTuple):
         """The transposed matrix, once for each of other ``values`` (E,)."""
         order = self.columns.sort(stable=True).indices
         starts = _starts(self.columns, len(self.starts) - 1)
-        rows, columns, *values = (_at(x, order) for x in (self.columns, self.rows, *values))
-        return [Entries(rows, columns, starts, x) for x in values]
+        rows, columns, *ordered = (_at(x, order) for x in (self.columns, self.rows, *values))
+        return [Entries(rows, columns, starts, x) for x in ordered]
 
 
 def few_entries(query: Tensor, key: Tensor, at_once: int) -> Entries | None:

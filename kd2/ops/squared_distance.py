@@ -1,5 +1,7 @@
 """Squared distance of two maps, without a map of squares in memory."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -21,13 +23,13 @@ def squared_distance(a: Tensor, b: Tensor, region: Tensor | None = None) -> Tens
 
 class _SquaredDistance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, region: Tensor | None) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, region: Tensor | None) -> Tensor:
         ctx.save_for_backward(a, b, region)
         return _difference(a, b, region).square_().sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         a, b, region = ctx.saved_tensors
         return _difference(a, b, region).mul_(2 * gradient).to(a.dtype), None, None
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from kd2.distill import ParameterGroupOverride
+from kd2.losses.holistic import critic_loss, gradient_penalty
+from kd2.networks.critic import Critic
 from tests.golden.runners._case import Case
 from tests.golden.runners._module import filled
-from kd2.networks.critic import Critic
-from kd2.losses.holistic import critic_loss, gradient_penalty
 
 _INPUTS = {"batch norm, training mode": "batch_norm", "tanh": "tanh"}
 _NAMES = {"weight_bar": "weight", "weight_u": "u", "weight_v": "v"}
@@ -36,7 +36,9 @@ def input_kind(case: Case) -> str:
 def discriminator(case: Case) -> dict[str, Tensor]:
     """Scores and input gradient, attention maps, and what a call leaves in the buffers."""
     scores = double(case.arrays["in.score_map"])
-    critic = Critic(scores.shape[1], case.options["conv_width"], input_kind(case), False, ParameterGroupOverride(0, 0)).double()
+    critic = Critic(
+        scores.shape[1], case.options["conv_width"], input_kind(case), False, ParameterGroupOverride(0, 0)
+    ).double()
     if "parameter_formula" in case.meta:
         fill_by_formula(case, critic)
     else:
@@ -101,7 +103,9 @@ def penalty(case: Case) -> dict[str, Tensor]:
     fake, real = (double(case.arrays[f"in.{side}_logits"]) for side in ("student", "teacher"))
     share = case.arrays["in.alpha"].double()
     if "conv_width" in case.options:
-        critic = Critic(fake.shape[1], case.options["conv_width"], input_kind(case), False, ParameterGroupOverride(0, 0)).double()
+        critic = Critic(
+            fake.shape[1], case.options["conv_width"], input_kind(case), False, ParameterGroupOverride(0, 0)
+        ).double()
         weights = filled(case, critic, renamed)
     else:
         critic = SmoothCritic(fake.shape[1]).double()

@@ -4,31 +4,38 @@ import torch
 from torch import Tensor
 
 from kd2.distill import BatchInfo
+from kd2.losses.kl import KLDivergence
+from kd2.losses.pairwise import Pairwise
+from kd2.networks.losses import task_loss
 from tests.golden.runners._case import Case
 from tests.golden.runners._module import spec
-from kd2.networks.losses import task_loss
-from kd2.losses.pairwise import Pairwise
-from kd2.losses.pixelwise import Pixelwise
 
 
 def pixelwise(case: Case) -> dict[str, Tensor]:
     """The released code: cross-entropy, not divided by N, with classes first in the memory or (historic) last."""
     rows = "rows of C consecutive values" in case.options["softmax_axis"]
-    return _run(case, Pixelwise, "logits", divergence="cross_entropy", reduction="map", legacy=rows)[1]
+    return _run(
+        case,
+        KLDivergence,
+        "logits",
+        divergence="cross_entropy",
+        reduction="map_mean",
+        softmax="memory_runs" if rows else "classes",
+    )[1]
 
 
 def conference_pixelwise(case: Case) -> dict[str, Tensor]:
     """True KL of enlarged maps, the mean over all elements."""
-    return _run(case, Pixelwise, "logits", reduction="elements", enlarge=case.options["upsample"])[1]
+    return _run(case, KLDivergence, "logits", reduction="mean", enlarge=case.options["upsample"])[1]
 
 
 def pairwise(case: Case) -> dict[str, Tensor]:
     """Loss, gradient, and both graphs where the case stores them."""
     nodes = {"patch": (1, 1)} if case.options["pooling"] == "none" else {"scale": case.options["pool_scale"]}
-    norm = "cosine" if case.options["norm_in_gradient"] else "detached"
-    criterion, found = _run(case, Pairwise, "feature", norm=norm, **nodes)
+    normalize = "cosine" if case.options["norm_in_gradient"] else "detached"
+    loss_module, found = _run(case, Pairwise, "feature", normalize=normalize, **nodes)
     for side in ("student", "teacher"):
-        graph = criterion.graph_nodes(case.arrays[f"in.{side}_feature"].double()).flatten(2)
+        graph = loss_module.graph_nodes(case.arrays[f"in.{side}_feature"].double()).flatten(2)
         found[f"out.{side}_affinity"] = graph.mT @ graph
     return found
 
@@ -45,9 +52,9 @@ def _run(case: Case, kind: type, name: str, **options) -> tuple:
     """The loss, and its loss and student gradient in float64."""
     student, teacher = (case.arrays[f"in.{side}_{name}"].double() for side in ("student", "teacher"))
     student.requires_grad_()
-    criterion = kind([spec(student)], [spec(teacher)], **options)
-    loss = criterion([student], [teacher], BatchInfo([], (0, 0)))
-    return criterion, {"out.loss": loss, f"grad.student_{name}": torch.autograd.grad(loss, student)[0]}
+    loss_module = kind([spec(student)], [spec(teacher)], **options)
+    loss = loss_module([student], [teacher], BatchInfo([], (0, 0)))
+    return loss_module, {"out.loss": loss, f"grad.student_{name}": torch.autograd.grad(loss, student)[0]}
 
 
 COMPONENTS = {

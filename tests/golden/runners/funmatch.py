@@ -5,16 +5,16 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from kd2.engine.lightning.solver import lr_factor
 from kd2.data.classification.cache import mean_prediction
 from kd2.data.classification.crops import Crops, Size, View
 from kd2.data.classification.mixup import Mix, normalized, unit_pixels
 from kd2.data.classification.views import Views
+from kd2.engine.lightning.classification.distances import DISTANCES
+from kd2.engine.lightning.solver import lr_factor
+from kd2.losses.kl import divergences
 from tests.golden.runners._case import Case
 from tests.golden.runners._module import slope
 from tests.golden.runners.logits import logit_loss
-from kd2.engine.lightning.classification.distances import DISTANCES
-from kd2.losses.logits import divergences
 
 
 def divergence(case: Case) -> dict[str, Tensor]:
@@ -111,10 +111,17 @@ def views(case: Case) -> dict[str, Tensor]:
     """What each network sees under four modes."""
     images, size = case.arrays["in.image"], case.options["crop"]
     crops, found = Crops(scale=images.shape[2] / size), {}
-    for mode, name in (("fix/cc", "fix_cc"), ("ind/rc", "ind_rc"), ("same/rc", "same_rc"), ("same/rc+mixup", "funmatch")):
+    for mode, name in (
+        ("fix/cc", "fix_cc"),
+        ("ind/rc", "ind_rc"),
+        ("same/rc", "same_rc"),
+        ("same/rc+mixup", "funmatch"),
+    ):
         seen = StoredViews(mode, size, size, 0, crops)
         seen.case = case
-        for role, batch in zip(("student", "teacher"), zip(*(seen.pixels(image, 0, i) for i, image in enumerate(images)))):
+        for role, batch in zip(
+            ("student", "teacher"), zip(*(seen.pixels(image, 0, i) for i, image in enumerate(images)))
+        ):
             pixels = torch.stack(batch)
             found[f"out.{name}_{role}"] = _mix(case)(unit_pixels(pixels.double())) if seen.mode.mixup else pixels
     return found
@@ -130,8 +137,14 @@ def cosine_schedule(case: Case) -> dict[str, Tensor]:
     """The learning rate's factor at some steps, under the solver keys that give it."""
     steps = case.options["total_steps"]
     solver = {
-        "LR_SCHEDULER_NAME": "WarmupCosineLR", "MAX_ITER": steps, "WARMUP_ITERS": case.options["warmup_steps"],
-        "WARMUP_FACTOR": 0.0, "RESCALE_INTERVAL": True, "BASE_LR": case.options["base"], "BASE_LR_END": 0.0, "STEPS": [],
+        "LR_SCHEDULER_NAME": "WarmupCosineLR",
+        "MAX_ITER": steps,
+        "WARMUP_ITERS": case.options["warmup_steps"],
+        "WARMUP_FACTOR": 0.0,
+        "RESCALE_INTERVAL": True,
+        "BASE_LR": case.options["base"],
+        "BASE_LR_END": 0.0,
+        "STEPS": [],
     }
     factor = lr_factor(CfgNode({"SOLVER": solver}))
     values = [factor(step / steps) for step in case.arrays["in.step"].tolist()]

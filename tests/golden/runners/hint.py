@@ -4,39 +4,43 @@ import torch
 from torch import Tensor
 
 from kd2.distill import BatchInfo
+from kd2.losses.features import FeatureDistance
 from tests.golden.runners._case import Case
 from tests.golden.runners._module import spec
-from kd2.losses.hint import Hint
 
 
 def valid_convolution(case: Case) -> dict[str, Tensor]:
-    """A regressor whose kernel also matches the spatial size: its output, both reductions, all gradients."""
+    """A convolution whose kernel also matches the spatial size: its output, both reductions, all gradients."""
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
     found = {}
     for reduction, name in (("mean", "out.loss_mean"), ("half_sum_per_image", "out.loss")):
-        criterion = Hint([spec(student)], [spec(teacher)], relu=case.options["relu"], reduction=reduction).double()
-        regressor = criterion.regressors[0]
-        regressor.load_state_dict({k: case.arrays[f"param.conv_{k}"] for k in ("weight", "bias")})
-        found[name] = criterion([student], [teacher], BatchInfo([], (0, 0)))
-    leaves = {"student": student, "conv_weight": regressor.weight, "conv_bias": regressor.bias}
+        loss_module = FeatureDistance(
+            [spec(student)], [spec(teacher)], adapter="valid", relu=case.options["relu"], reduction=reduction
+        ).double()
+        conv = loss_module.adapters[0].conv
+        conv.load_state_dict({k: case.arrays[f"param.conv_{k}"] for k in ("weight", "bias")})
+        found[name] = loss_module([student], [teacher], BatchInfo([], (0, 0)))
+    leaves = {"student": student, "conv_weight": conv.weight, "conv_bias": conv.bias}
     gradients = torch.autograd.grad(found["out.loss"], list(leaves.values()))
-    found["out.adapted"] = criterion.adapted(student, 0)
+    found["out.adapted"] = loss_module.adapters[0](student)
     return found | {f"grad.{name}": gradient for name, gradient in zip(leaves, gradients)}
 
 
 def fitnet(case: Case) -> dict[str, Tensor]:
     """The form of mdistiller: a strided, transposed or plain convolution, batch norm, ReLU, mean square times 100."""
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
-    criterion = Hint([spec(student)], [spec(teacher)], kernel="halving", batch_norm=True, reduction="mean").double()
-    regressor, norm = criterion.regressors[0], criterion.norms[0]
-    leaves = {"conv_weight": regressor.weight, "conv_bias": regressor.bias, "bn_weight": norm.weight, "bn_bias": norm.bias}
+    loss_module = FeatureDistance(
+        [spec(student)], [spec(teacher)], adapter="halving", batch_norm=True, relu=True, reduction="mean"
+    ).double()
+    conv, norm = loss_module.adapters[0].conv, loss_module.adapters[0].norm
+    leaves = {"conv_weight": conv.weight, "conv_bias": conv.bias, "bn_weight": norm.weight, "bn_bias": norm.bias}
     with torch.no_grad():
         for name, parameter in leaves.items():
             parameter.copy_(case.arrays[f"in.{name}"])
-    loss = case.options["feat_weight"] * criterion([student], [teacher], BatchInfo([], (0, 0)))
+    loss = case.options["feat_weight"] * loss_module([student], [teacher], BatchInfo([], (0, 0)))
     leaves["student"] = student
     gradients = torch.autograd.grad(loss, list(leaves.values()))
-    found = {"out.regressed": criterion.adapted(student, 0), "out.loss": loss}
+    found = {"out.regressed": loss_module.adapters[0](student), "out.loss": loss}
     return found | {f"grad.{name}": gradient for name, gradient in zip(leaves, gradients)}
 
 

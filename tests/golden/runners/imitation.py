@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from kd2.distill import AnchorGrid, FeatureSpec, BatchInfo
-from tests.golden.runners._case import Case
-from kd2.ops.masks import anchor_masks, best_iou
+from kd2.distill import AnchorGrid, BatchInfo, FeatureSpec
 from kd2.losses.imitation import Imitation
+from kd2.ops.masks import anchor_masks, best_iou
+from tests.golden.runners._case import Case
 
 _MODES = {"I": "anchors", "F": "full", "G": "gt_box"}
 
@@ -30,7 +30,7 @@ def loss(case: Case) -> dict[str, Tensor]:
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
     stride = case.options.get("stride", 1)
     has_anchors = "in.anchors" in case.arrays
-    criterion = _loss(
+    loss_module = _loss(
         [_spec(student, stride)],
         [_spec(teacher, stride)],
         case.options["adapter"],
@@ -40,45 +40,49 @@ def loss(case: Case) -> dict[str, Tensor]:
         anchors="student" if has_anchors else "retinanet",
     )
     parameters = {}
-    if criterion.adapters is not None:
-        parameters = {"conv_weight": criterion.adapters[0].conv.weight, "conv_bias": criterion.adapters[0].conv.bias}
+    if loss_module.adapters is not None:
+        parameters = {
+            "conv_weight": loss_module.adapters[0].conv.weight,
+            "conv_bias": loss_module.adapters[0].conv.bias,
+        }
         _fill(case, parameters)
-    batch_info = _scene(case, len(teacher), [_grid(case.arrays["in.anchors"], stride)] if has_anchors else [])
-    value = criterion([student], [teacher], batch_info)
+    batch_info = _batch_info(case, len(teacher), [_grid(case.arrays["in.anchors"], stride)] if has_anchors else [])
+    value = loss_module([student], [teacher], batch_info)
     leaves = {"student": student} | parameters
     gradients = torch.autograd.grad(value, list(leaves.values()))
     return {
         "out.loss": value,
-        "out.mask": criterion.masks([tuple(teacher.shape[2:])], batch_info)[0],
+        "out.mask": loss_module.masks([tuple(teacher.shape[2:])], len(teacher), batch_info)[0],
         **{f"grad.{name}": gradient for name, gradient in zip(leaves, gradients)},
     }
 
 
 def pyramid(case: Case) -> dict[str, Tensor]:
-    """The loss over FPN levels, under both level rules and both normalizers; gradients of the default loss."""
+    """The loss over FPN levels, under both level rules and both reductions; gradients of the default loss."""
     levels = [name.removeprefix("in.student.") for name in case.arrays if name.startswith("in.student.")]
     student = [case.leaf(f"in.student.{level}") for level in levels]
     teacher = [case.arrays[f"in.teacher.{level}"] for level in levels]
     strides = case.options["strides"]
     grids = [_grid(case.arrays[f"in.anchors.{level}"], stride) for level, stride in zip(levels, strides)]
-    batch_info = _scene(case, len(teacher[0]), grids)
+    batch_info = _batch_info(case, len(teacher[0]), grids)
     specs = [[_spec(x, stride) for x, stride in zip(maps, strides)] for maps in (student, teacher)]
     found = {}
     for rule, rule_name in (("joint", ""), ("per_level", "_per_level")):
-        for normalizer, normalizer_name in (("level", ""), ("pooled", "_pooled")):
+        for reduction, reduction_name in (("level_mean", ""), ("pooled_mean", "_pooled")):
             psi = float(case.arrays["in.psi"])
-            criterion = _loss(*specs, case.options["adapter"], psi=psi, level_rule=rule, normalizer=normalizer)
-            for level, adapter in zip(levels, criterion.adapters or []):
+            loss_module = _loss(*specs, case.options["adapter"], psi=psi, level_rule=rule, reduction=reduction)
+            for level, adapter in zip(levels, loss_module.adapters or []):
                 _fill(case, {f"conv_weight.{level}": adapter.conv.weight, f"conv_bias.{level}": adapter.conv.bias})
-            found[f"out.loss{normalizer_name}{rule_name}"] = criterion(student, teacher, batch_info)
-        masks = criterion.masks([grid.size for grid in grids], batch_info)
+            found[f"out.loss{reduction_name}{rule_name}"] = loss_module(student, teacher, batch_info)
+        masks = loss_module.masks([grid.size for grid in grids], len(teacher[0]), batch_info)
         found |= {f"out.mask{rule_name}.{level}": mask for level, mask in zip(levels, masks)}
     gradients = torch.autograd.grad(found["out.loss"], student)
     return found | {f"grad.student.{level}": gradient for level, gradient in zip(levels, gradients)}
 
 
 def _loss(student: list[FeatureSpec], teacher: list[FeatureSpec], adapter: str, **options) -> Imitation:
-    return Imitation(student, teacher, adapter=adapter != "none", relu="+ relu" in adapter, **options).double()
+    kind = "none" if adapter == "none" else "conv3x3"
+    return Imitation(student, teacher, adapter=kind, relu="+ relu" in adapter, **options).double()
 
 
 def _fill(case: Case, parameters: dict[str, Tensor]) -> None:
@@ -98,7 +102,7 @@ def _grid(anchors: Tensor, stride: float) -> AnchorGrid:
     return AnchorGrid(anchors[0, 0], (stride, stride), (anchors.shape[0], anchors.shape[1]))
 
 
-def _scene(case: Case, images: int, grids: list[AnchorGrid]) -> BatchInfo:
+def _batch_info(case: Case, images: int, grids: list[AnchorGrid]) -> BatchInfo:
     boxes = _boxes(case) if "in.gt_boxes" in case.arrays else []
     return BatchInfo([(0, 0)] * images, (0, 0), boxes, anchors=lambda sizes: grids)
 

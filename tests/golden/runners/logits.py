@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd2.distill import FeatureSpec, BatchInfo, Schedule
+from kd2.distill import BatchInfo, FeatureSpec, Schedule
+from kd2.losses.dkd import Dkd, decoupled
+from kd2.losses.kl import KLDivergence, divergences
 from tests.golden.runners._case import Case
 from tests.golden.runners._module import slope
-from kd2.losses.dkd import Dkd, decoupled
-from kd2.losses.logits import Logits, divergences
 
 
 def divergence(case: Case) -> dict[str, Tensor]:
@@ -19,8 +19,8 @@ def divergence(case: Case) -> dict[str, Tensor]:
 
 
 def logit_loss(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
-    """The loss's loss of logits (N, K) at the temperature of the case."""
-    return _loss(Logits, case.options["temperature"], student, teacher)
+    """The loss of logits (N, K) at the temperature of the case."""
+    return _loss(KLDivergence, case.options["temperature"], student, teacher)
 
 
 def with_labels(case: Case) -> dict[str, Tensor]:
@@ -37,8 +37,8 @@ def pixels(case: Case) -> dict[str, Tensor]:
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
     size = (student.shape[2], student.shape[3])
     specs = [FeatureSpec(student.shape[1], size, (1.0, 1.0))]
-    criterion = Logits(specs, specs, temperature=case.options["temperature"])
-    loss = criterion([student], [teacher], BatchInfo([size] * len(student), size))
+    loss_module = KLDivergence(specs, specs, temperature=case.options["temperature"])
+    loss = loss_module([student], [teacher], BatchInfo([size] * len(student), size))
     summed = divergences(student, teacher, case.options["temperature"]).sum() / len(student)
     return {"out.loss": loss, "out.loss_sum_over_pixels": summed, "grad.student": slope(loss, student)}
 
@@ -69,9 +69,9 @@ def _dkd_loss(case: Case, student: Tensor) -> Tensor:
 
 def _loss(kind: type, temperature: float, student: Tensor, teacher: Tensor, labels: Tensor | None = None, **options):
     specs = [FeatureSpec(student.shape[1], (1, 1), (1.0, 1.0))]
-    criterion = kind(specs, specs, temperature=temperature, **options)
+    loss_module = kind(specs, specs, temperature=temperature, **options)
     batch_info = BatchInfo([(1, 1)] * len(student), (1, 1), labels=labels)
-    return criterion([student[:, :, None, None]], [teacher[:, :, None, None]], batch_info)
+    return loss_module([student[:, :, None, None]], [teacher[:, :, None, None]], batch_info)
 
 
 CASES = {

@@ -5,18 +5,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd2.distill import BatchInfo
+from kd2.losses.tat import Tat, patch_tokens
 from tests.golden.runners._case import Case
 from tests.golden.runners._module import filled, gradients, spec
-from kd2.losses.tat import Tat, patch_tokens
 
 
 def whole_map(case: Case) -> dict[str, Tensor]:
     """The ImageNet code: projections, attention, loss, all gradients; the weighted totals where the case has logits."""
-    criterion, student, maps, parts, parameters = _run(case, heads=case.options["heads"])
+    loss_module, student, maps, parts, parameters = _run(case, heads=case.options["heads"])
     loss = parts["patch"]
     found = {"out.query": maps[0], "out.value": maps[2], "out.loss": loss}
-    found |= _matched(case, "out.", _patch_tokens(criterion, maps))
-    found |= _statistics(criterion) | gradients(case, loss, student, parameters)
+    found |= _matched(case, "out.", _patch_tokens(loss_module, maps))
+    found |= _statistics(loss_module) | gradients(case, loss, student, parameters)
     return found | _totals(case, loss, student) if "in.labels" in case.arrays else found
 
 
@@ -24,45 +24,52 @@ def hierarchical(case: Case) -> dict[str, Tensor]:
     """The segmentation code: both branches, image by image and weighted, their attention, all gradients."""
     options, derived = case.options, case.meta["derived"]
     grouped = options["attn_type"] == "stack_attn"
-    criterion, student, maps, parts, parameters = _run(
+    loss_module, student, maps, parts, parameters = _run(
         case,
-        kernel=1,
+        projection_kernel=1,
         theta="learned",
         statistics="image",
         patch=derived["patch"],
         group=int(derived["patches_per_group"]) if grouped else 1,
         heads=1 if grouped else options["heads"],
         patch_sum=options["attn_type"] == "None",
-        pool=derived["anchor_kernel"],
+        anchor_size=derived["anchor_kernel"],
         patch_weight=options["beta"],
         anchor_weight=options["gamma"],
     )
     total = sum(parts.values())
     images = list(zip(*(x.split(1) for x in maps)))
     found = {"out.loss": options["alpha"] * total, "out.loss_sum_over_images": len(images) * total}
-    for name, one in (("patchgroup", criterion.patch_loss), ("anchor", criterion.anchor_loss)):  # stored for weight 0 as well
+    for name, one in (
+        ("patchgroup", loss_module.patch_loss),
+        ("anchor", loss_module.anchor_loss),
+    ):  # stored for weight 0 as well
         found[f"out.loss_{name}_per_image"] = torch.stack([one(image) for image in images])
-    found |= _matched(case, "out.patchgroup.", _patch_tokens(criterion, maps))
-    found |= _matched(case, "out.anchor.", _patch_tokens(criterion, [F.avg_pool2d(x, criterion.pool) for x in maps], whole=True))
-    return found | _statistics(criterion) | gradients(case, found["out.loss"], student, parameters)
+    found |= _matched(case, "out.patchgroup.", _patch_tokens(loss_module, maps))
+    found |= _matched(
+        case,
+        "out.anchor.",
+        _patch_tokens(loss_module, [F.avg_pool2d(x, loss_module.anchor_size) for x in maps], whole=True),
+    )
+    return found | _statistics(loss_module) | gradients(case, found["out.loss"], student, parameters)
 
 
 def _run(case: Case, **options) -> tuple:
     """The loss, the student's leaf, the projected maps of one forward pass, its parts, and the parameters by name."""
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
-    criterion = Tat([spec(student)], [spec(teacher)], **options).to(student.dtype).train(case.meta["mode"] == "train")
-    block, seen = criterion.blocks[0], []
-    parameters = filled(case, block)
-    with block.register_forward_hook(lambda module, inputs, maps: seen.append(maps)):
-        parts = criterion([student], [teacher], BatchInfo([], (0, 0)))
-    return criterion, student, seen[0], parts, parameters
+    loss_module = Tat([spec(student)], [spec(teacher)], **options).to(student.dtype).train(case.meta["mode"] == "train")
+    adapter, seen = loss_module.adapters[0], []
+    parameters = filled(case, adapter)
+    with adapter.register_forward_hook(lambda module, inputs, maps: seen.append(maps)):
+        parts = loss_module([student], [teacher], BatchInfo([], (0, 0)))
+    return loss_module, student, seen[0], parts, parameters
 
 
-def _patch_tokens(criterion: Tat, maps: list[Tensor], whole: bool = False) -> list[Tensor]:
+def _patch_tokens(loss_module: Tat, maps: list[Tensor], whole: bool = False) -> list[Tensor]:
     size = (maps[0].shape[2], maps[0].shape[3])
     if whole:
         return [patch_tokens(x, size, 1, 1) for x in maps]
-    return [patch_tokens(x, criterion.patch or size, criterion.group, criterion.heads) for x in maps]
+    return [patch_tokens(x, loss_module.patch or size, loss_module.group, loss_module.heads) for x in maps]
 
 
 def _matched(case: Case, prefix: str, tokens: list[Tensor]) -> dict[str, Tensor]:
@@ -76,8 +83,8 @@ def _matched(case: Case, prefix: str, tokens: list[Tensor]) -> dict[str, Tensor]
     return {prefix + name: maps[name].reshape(case.arrays[prefix + name].shape) for name in names}
 
 
-def _statistics(criterion: Tat) -> dict[str, Tensor]:
-    return {f"out.{name}": x for name, x in criterion.blocks[0].named_buffers() if "running" in name}
+def _statistics(loss_module: Tat) -> dict[str, Tensor]:
+    return {f"out.{name}": x for name, x in loss_module.adapters[0].named_buffers() if "running" in name}
 
 
 def _totals(case: Case, loss: Tensor, student: Tensor) -> dict[str, Tensor]:
