@@ -13,10 +13,10 @@ from fvcore.common.config import CfgNode
 from kd2.config import checks, detectron2, timm, torchvision
 from kd2.config.defaults import add_kd_config
 from kd2.config.merging import merge
-from kd2.config.paths import SCHEME, packaged_config, resolve_paths
+from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
 from kd2.distill import ConfigError, nearest
-from kd2.losses.registry import active_losses as check_losses
+from kd2.losses import check_losses
 
 _TABLES: dict[str, ModuleType] = {"detectron2": detectron2, "torchvision": torchvision, "timm": timm}
 _TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []}
@@ -35,9 +35,9 @@ def load(config_file: str, options: Sequence[str] = (), defaults: CfgNode | None
     Raises:
         ConfigError: see ``read``, ``merge`` and ``check``.
     """
-    path = packaged_config(config_file) if config_file.startswith(SCHEME) else config_file
+    path = config_path(config_file)
     loaded = read(path, options)
-    return assemble(_defaults(framework_of(loaded, path)) if defaults is None else defaults, loaded, path)
+    return assemble(defaults_of(framework_of(loaded, path)) if defaults is None else defaults, loaded, path)
 
 
 def assemble(defaults: CfgNode, loaded: Mapping[str, Any], config_file: str) -> CfgNode:
@@ -111,7 +111,7 @@ def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNod
     name, key = block["CONFIG_FILE"], f"{node}.CONFIG_FILE"
     if not name:
         raise ConfigError(f"{key} is empty, but KD.LOSSES has losses that need a teacher")
-    path = packaged_config(name) if name.startswith(SCHEME) else name
+    path = config_path(name)
     if not os.path.isfile(path):
         raise ConfigError(f"{key}: {name!r} is no file beside the config or in the working folder")
     loaded = read(path, [str(x) for x in block["OPTS"]])
@@ -120,10 +120,11 @@ def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNod
     wrapped = loaded.pop("KD", {}).get("STUDENT", {}).get("META_ARCHITECTURE", "")
     if wrapped:
         loaded["KD"] = {"STUDENT": {"META_ARCHITECTURE": wrapped}}
-    return assemble(_defaults(cfg.FRAMEWORK) if defaults is None else defaults, loaded, path)
+    return assemble(defaults_of(cfg.FRAMEWORK) if defaults is None else defaults, loaded, path)
 
 
-def _defaults(framework: str) -> CfgNode:
+def defaults_of(framework: str) -> CfgNode:
+    """A new config with every key that a framework reads; raises ConfigError for Detectron2, whose own the engine has."""
     if framework == "detectron2":
         raise ConfigError(
             "FRAMEWORK is detectron2, whose defaults need Detectron2; install it or name another framework"

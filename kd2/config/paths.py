@@ -22,6 +22,11 @@ _KEYS = ("MODEL.WEIGHTS", "MODEL.BACKBONE.WEIGHTS", "KD.TEACHER.CONFIG_FILE", "K
 _TEACHER_KEYS = ("CONFIG_FILE", "WEIGHTS")
 
 
+def config_path(name: str) -> str:
+    """The file that ``name`` means: a packaged one behind ``kd2://``, otherwise the path itself."""
+    return packaged_config(name) if name.startswith(SCHEME) else name
+
+
 def packaged_config(name: str) -> str:
     """The path of a config that the package brings, from ``kd2://bccd/imitation.yaml`` or the part behind ``kd2://``.
 

@@ -4,7 +4,7 @@ from fvcore.common.config import CfgNode as CN
 
 from kd2.config import defaults, solver
 from kd2.config.checks import COUNT, FACTOR, NAMES, POSITIVE, SHARE, Check, Checks, one_of
-from kd2.data.views import MODES
+from kd2.data.classification.views import MODES
 
 CHECKS: Checks = {
     **defaults.CHECKS,

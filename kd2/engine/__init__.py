@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 
-from kd2.config import framework_of, read
+from kd2.config import config_path, framework_of, read
 from kd2.distill import ConfigError
 
 _ROADS = {
@@ -28,6 +28,7 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
     """Train, or with ``args.eval_only`` evaluate, by a config file; returns the scores of the last evaluation.
 
     Args:
+        config_file: a path, or kd2://NAME for a config that the package brings.
         options: KEY VALUE pairs over the file.
         args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts, and imports:
             modules with losses of the user's own.
@@ -35,14 +36,16 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
     Raises:
         ConfigError, DataError, NonFiniteLoss: what is wrong with the config, the data or a loss.
     """
-    loaded = read(config_file, options)
-    return _road(loaded, config_file).run(loaded, config_file, args)
+    path = config_path(config_file)
+    loaded = read(path, options)
+    return _road(loaded, path).run(loaded, path, args)
 
 
 def dry_run(config_file: str, options: list[str]) -> AbstractContextManager[Any]:
     """Everything of a training up to its first step, as a ``DryRun``. Raises like training would."""
-    loaded = read(config_file, options)
-    return _road(loaded, config_file).dry_run(loaded, config_file)
+    path = config_path(config_file)
+    loaded = read(path, options)
+    return _road(loaded, path).dry_run(loaded, path)
 
 
 def _road(loaded: dict[str, Any], config_file: str) -> ModuleType:

@@ -21,7 +21,7 @@ from kd2.distill import (
     no_batch_info,
     probed,
 )
-from kd2.losses.registry import active_losses, build_losses
+from kd2.losses import active_losses, build_losses
 
 # What a loss may need of the batch info, see ``BatchInfo``.
 EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images"})

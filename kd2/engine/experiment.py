@@ -19,7 +19,7 @@ from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of, w
 from kd2.engine.checkpoint import Match, check_writable, last_checkpoint, write_atomically
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.preflight import start_up
-from kd2.losses.registry import active_losses
+from kd2.losses import active_losses
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from kd2.engine.detectron2.all_ignored import losses_of
 from kd2.engine.detectron2.models import build_student, probed_taps, probe_size
 from kd2.engine.detectron2.batch_info import StudentAnchors, gt_boxes, padded_size, pixel_labels, student_images
 from kd2.engine.detectron2.teacher import Guide, build_teacher, flip_colors
-from kd2.losses.registry import active_losses, build_losses
+from kd2.losses import active_losses, build_losses
 
 Batch = list[dict[str, Any]]
 

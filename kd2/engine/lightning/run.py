@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 from fvcore.common.config import CfgNode
 
-from kd2.config import load
+from kd2.config import assemble, defaults_of
 from kd2.distill import ConfigError, nearest
 from kd2.engine import ONE_PROCESS, experiment as flow
 from kd2.engine.checkpoint import last_checkpoint, saved_seed
@@ -32,7 +32,7 @@ def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[
 
 def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> LightningExperiment:
     """The experiment of a config that was read; the output folder exists and a seed is drawn when ``SEED`` < 0."""
-    cfg = load(loaded, config_file)
+    cfg = assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file)
     experiment = experiment_for(cfg, args)
     open_output(cfg)
     saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None

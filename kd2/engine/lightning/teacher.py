@@ -7,7 +7,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from kd2.config import load_teacher_config
+from kd2.config import load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import load_state, read_checkpoint, weights_of
 
@@ -35,8 +35,8 @@ def teacher_sources(cfg: CfgNode) -> list[TeacherSource]:
     Raises:
         ConfigError: see ``kd2.config.load_teacher_config``.
     """
-    nodes = {"KD.TEACHER": cfg.KD.TEACHER} | {f"KD.TEACHERS[{i}]": x for i, x in enumerate(cfg.KD.get("TEACHERS", []))}
-    return [TeacherSource(node, block.get("WEIGHTS", ""), load_teacher_config(cfg, node)) for node, block in nodes.items()]
+    blocks = teacher_blocks(cfg).items()
+    return [TeacherSource(node, block["WEIGHTS"], load_teacher_config(cfg, node)) for node, block in blocks]
 
 
 def load_teacher(model: nn.Module, source: TeacherSource, partial: bool) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd2.losses.logits import divergences
+from kd2.losses.kl import divergences
 
 
 def agreement(student: Tensor, teacher: Tensor, k: int = 1) -> Tensor:

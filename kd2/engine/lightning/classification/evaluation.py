@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from kd2.engine.lightning.classification.data import Batch
 from kd2.engine.lightning.classification.distances import agreement
-from kd2.losses.logits import divergences
+from kd2.losses.kl import divergences
 
 
 class Logits(NamedTuple):

@@ -21,7 +21,7 @@ from kd2.engine.lightning.classification.module import ClassificationModule
 from kd2.engine.lightning.classification.sources import check_classes, labeled, load_all
 from kd2.engine.lightning.classification.teacher import build_teacher
 from kd2.engine.lightning.experiment import LightningExperiment
-from kd2.losses.registry import active_losses
+from kd2.losses import active_losses
 
 logger = logging.getLogger(__name__)
 
