@@ -12,9 +12,9 @@ import os
 import sys
 
 from kd2.cli import guarded
-from examples.quickstart.run import quickstart
 
-CONFIGS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "configs", "quickstart")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from examples.quickstart.run import quickstart  # noqa: E402  (examples are no part of the package)
 
 
 def main() -> int:
@@ -25,10 +25,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the shapes or the split, and of every training")
     parser.add_argument("--iterations", type=int, metavar="N", help="of each training (default: the config's)")
     args = parser.parse_args()
-    quickstart(args.output, CONFIGS, args.data, args.seed, args.iterations)
+    quickstart(args.output, args.data, args.seed, args.iterations)
     with open(os.path.join(args.output, "report.md")) as file:
         print(file.read())
-    print(f"ImageDataset and models are in {args.output}.")
+    print(f"Pictures and models are in {args.output}.")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Outlines of shapes and distractors: rings, polygons (P, 2) of about unit radius. Rings behind the first are holes."""
 
 import numpy as np
-from np.random import Generator
+from numpy.random import Generator
 
 Rings = list[np.ndarray]
 

@@ -1,6 +1,5 @@
 """The quick start from data to report: teacher, student alone and student distilled on the usual torchvision path."""
 
-import argparse
 import contextlib
 import logging
 import os
@@ -15,24 +14,25 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from kd2.engine.checkpoint import check_writable, read_checkpoint, weights_of
-from kd2.engine.lightning.module import load_student
-from kd2.engine.lightning.detection.data import Mapper
-from kd2.engine.lightning.detection.distiller import build_student
-from kd2.engine.lightning.tv_run import setup, train
-from kd2.data.detection.records import Records, read_coco
 from examples.quickstart import own_data, pictures, report, shapes
 from examples.quickstart.measure import cost
 from examples.quickstart.progress import Curve, PhaseBar, Progress
 from examples.quickstart.report import Entry, Setting
+from kd2.config import config_path, read
+from kd2.data.detection.records import Records, read_coco
+from kd2.engine import ONE_PROCESS
+from kd2.engine.checkpoint import check_writable
+from kd2.engine.experiment import train
+from kd2.engine.lightning.detection.data import DetectionMapper
+from kd2.engine.lightning.experiment import LightningExperiment
+from kd2.engine.lightning.run import experiment_of
 
 # Phases and about how long they take, in seconds of one core.
 PHASES = {"data": 20, "teacher": 200, "student alone": 70, "student distilled": 115, "measuring": 15}
 IMAGES = {"train": 1200, "val": 300}
 # Images that latency is measured on, rows of the picture of detections, and the score from which on they are drawn.
 _TIMED, _ROWS, _SCORE = 8, 4, 0.3
-# One process; a GPU is used when there is one.
-_PROCESS = argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False)
+_CONFIGS = "kd2://torchvision/quickstart/"
 
 # Image uint8 (3, H, W), target, record: what a mapper returns.
 View = tuple[Tensor, dict[str, Tensor], dict]
@@ -40,9 +40,9 @@ View = tuple[Tensor, dict[str, Tensor], dict]
 
 @dataclass(frozen=True)
 class Trained:
-    """One training that is over: its config, metrics, duration in seconds and curve."""
+    """One training that is over: what was run, metrics, duration in seconds and curve."""
 
-    cfg: CfgNode
+    experiment: LightningExperiment
     scores: dict[str, float]
     seconds: float
     curve: Curve
@@ -50,7 +50,6 @@ class Trained:
 
 def quickstart(
     output: str,
-    configs: str,
     data: tuple[str, str] | None = None,
     seed: int = 1,
     iterations: int | None = None,
@@ -59,7 +58,6 @@ def quickstart(
     """Run everything; write ``report.md``, ``report.json``, ``curves.png`` and ``predictions.png`` into ``output``.
 
     Args:
-        configs: the folder with teacher.yaml and distilled.yaml.
         data: the user's COCO JSON and image folder; None draws shapes.
         iterations: of each training; None is what the config says.
         images: how many images of shapes to draw for ``train`` and ``val``.
@@ -81,15 +79,15 @@ def quickstart(
             files = own_data.reduce(*data, folder, seed) if data else shapes.write(folder, images, seed)
             train_data, val = (read_coco(name, files[name], _folder(files[name])) for name in ("train", "val"))
             options = _options(files, len(val.classes), seed, iterations) + (own_data.OPTIONS if data else [])
-        trained = _train_all(configs, os.path.abspath(output), options, progress)
+        trained = _train_all(os.path.abspath(output), options, progress)
         with progress.phase("measuring"):
-            models = {name: _final(run.cfg) for name, run in trained.items()}
-            views = _views(trained["distilled"].cfg, val)
+            models = {name: _final(run.experiment) for name, run in trained.items()}
+            views = _views(trained["distilled"].experiment.cfg, val)
             entries = [_entry(name, run, models[name], views) for name, run in trained.items()]
             pictures.curves(os.path.join(output, "curves.png"), *entries)
             pictures.predictions(os.path.join(output, "predictions.png"), *_columns(models, views[:_ROWS]), val.classes)
     name = data[0] if data else f"drawn shapes (seed {seed})"
-    setting = _setting(name, trained["distilled"].cfg, len(train_data.records), val, time.monotonic() - started)
+    setting = _setting(name, trained["distilled"].experiment.cfg, len(train_data.records), val, time.monotonic() - started)
     return report.write(output, entries, setting)
 
 
@@ -108,7 +106,7 @@ def _folder(json_file: str) -> str:
     return os.path.splitext(json_file)[0]
 
 
-def _train_all(configs: str, output: str, options: list[str], progress: Progress) -> dict[str, Trained]:
+def _train_all(output: str, options: list[str], progress: Progress) -> dict[str, Trained]:
     teacher = os.path.join(output, "teacher")
     runs = {
         "teacher": ("teacher", "teacher.yaml", []),
@@ -122,26 +120,28 @@ def _train_all(configs: str, output: str, options: list[str], progress: Progress
     for name, (phase, file, own) in runs.items():
         with progress.phase(phase):
             place = ["OUTPUT_DIR", os.path.join(output, name)]
-            trained[name] = _train(os.path.join(configs, file), [*options, *own, *place], progress)
+            trained[name] = _train(_CONFIGS + file, [*options, *own, *place], progress)
     return trained
 
 
 def _train(config: str, options: list[str], progress: Progress) -> Trained:
     started, curve = time.monotonic(), Curve()
-    cfg = setup(config, options)
-    scores = train(cfg, _PROCESS, [PhaseBar(progress), curve])
-    return Trained(cfg, scores, time.monotonic() - started, curve)
+    path = config_path(config)
+    experiment = experiment_of(read(path, options), path, ONE_PROCESS)
+    experiment.callbacks = (PhaseBar(progress), curve)
+    scores = train(experiment)
+    return Trained(experiment, scores, time.monotonic() - started, curve)
 
 
-def _final(cfg: CfgNode) -> nn.Module:
+def _final(experiment: LightningExperiment) -> nn.Module:
     """The trained detector, read from its file, on the CPU in eval mode."""
-    path, model = os.path.join(cfg.OUTPUT_DIR, "model_final.pth"), build_student(cfg)
-    load_student(model, weights_of(read_checkpoint(path, "OUTPUT_DIR")), path, partial=False)
+    path, model = os.path.join(experiment.cfg.OUTPUT_DIR, "model_final.pth"), experiment.build_student().module
+    experiment.load_weights(model, path, "OUTPUT_DIR", partial=False)
     return model.eval()
 
 
 def _views(cfg: CfgNode, val: Records) -> list[View]:
-    mapper = Mapper(cfg, training=False, masks=False)
+    mapper = DetectionMapper(cfg, training=False, masks=False)
     return [mapper(record) for record in val.records[:_TIMED]]
 
 

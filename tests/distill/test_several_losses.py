@@ -40,7 +40,7 @@ def test_each_loss_follows_its_own_schedule():
 
 def test_each_loss_reads_its_own_levels():
     model = distiller(LOSSES, *TAPS)
-    levels = {name: len(criterion.blocks) for name, criterion in model.losses.items()}
+    levels = {name: len(criterion.adapters) for name, criterion in model.losses.items()}
     assert levels == {"mgd": 2, "focus": 1, "tat": 1}
 
 

@@ -20,7 +20,6 @@ from examples.quickstart.measure import Cost
 from examples.quickstart.run import quickstart
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = str(ROOT / "configs" / "quickstart")
 PICTURES = ("curves.png", "predictions.png")
 
 
@@ -96,7 +95,7 @@ def test_some_shapes_are_partly_hidden():
 
 
 def test_the_whole_way_writes_table_json_and_pictures(tmp_path):
-    result = quickstart(str(tmp_path), CONFIGS, iterations=3, images={"train": 12, "val": 4})
+    result = quickstart(str(tmp_path), iterations=3, images={"train": 12, "val": 4})
     text = (tmp_path / "report.md").read_text()
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["models"].keys() == {"teacher", "student", "distilled"}
@@ -145,7 +144,7 @@ def test_own_data_are_split_by_seed_and_reduced(tmp_path):
 
 
 def test_own_data_run_with_their_own_classes(tmp_path):
-    result = quickstart(str(tmp_path / "out"), CONFIGS, data=coco_file(tmp_path), iterations=2)
+    result = quickstart(str(tmp_path / "out"), data=coco_file(tmp_path), iterations=2)
     assert result["setting"]["classes"] == ("dog", "cat")
     assert (result["setting"]["train_images"], result["setting"]["val_images"]) == (5, 1)
 
