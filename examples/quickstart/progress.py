@@ -68,9 +68,9 @@ class Curve(Callback):
         self.ap: dict[int, float] = {}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: object) -> None:
-        losses = tuple(f"loss_{name}" for name in module.distiller.losses)
-        losses = {name: x for name, x in trainer.callback_metrics.items() if name.startswith("loss_")}
-        self.losses.append(float(sum(x for name, x in losses.items() if not name.startswith(losses))))
+        distilled = tuple(f"loss_{name}" for name in module.distiller.losses)
+        logged = {name: x for name, x in trainer.callback_metrics.items() if name.startswith("loss_")}
+        self.losses.append(float(sum(x for name, x in logged.items() if not name.startswith(distilled))))
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self.ap[trainer.global_step] = module.results["bbox/AP"]
+        self.ap[trainer.global_step] = module.scores["bbox/AP"]
