@@ -1,3 +1,3 @@
 """kd2: knowledge distillation for object detection and segmentation on Detectron2."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
