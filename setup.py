@@ -1,28 +1,58 @@
+"""Metadata, dependencies and commands of the package; the version stands in kd2/__init__.py."""
+
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
-# Lower bounds are versions that the test suite has run with.
-TIMM = [
-    "timm>=1.0.31", "torchvision>=0.29.2", "lightning>=2.6.6", "torchmetrics>=1.9", "pillow>=13.0", "tensorboard>=2.21",
-]
-TORCHVISION = [*TIMM, "pycocotools>=2.0.11"]
+ROOT = Path(__file__).parent
+# Read as text: importing kd2 would need torch.
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "kd2" / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+
+# Lower bounds are those of tests/lower_bounds.txt: the suite without Detectron2 has passed with exactly these versions.
+LIGHTNING = ["torchvision>=0.23", "lightning>=2.6.0", "torchmetrics>=1.8", "tensorboard>=2.19", "timm>=1.0.21"]
+TIMM = LIGHTNING
+TORCHVISION = [*LIGHTNING, "pycocotools>=2.0.8"]
+PARQUET = ["pyarrow>=20.0"]
+# One minor version each: another one formats or judges the same code differently.
+LINT = ["ruff>=0.17.6,<0.18", "mypy>=2.4.1,<2.5"]
 
 setup(
     name="kd2",
-    version="0.1.0",
-    description="Knowledge distillation for object detection and segmentation on Detectron2, classification on timm",
+    version=VERSION[1],
+    description="Knowledge distillation for detection and segmentation on Detectron2 and torchvision, and for timm",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["knowledge distillation", "object detection", "semantic segmentation", "detectron2", "timm"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    packages=find_packages(include=["kd2", "kd2.*"]),
-    install_requires=["torch>=2.15", "numpy>=2.4", "fvcore>=0.1.5.post20221221", "matplotlib>=3.11"],
+    packages=[*find_packages(include=["kd2", "kd2.*"]), "kd2.configs"],
+    package_dir={"kd2.configs": "configs"},
+    package_data={"kd2": ["py.typed"], "kd2.configs": ["**/*.yaml", "README.md"]},
+    install_requires=["torch>=2.8", "numpy>=2.1", "pillow>=11.1", "fvcore>=0.1.5.post20221221", "matplotlib>=3.10"],
     extras_require={
-        # The embedded default: everything on PyPI.
+        # The road of FRAMEWORK: torchvision; everything is on PyPI.
         "torchvision": TORCHVISION,
-        # Classification.
+        # The road of FRAMEWORK: timm, for classification.
         "timm": TIMM,
         # Classification data in Parquet files.
-        "parquet": ["pyarrow>=26.0"],
-        # Beside Detectron2 itself, which is not on PyPI.
-        "detectron2": ["opencv-python>=5.0", "pycocotools>=2.0.11", "cityscapesscripts>=2.3", "timm>=1.0.31"],
-        "test": [*TORCHVISION, "pytest>=9.0", "pytest-xdist>=3.8"],
+        "parquet": PARQUET,
+        # What the road of FRAMEWORK: detectron2 needs beside Detectron2 itself, which is not on PyPI.
+        "detectron2": ["opencv-python>=4.10", "pycocotools>=2.0.8", "cityscapesscripts>=2.2.4", "timm>=1.0.21"],
+        # What the README's test command and the linters behind it need.
+        "test": [*TORCHVISION, *PARQUET, "pytest>=8.4", "pytest-xdist>=3.7", *LINT],
+        "dev": LINT,
     },
+    entry_points={"console_scripts": ["kd2-train = kd2.cli:train", "kd2-preflight = kd2.cli:preflight"]},
 )

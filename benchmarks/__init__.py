@@ -1,6 +1,6 @@
 """Benchmarks of the losses: our implementation beside the plain formula, on equal inputs in one process.
 
-A file of this folder named ``terms_*`` is a family of cases; its ``CASES`` maps a name to a function that builds the
+A file of this folder named ``losses_*`` is a family of cases; its ``CASES`` maps a name to a function that builds the
 case on a device.
 """
 
@@ -35,7 +35,7 @@ def loss_cases() -> dict[str, Callable[[torch.device], Case]]:
     """Every case of every family by name."""
     cases: dict[str, Callable[[torch.device], Case]] = {}
     for module in pkgutil.iter_modules(__path__):
-        if module.name.startswith("terms_"):
+        if module.name.startswith("losses_"):
             cases |= importlib.import_module(f"{__name__}.{module.name}").CASES
     return cases
 

@@ -1,38 +1,117 @@
-"""What the scripts of tools/ share: arguments, error texts and tables."""
+"""The console commands, and what they share with the scripts of tools/: arguments, error texts and tables."""
 
 import argparse
+import builtins
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable
 
+from torch.multiprocessing import ProcessRaisedException
+
+from kd2 import engine
 from kd2.distill import ConfigError, DataError, NonFiniteLoss
+from kd2.engine import preflight as checks
+from kd2.losses import import_losses
+
+# What a user can mend: it is told in one line. Everything else is a fault of kd2 and keeps its traceback.
+USER_ERRORS = (ConfigError, DataError, NonFiniteLoss, OSError)
+
+_TRAIN = """Train or evaluate a student by a config file.
+
+%(prog)s --config-file configs/coco/fgd_imitation.yaml --num-gpus 8
+%(prog)s --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth
+"""
+_PREFLIGHT = """Look at a distillation before it runs: both models, one batch, a table.
+
+%(prog)s --config-file configs/coco/fgd_imitation.yaml
+
+The exit code is 1, with the reason, when training would not start or a loss would do nothing.
+"""
+
+
+def train() -> int:
+    """The command ``kd2-train``."""
+    return guarded(lambda: run_train(train_parser().parse_args()))
+
+
+def preflight() -> int:
+    """The command ``kd2-preflight``."""
+    return guarded(lambda: run_preflight(preflight_parser().parse_args()))
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """The arguments of training: those of Detectron2's ``train_net.py``, and ``--import``."""
+    parser = _parser(_TRAIN)
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs a machine; without any the CPU is used")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of the first machine")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; no teacher is built")
+    config_arguments(parser)
+    return parser
+
+
+def preflight_parser() -> argparse.ArgumentParser:
+    """The arguments of a dry run."""
+    parser = _parser(_PREFLIGHT)
+    config_arguments(parser)
+    return parser
 
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config-file F`` and the ``KEY VALUE ...`` pairs behind all options, as in Detectron2's scripts."""
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    """Add ``--config-file F``, ``--import MODULE`` and, behind all options, ``KEY VALUE ...`` as in Detectron2."""
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="or kd2://NAME, a config of the package")
+    parser.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="MODULE",
+        help="a module that registers losses of your own; may be given several times",
+    )  # fmt: skip
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config file")
 
 
+def run_train(args: argparse.Namespace) -> int:
+    """Train, or evaluate with ``args.eval_only``, and print the scores; the exit code."""
+    import_losses(args.imports)
+    results = engine.run(args.config_file, args.opts, args)
+    if results:
+        print(table(["metric", "value"], results.items()))
+    return 0
+
+
+def run_preflight(args: argparse.Namespace) -> int:
+    """Print what would be distilled; the exit code is 1 when a loss would do nothing."""
+    import_losses(args.imports)
+    with engine.dry_run(args.config_file, args.opts) as dry_run:
+        print(table(checks.TAP_HEADER, checks.tap_rows(dry_run.distiller)), end="\n\n")
+        print(table(["", "student", "teacher"], [[name, *sides] for name, sides in dry_run.facts.items()]), end="\n\n")
+        rows = checks.loss_rows(dry_run)
+        print(table(checks.LOSS_HEADER, rows), end="\n\n")
+        print(f"teacher's share of a step: {100 * checks.teacher_share(dry_run):.0f} %")
+    reasons = checks.problems(rows)
+    for reason in reasons:
+        print(f"error: {reason}", file=sys.stderr)
+    return 1 if reasons else 0
+
+
 def guarded(main: Callable[[], int]) -> int:
-    """Run a script; a bad config, file or loss becomes one line on the error stream and exit code 1."""
+    """Run a script; a user's error, from any process or worker, becomes one line on stderr and exit code 1."""
     logger, handler = logging.getLogger("kd2"), logging.StreamHandler()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         return main()
-    except (ConfigError, DataError, NonFiniteLoss, OSError) as error:
-        print(f"error: {_without_traceback(str(error))}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"error: {_at_the_end_of(str(error)) or error}", file=sys.stderr)
+        return 1
+    except ProcessRaisedException as error:
+        text = _at_the_end_of(str(error))
+        if text is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
         return 1
     finally:
         logger.removeHandler(handler)
-
-
-def _without_traceback(text: str) -> str:
-    """An error from a worker of a data loader carries the worker's traceback; its last line is the error itself."""
-    if text.startswith("Caught ") and "Traceback" in text:
-        return text.strip().splitlines()[-1].partition(": ")[2]
-    return text
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -42,3 +121,23 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     lines = ["| " + " | ".join(x.ljust(w) for x, w in zip(row, widths)) + " |" for row in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)
+
+
+def _parser(text: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def _at_the_end_of(text: str) -> str | None:
+    """The text of a user's error in the traceback that another process sent; None where there is none."""
+    if "Traceback (most recent call last)" not in text:
+        return None
+    named = [match for match in re.finditer(r"^([\w.]+): ", text, re.MULTILINE) if _is_user_error(match[1])]
+    return text[named[-1].end() :].strip() if named else None
+
+
+def _is_user_error(name: str) -> bool:
+    """Whether a traceback's name of an exception is that of a user's error."""
+    plain = getattr(builtins, name, None)
+    if isinstance(plain, type):
+        return issubclass(plain, USER_ERRORS)
+    return name in {f"{error.__module__}.{error.__qualname__}" for error in USER_ERRORS}

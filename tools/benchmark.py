@@ -1,15 +1,15 @@
 """Benchmarks.
 
     python tools/benchmark.py losses [--only NAME] [--threads one|all|both] [--device cuda] [--json FILE]
-    python tools/benchmark.py step --config-file FILE [KEY VALUE ...]
+    python tools/benchmark.py step --config-file FILE [--import MODULE] [KEY VALUE ...]
 
 ``losses`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
 faster ours is, the extra memory of either at its peak and what autograd keeps of it for the backward pass, and the
 largest error between their values and gradients relative to the largest element. Exit status 1 when an error is beyond
 the case's tolerance.
 
-``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the losses alone and the whole
-distilled step (forward and backward), and the overhead: whole / (teacher + student + losses).
+``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the losses alone and the
+whole distilled step (forward and backward), and the overhead: whole / (teacher + student + losses).
 """
 
 import argparse
@@ -19,11 +19,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import rows, loss_cases
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies in the checkout alone
+
+from benchmarks import loss_cases, rows
 from benchmarks.step import step_times
-from kd2.engine import bridge
+from kd2 import engine
 from kd2.cli import config_arguments, guarded, table
-from kd2.config import framework_of, read
+from kd2.losses import import_losses
 
 _COLUMNS = (
     "name", "threads", "ours_ms", "reference_ms", "ratio", "ours_mib", "reference_mib",
@@ -32,6 +34,7 @@ _COLUMNS = (
 
 
 def main() -> int:
+    """Parse the arguments and run one of the two commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     losses = commands.add_parser("losses", help="every loss against its plain formula")
@@ -48,6 +51,7 @@ def main() -> int:
 
 
 def run_losses(arguments: argparse.Namespace) -> int:
+    """Print a row a case; 1 when an error is beyond its tolerance."""
     everything = torch.get_num_threads()
     threads = {"one": [1], "all": [everything], "both": sorted({1, everything})}[arguments.threads]
     names = [arguments.only] if arguments.only else list(loss_cases())
@@ -62,13 +66,15 @@ def run_losses(arguments: argparse.Namespace) -> int:
 
 
 def run_step(arguments: argparse.Namespace) -> int:
-    framework = framework_of(read(arguments.config_file, arguments.opts), arguments.config_file)
-    with bridge(framework, "trial").trial(arguments.config_file, arguments.opts) as trial:
-        print(table(["", "median"], step_times(trial).items()))
+    """Print the parts of a training step."""
+    import_losses(arguments.imports)
+    with engine.dry_run(arguments.config_file, arguments.opts) as dry_run:
+        print(table(["", "median"], step_times(dry_run).items()))
     return 0
 
 
 def line(row: dict) -> str:
+    """A row as one line of text."""
     cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in _COLUMNS]
     return f"{cells[0]:<33}" + "".join(f"{cell:>{len(c) + 2}}" for c, cell in zip(_COLUMNS[1:], cells[1:]))
 

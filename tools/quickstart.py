@@ -1,4 +1,4 @@
-"""Distil a small detector in minutes on a CPU and see what it gained.
+"""Distill a small detector in minutes on a CPU and see what it gained.
 
 python tools/quickstart.py
 python tools/quickstart.py --data coco.json images/ --output output/own
@@ -8,13 +8,13 @@ reduced in size), and writes report.md, report.json, curves.png and predictions.
 """
 
 import argparse
-import os
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/ lies in the checkout alone
+
+from examples.quickstart.run import quickstart
 from kd2.cli import guarded
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from examples.quickstart.run import quickstart  # noqa: E402  (examples are no part of the package)
 
 
 def main() -> int:
@@ -26,8 +26,7 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, metavar="N", help="of each training (default: the config's)")
     args = parser.parse_args()
     quickstart(args.output, args.data, args.seed, args.iterations)
-    with open(os.path.join(args.output, "report.md")) as file:
-        print(file.read())
+    print(Path(args.output, "report.md").read_text())
     print(f"Pictures and models are in {args.output}.")
     return 0
 

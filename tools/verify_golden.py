@@ -9,12 +9,16 @@ absolute error there and the array it is in. Exit status: 0 all passed; 1 some f
 
 import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/ lies in the checkout alone
 
 from kd2.distill import DataError
 from tests.golden.runners import Result, verify
 
 
 def main() -> int:
+    """Parse the arguments, check every case, print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="searched for pairs NAME.npz and NAME.json")
     try:
@@ -30,6 +34,7 @@ def main() -> int:
 
 
 def line(result: Result) -> str:
+    """A case as one line of text."""
     verdict = "ok  " if result.ok else "FAIL"
     measured = f"{result.error:9.3g} ({result.raw:.3g} in {result.output})" if result.output else ""
     return "  ".join(part for part in (verdict, result.name, measured, result.reason) if part)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import max_error, rows, loss_cases
+from benchmarks import loss_cases, max_error, rows
 from benchmarks.measure import median_ms, peak_mib
 
 CPU = torch.device("cpu")
