@@ -50,11 +50,14 @@ class Check:
 
     def _bounds(self) -> Iterator[str]:
         if self.low is not None:
-            yield f"{self.low:g} or more" if self.high is None else f"{self.low:g} to {self.high:g}"
+            if self.high is None:
+                yield f"{self.low} or more"
+            else:
+                yield f"{self.low} to {self.high}" if self.low != self.high else f"only {self.low}"
         if self.above is not None:
-            yield f"above {self.above:g}"
+            yield f"above {self.above}"
         if self.below is not None:
-            yield f"below {self.below:g}"
+            yield f"below {self.below}"
         if self.choices:
             yield f"one of {', '.join(map(repr, self.choices))}"
 

@@ -15,7 +15,7 @@ from kd2.config.defaults import add_kd_config
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
-from kd2.distill import ConfigError, nearest
+from kd2.distill import ConfigError, Tap, nearest
 from kd2.losses import check_losses
 
 _TABLES: dict[str, ModuleType] = {"detectron2": detectron2, "torchvision": torchvision, "timm": timm}
@@ -73,6 +73,8 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
             _refuse_unread(name, cfg, getattr(table, "READ_BY", {}))
     for node, block in teacher_blocks(cfg).items():
         _check_opts(f"{node}.OPTS", block["OPTS"])
+    for side in ("STUDENT", "TEACHER"):
+        _check_taps(*taps_of(cfg, side))
     check_losses(cfg.KD.LOSSES)
 
 
@@ -152,6 +154,15 @@ def _check_opts(name: str, words: Sequence[Any]) -> None:
             raise ConfigError(
                 f"{name}: {key} is not read of a teacher; expected keys of {', '.join(_TEACHER_READS[:3])}"
             )
+
+
+def _check_taps(taps: Sequence[str], key: str) -> None:
+    try:
+        aliases = [Tap.parse(text).alias for text in taps]
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
+    if len(set(aliases)) < len(aliases):
+        raise ConfigError(f"{key}: aliases must differ, found {aliases}")
 
 
 def _check_student(cfg: CfgNode) -> None:

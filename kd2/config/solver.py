@@ -40,7 +40,7 @@ def lightning_solver() -> CN:
     solver.GAMMA = 0.1
     # The power of WarmupPolyLR.
     solver.POLY_LR_POWER = 0.9
-    # The warm-up is a straight line from WARMUP_FACTOR x BASE_LR to where the schedule is after WARMUP_ITERS iterations.
+    # The warm-up is a straight line from WARMUP_FACTOR x BASE_LR to where the schedule is after WARMUP_ITERS.
     solver.WARMUP_FACTOR = 0.001
     solver.WARMUP_ITERS = 1000
     # The schedule begins behind the warm-up instead of at iteration 0.

@@ -130,7 +130,7 @@ def torchvision_config() -> CN:
     # Segmentation.
     head = model.SEM_SEG_HEAD = CN()
     head.NUM_CLASSES = 54
-    # Channels before the classifier: of PSPNet's pooled maps, bottleneck and auxiliary head (512 on a ResNet-101 and 128
+    # Channels before the classifier: of PSPNet's pooled maps, bottleneck and auxiliary head (512 on a ResNet-101, 128
     # on a ResNet-18 in the SKD paper), of SemSegFPN's levels, of LRASPP's upper branch.
     head.CONVS_DIM = 128
     # BN or GN, in the heads of PSPNet and SemSegFPN; torchvision's own heads and ESPNet have BN.

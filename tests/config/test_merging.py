@@ -1,9 +1,10 @@
-"""Merging a file into the defaults: types, unknown keys, the teacher's file."""
+"""Merging a file into the defaults: types and unknown keys."""
 
 import pytest
 from fvcore.common.config import CfgNode
 
-from kd2.config import merge, read, resolve_teacher, teacher_file, torchvision_config
+from kd2.config import add_kd_config, merge, read, timm_config, torchvision_config
+from kd2.config.checks import leaves
 from kd2.distill import ConfigError
 from kd2.losses.registry import active_losses
 
@@ -65,8 +66,26 @@ def test_1e_3_is_a_number_inside_a_loss_too():
     assert merged({"KD": {"LOSSES": {"hint": {"WEIGHT": "1e-3"}}}}).KD.LOSSES.hint.WEIGHT == 0.001
 
 
-def test_a_key_without_default_type_takes_a_number():
-    assert merged({"SOLVER": {"WEIGHT_DECAY_BIAS": 0.0}}).SOLVER.WEIGHT_DECAY_BIAS == 0.0
+@pytest.mark.parametrize(("value", "found"), [(0.0, 0.0), (0, 0.0), ("1e-3", 0.001), (None, None)])
+def test_an_optional_number_is_a_number_or_none(value, found):
+    assert merged({"SOLVER": {"WEIGHT_DECAY_BIAS": value}}).SOLVER.WEIGHT_DECAY_BIAS == found
+
+
+def test_an_optional_number_is_no_text():
+    with pytest.raises(ConfigError, match=r"^SOLVER.WEIGHT_DECAY_BIAS is 'no' \(str\), expected float$"):
+        merged({"SOLVER": {"WEIGHT_DECAY_BIAS": "no"}})
+
+
+@pytest.mark.parametrize("value", [None, "None"])
+def test_none_is_no_other_value(value):
+    with pytest.raises(ConfigError, match=r"^SOLVER.BASE_LR is None \(NoneType\), expected float like 0.001$"):
+        merged({"SOLVER": {"BASE_LR": value}})
+
+
+@pytest.mark.parametrize("value", [["800"], [800, None], [[True]]])
+def test_an_element_of_another_type_than_the_defaults_is_refused(value):
+    with pytest.raises(ConfigError, match=r"^INPUT.MIN_SIZE_TRAIN has the element .*, expected a list like \[800\]$"):
+        merged({"INPUT": {"MIN_SIZE_TRAIN": value}})
 
 
 def test_losses_take_new_names():
@@ -101,38 +120,17 @@ def test_a_dumped_config_reads_back_equal(tmp_path):
     assert merged(read(str(tmp_path / "config.yaml"))) == cfg
 
 
-@pytest.fixture
-def folders(tmp_path, monkeypatch):
-    for name in ("configs", "work"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path
+def test_defaults_are_the_same_keys_in_both_frameworks_that_lightning_trains():
+    """Keys of the networks themselves apart: each library has its own, and classifiers see one square size."""
+    ours, theirs = (dict(leaves(make())) for make in (torchvision_config, timm_config))
+    different = {key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
+    assert different == {"FRAMEWORK", "KD.TAPS"}
 
 
-def test_the_teacher_is_found_beside_the_students_file(folders):
-    (folders / "configs" / "teacher.yaml").touch()
-    found = teacher_file("teacher.yaml", str(folders / "configs" / "student.yaml"))
-    assert found == str(folders / "configs" / "teacher.yaml")
-
-
-def test_the_teacher_is_found_in_the_working_folder(folders):
-    (folders / "work" / "teacher.yaml").touch()
-    found = teacher_file("teacher.yaml", str(folders / "configs" / "student.yaml"))
-    assert found == str(folders / "work" / "teacher.yaml")
-
-
-def test_beside_the_students_file_comes_first(folders):
-    for name in ("configs", "work"):
-        (folders / name / "teacher.yaml").touch()
-    found = teacher_file("teacher.yaml", str(folders / "configs" / "student.yaml"))
-    assert found == str(folders / "configs" / "teacher.yaml")
-
-
-def test_a_name_that_is_no_file_stays_as_it_is(folders):
-    cfg = merged({"KD": {"TEACHER": {"CONFIG_FILE": "COCO-Detection/some.yaml"}}})
-    resolve_teacher(cfg, str(folders / "configs" / "student.yaml"))
-    assert cfg.KD.TEACHER.CONFIG_FILE == "COCO-Detection/some.yaml"
-
-
-def test_without_a_teacher_there_is_nothing_to_find(folders):
-    assert teacher_file("", str(folders / "configs" / "student.yaml")) is None
+def test_defaults_of_the_solver_are_detectron2s():
+    """Where Detectron2 has the key."""
+    get_cfg = pytest.importorskip("detectron2.config").get_cfg
+    theirs = {key: list(x) if isinstance(x, tuple) else x for key, x in leaves(add_kd_config(get_cfg()))}
+    ours = dict(leaves(torchvision_config()))
+    shared = {key for key in ours.keys() & theirs.keys() if key.startswith(("SOLVER", "TEST", "DATALOADER", "KD"))}
+    assert {key: ours[key] for key in shared} == {key: theirs[key] for key in shared}

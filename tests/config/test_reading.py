@@ -41,13 +41,45 @@ def test_of_several_bases_the_last_wins(write):
 
 def test_a_group_cannot_replace_a_value_of_the_base(write):
     write("SOLVER: 1", "base.yaml")
-    with pytest.raises(ConfigError, match=r"run.yaml: not a safe YAML mapping: Cannot inherit key 'SOLVER' from base"):
+    with pytest.raises(ConfigError, match="run.yaml: SOLVER is a group of keys here and a value in its _BASE_ file"):
         read(write("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 9}"))
 
 
 def test_a_base_that_leads_back_is_refused(write):
     with pytest.raises(ConfigError, match="run.yaml: its _BASE_ files lead back to itself"):
         read(write("_BASE_: run.yaml"))
+
+
+def test_a_base_is_found_in_the_working_folder_too(write, tmp_path, monkeypatch):
+    write("SEED: 1", "work/base.yaml")
+    monkeypatch.chdir(tmp_path / "work")
+    assert read(write("_BASE_: base.yaml")) == {"SEED": 1}
+
+
+def test_a_base_that_is_no_file_name_is_refused(write):
+    with pytest.raises(ConfigError, match="run.yaml: _BASE_ is 5, expected a file or a list of files"):
+        read(write("_BASE_: 5"))
+
+
+@pytest.mark.parametrize("text", ["SEED: 1\nSEED: 2", "SOLVER: {MAX_ITER: 1, MAX_ITER: 2}", "KD: {LOSSES: {a: {}, a: {}}}"])
+def test_a_key_that_stands_twice_in_one_mapping_is_refused(write, text):
+    with pytest.raises(ConfigError, match=r"run.yaml: line \d: the key (SEED|MAX_ITER|a) stands twice in one mapping"):
+        read(write(text))
+
+
+def test_the_same_key_in_two_mappings_is_no_repetition(write):
+    assert read(write("A: {X: 1}\nB: {X: 1}")) == {"A": {"X": 1}, "B": {"X": 1}}
+
+
+def test_an_alias_stands_for_its_value(write):
+    assert read(write("A: &a {X: 1}\nB: *a")) == {"A": {"X": 1}, "B": {"X": 1}}
+
+
+def test_aliases_that_stand_for_billions_of_values_are_refused(write):
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    with pytest.raises(ConfigError, match="run.yaml: expected at most 100000 values"):
+        read(write("\n".join(lines)))
 
 
 def test_options_override_the_file(write):

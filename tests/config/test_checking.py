@@ -1,0 +1,202 @@
+"""What is refused when the text is read: values out of range, keys that nobody reads, losses, taps, teachers."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kd2.config import load
+from kd2.distill import ConfigError
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """A config from the text of a file and options."""
+
+    def load_text(text: str, *options: str):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return load(str(path), options)
+
+    return load_text
+
+
+TORCHVISION = "FRAMEWORK: torchvision"
+TIMM = "FRAMEWORK: timm"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("SEED", "-2", "is -2, expected an integer, -1 to 4294967295"),
+        ("VERSION", "1", "is 1, expected an integer, only 2"),
+        ("SOLVER.MAX_ITER", "-1", "is -1, expected an integer, 0 or more"),
+        ("SOLVER.IMS_PER_BATCH", "0", "is 0, expected an integer, 1 or more"),
+        ("SOLVER.CHECKPOINT_PERIOD", "0", "is 0, expected an integer, 1 or more"),
+        ("SOLVER.BASE_LR", "-0.1", "is -0.1, expected a number, 0 or more"),
+        ("SOLVER.MOMENTUM", "1.0", "is 1.0, expected a number, 0 or more, below 1"),
+        ("SOLVER.WEIGHT_DECAY_BIAS", "-1.0", "is -1.0, expected a number, 0 or more or None"),
+        ("SOLVER.STEPS", "[10, 20.5]", "is [10, 20.5], expected a list of integers, 0 or more"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.0", "is 0.0, expected a number, above 0"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full", "is 'full'; did you mean full_model"),
+        ("SOLVER.LR_SCHEDULER_NAME", "Cosine", "is 'Cosine'; did you mean WarmupCosineLR"),
+        ("SOLVER.AMP.PRECISION", "fp8", "is 'fp8'; did you mean fp16"),
+        ("DATALOADER.NUM_WORKERS", "-1", "is -1, expected an integer, 0 or more"),
+        ("DATASETS.TRAIN", "[1]", "is [1], expected a list of texts"),
+        ("INPUT.FORMAT", "GRB", "is 'GRB'; did you mean"),
+        ("INPUT.RANDOM_FLIP", "sideways", "is 'sideways'; choices: horizontal, vertical, none"),
+        ("INPUT.MIN_SIZE_TRAIN", "[800.5]", "is [800.5], expected a list of integers, 1 or more"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "x", "is 'x'; choices: choice, range"),
+        ("INPUT.CROP.TYPE", "relative", "is 'relative'; choices: absolute"),
+        ("INPUT.CROP.SIZE", "[512]", "is [512], expected a list of 2 integers, 1 or more"),
+        ("MODEL.DEVICE", "x", "is 'x'; choices: auto, cpu, cuda"),
+        ("MODEL.META_ARCHITECTURE", "RetinaNett", "is 'RetinaNett'; did you mean RetinaNet"),
+        ("MODEL.RETINANET.NUM_CONVS", "5", "is 5, expected an integer, 1 to 4"),
+        ("MODEL.FPN.NORM", "LN", "is 'LN'; did you mean"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[32, 64]", "is [32, 64], expected a list of lists of numbers, above 0"),
+        ("MODEL.PIXEL_STD", "[1.0, 1.0]", "is [1.0, 1.0], expected a list of 3 numbers, above 0"),
+        ("KD.INIT_FROM_TEACHER", "body", "is 'body'; choices: '', neck, head, neck+head"),
+    ],
+)
+def test_a_value_that_its_key_does_not_allow_is_refused(loaded, key, value, text):
+    with pytest.raises(ConfigError) as error:
+        loaded(TORCHVISION, key, value)
+    assert str(error.value).startswith(f"{key} {text}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.SIZE", "0"), ("INPUT.TEST_SCALE", "0.5"), ("MODEL.LABEL_SMOOTHING", "1.0"), ("SOLVER.MAX_EPOCHS", "-1.0"),
+        ("KD.TASK_WEIGHT", "-0.5"), ("KD.VIEWS.MODE", "same"), ("KD.VIEWS.AREA", "[0.5]"), ("KD.VIEWS.FLIP", "1.5"),
+        ("KD.VIEWS.ENSEMBLE", "0"), ("TEST.IMS_PER_BATCH", "0"),
+    ],
+)
+def test_a_value_of_a_classifier_that_its_key_does_not_allow_is_refused(loaded, key, value):
+    with pytest.raises(ConfigError, match=f"^{key} is "):
+        loaded(TIMM, key, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("SOLVER.GAMMA", ".nan", "nan"), ("MODEL.PIXEL_MEAN", "[.inf, 1, 1]", r"\[inf, 1, 1\]"),
+        ("KD.LOSSES.mgd.WEIGHT", "-.inf", "-inf"), ("MODEL.BACKBONE.ARGS.x", "[[.nan]]", r"\[\[nan\]\]"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(loaded, key, value, shown):
+    with pytest.raises(ConfigError, match=f"^{key} is {shown}, expected finite numbers$"):
+        loaded(f"{TORCHVISION}\n{nested(key, value)}")
+
+
+def nested(key: str, value: str) -> str:
+    """The YAML text of one key."""
+    parents = key.split(".")
+    return "\n".join(f"{'  ' * depth}{name}:" for depth, name in enumerate(parents)) + f" {value}"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "value"),
+    [
+        ("RetinaNet", "TEST.WINDOW.SIZE", "[64, 64]"), ("RetinaNet", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"),
+        ("MaskRCNN", "INPUT.CROP.ENABLED", "True"), ("FasterRCNN", "KD.UNLABELED.IMS_PER_BATCH", "2"),
+        ("FCOS", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0]]"), ("PSPNet", "MODEL.RETINANET.NUM_CONVS", "2"),
+        ("PSPNet", "MODEL.FPN.NORM", "GN"), ("PSPNet", "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", "[1, 2, 3]"),
+        ("DeepLabV3", "MODEL.SEM_SEG_HEAD.DROPOUT", "0.5"), ("LRASPP", "MODEL.SEM_SEG_HEAD.AUX_WEIGHT", "0.4"),
+        ("ESPNet", "MODEL.BACKBONE.NAME", "resnet18"), ("FCN", "MODEL.ESPNET.LEVEL2_BLOCKS", "3"),
+        ("SemSegFPN", "TEST.DETECTIONS_PER_IMAGE", "5"),
+    ],
+)
+def test_a_key_that_the_architecture_does_not_read_is_refused(loaded, architecture, key, value):
+    with pytest.raises(ConfigError, match=f"^{key} is given, but {architecture} does not read it; only .* do$"):
+        loaded(TORCHVISION, "MODEL.META_ARCHITECTURE", architecture, key, value)
+
+
+def test_a_key_with_its_defaults_value_counts_as_not_given(loaded):
+    assert loaded(TORCHVISION, "TEST.WINDOW.SIZE", "[]").TEST.WINDOW.SIZE == []
+
+
+def test_one_file_may_have_the_heads_of_one_stage_and_two_stage_detectors(loaded):
+    text = f"{TORCHVISION}\nMODEL: {{RETINANET: {{NUM_CLASSES: 2}}, ROI_HEADS: {{NUM_CLASSES: 2}}}}"
+    for name in ("RetinaNet", "FasterRCNN"):
+        assert loaded(text, "MODEL.META_ARCHITECTURE", name).MODEL.META_ARCHITECTURE == name
+
+
+@pytest.mark.parametrize(
+    ("framework", "key", "value", "readers"),
+    [
+        ("torchvision", "KD.ALLOW_PICKLE", "True", "detectron2"),
+        ("timm", "KD.ALLOW_PICKLE", "True", "detectron2"),
+        ("torchvision", "KD.STUDENT.META_ARCHITECTURE", "RetinaNet", "detectron2"),
+        ("torchvision", "KD.TEACHERS", "[]", "timm"),
+        ("torchvision", "KD.VIEWS", "{}", "timm"),
+        ("timm", "KD.UNLABELED", "{'DATASETS': ['a']}", "detectron2 and torchvision"),
+        ("timm", "KD.INIT_FROM_TEACHER", "neck", "detectron2 and torchvision"),
+        ("timm", "MODEL.META_ARCHITECTURE", "RetinaNet", "torchvision"),
+    ],
+)
+def test_a_key_of_another_framework_is_refused_with_that_reason(loaded, framework, key, value, readers):
+    text = rf"^{key}: FRAMEWORK {framework} does not read this key, only {readers}$"
+    with pytest.raises(ConfigError, match=text):
+        loaded(f"FRAMEWORK: {framework}", key, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("LOSSES: {mgd: {RATO: 0.5}}", "KD.LOSSES.mgd.RATO: no such key; did you mean RATIO"),
+        ("LOSSES: {mgdd: {}}", "KD.LOSSES.mgdd: there is no loss 'mgdd'; did you mean mgd"),
+        ("TAPS: [fpn]", r"KD.TAPS: tap 'fpn' is not of the form"),
+        ("STUDENT: {TAPS: ['a=x', 'a=y']}", r"KD.STUDENT.TAPS: aliases must differ, found \['a', 'a'\]"),
+        ("TEACHER: {OPTS: [MODEL.DEVICE]}", "KD.TEACHER.OPTS: expected KEY VALUE pairs, found 1 words"),
+        ("TEACHER: {OPTS: [INPUT.MIN_SIZE_TRAIN, '[64]']}", "KD.TEACHER.OPTS: INPUT.MIN_SIZE_TRAIN is not read of a"),
+    ],
+)
+def test_losses_taps_and_teachers_are_judged_by_their_text(loaded, text, found):
+    with pytest.raises(ConfigError, match=f"^{found}"):
+        loaded(f"{TORCHVISION}\nKD: {{{text}}}")
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("[a.yaml]", r"KD.TEACHERS\[0\] is 'a.yaml', expected a group of keys: CONFIG_FILE, WEIGHTS, OPTS"),
+        ("[{}, {WEIGHT: a}]", r"KD.TEACHERS\[1\].WEIGHT: no such key; did you mean WEIGHTS"),
+        ("[{CONFIG_FILE: 5}]", r"KD.TEACHERS\[0\].CONFIG_FILE is 5 \(int\), expected str"),
+        ("[{OPTS: [INPUT.TEST_SCALE, 1]}]", r"KD.TEACHERS\[0\].OPTS: INPUT.TEST_SCALE is not read of a teacher"),
+        ("{a: {CONFIG_FILE: b}}", "KD.TEACHERS is .*expected list"),
+    ],
+)
+def test_further_teachers_are_a_list_of_blocks(loaded, value, found):
+    with pytest.raises(ConfigError, match=f"^{found}"):
+        loaded(f"{TIMM}\nKD: {{TEACHERS: {value}}}")
+
+
+@pytest.mark.parametrize("framework", ["torchvision", "timm"])
+def test_a_dumped_config_loads_again_equal(loaded, framework, tmp_path):
+    cfg = loaded(f"FRAMEWORK: {framework}\nKD: {{LOSSES: {{mgd: {{WEIGHT: 2}}}}}}")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert load(str(tmp_path / "config.yaml")) == cfg
+
+
+def test_every_declared_key_is_one_of_some_framework():
+    from kd2.config import add_kd_config, timm, timm_config, torchvision, torchvision_config
+    from kd2.config.checks import leaves
+
+    for table, make in ((torchvision, torchvision_config), (timm, timm_config)):
+        known = dict(leaves(make()))
+        own = set(table.CHECKS) - set(table.defaults.CHECKS)
+        assert own <= set(known), own - set(known)
+    get_cfg = pytest.importorskip("detectron2.config").get_cfg
+    names = {key for key, _ in leaves(add_kd_config(get_cfg()))} | set(dict(leaves(torchvision_config())))
+    assert set(torchvision.defaults.CHECKS) <= names
+
+
+def test_files_are_not_touched_by_a_config_of_another_place(loaded):
+    """Nothing that a config names need exist for it to be read."""
+    cfg = loaded(f"{TORCHVISION}\nMODEL: {{WEIGHTS: nowhere.pth}}\nOUTPUT_DIR: nowhere")
+    assert (cfg.MODEL.WEIGHTS, Path("nowhere").exists()) == ("nowhere.pth", False)
+
+
+def test_the_dump_is_plain_yaml(loaded):
+    assert yaml.safe_load(loaded(TORCHVISION).dump())["FRAMEWORK"] == "torchvision"
