@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from .lightning_runs import arguments, merged, same, weights
+from fvcore.common.config import CfgNode
 from PIL import Image
 
-import kd2.engine
+from kd2.config import merge, timm_config
 
-__all__ = ["arguments", "merged", "same", "weights"]
+from .lightning_runs import merged
 
 CLASSES = ("bar", "box", "dot")
 COUNT = 14  # no multiple of the batch size
@@ -23,7 +23,11 @@ CONFIG = {
     "DATASETS": {"TRAIN": ["tiny"], "TEST": []},
     "DATALOADER": {"NUM_WORKERS": 0},
     "SOLVER": {
-        "IMS_PER_BATCH": 4, "BASE_LR": 0.01, "MAX_ITER": 6, "WARMUP_ITERS": 2, "CHECKPOINT_PERIOD": 3,
+        "IMS_PER_BATCH": 4,
+        "BASE_LR": 0.01,
+        "MAX_ITER": 6,
+        "WARMUP_ITERS": 2,
+        "CHECKPOINT_PERIOD": 3,
         "NESTEROV": True,
     },
 }
@@ -46,8 +50,10 @@ def encoded(number: int) -> bytes:
 def archive(files: list[bytes], labels: list[int], names: list[str]) -> dict[str, np.ndarray]:
     """The arrays of an npz data set."""
     return {
-        "image": np.frombuffer(b"".join(files), np.uint8), "offset": np.cumsum([0, *map(len, files)]),
-        "label": np.array(labels, np.uint8), "name": np.array(names, np.bytes_),
+        "image": np.frombuffer(b"".join(files), np.uint8),
+        "offset": np.cumsum([0, *map(len, files)]),
+        "label": np.array(labels, np.uint8),
+        "name": np.array(names, np.bytes_),
     }
 
 
@@ -81,6 +87,6 @@ def distilled(teacher: Path, changes: dict | None = None, mode: str = "same/ic")
     return merged({"KD": kd}, changes or {})
 
 
-def train(config: str, *options: str, **changes) -> dict[str, float]:
-    """``tools/train_net.py --config-file config *options`` in this process."""
-    return kd2.engine.run(config, list(options), arguments(**changes))
+def config(changes: dict | None = None) -> CfgNode:
+    """The config with ``changes``, without a file."""
+    return merge(timm_config(), merged(CONFIG, changes or {}))

@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 from fvcore.common.config import CfgNode
-from .lightning_runs import arguments, merged, same, weights
 from PIL import Image
 
-import kd2.engine
 from kd2.config import merge, torchvision_config
 
-__all__ = ["arguments", "merged", "same", "weights"]
+from .lightning_runs import merged
 
 SIZES = [(64, 80), (80, 64), (72, 96), (64, 72), (96, 72), (70, 90)]  # (height, width)
 
@@ -32,7 +30,12 @@ RETINANET = {
     "DATASETS": {"TRAIN": ["tiny"], "TEST": []},
     "DATALOADER": {"NUM_WORKERS": 0},
     "SOLVER": {
-        "IMS_PER_BATCH": 2, "BASE_LR": 0.01, "MAX_ITER": 6, "WARMUP_ITERS": 2, "STEPS": [4], "CHECKPOINT_PERIOD": 3,
+        "IMS_PER_BATCH": 2,
+        "BASE_LR": 0.01,
+        "MAX_ITER": 6,
+        "WARMUP_ITERS": 2,
+        "STEPS": [4],
+        "CHECKPOINT_PERIOD": 3,
     },
 }
 FASTER_RCNN = {"MODEL": {"META_ARCHITECTURE": "FasterRCNN"}}
@@ -65,11 +68,17 @@ def write_data(folder: Path, sizes: list[tuple[int, int]] = SIZES, classes: tupl
             w, h = draw.randint(16, 32, 2).tolist()
             x, y = draw.randint(0, width - w), draw.randint(0, height - h)
             pixels[y : y + h, x : x + w, k] = 220
-            content["annotations"].append({
-                "id": len(content["annotations"]) + 1, "image_id": 10 + number,
-                "category_id": categories[k % len(categories)]["id"], "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0,
-                "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-            })
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": 10 + number,
+                    "category_id": categories[k % len(categories)]["id"],
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                }
+            )
         Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
         content["images"].append({"id": 10 + number, "file_name": f"{number}.png", "height": height, "width": width})
     (folder / "coco.json").write_text(json.dumps(content))
@@ -102,8 +111,3 @@ def with_every_loss(teacher: Path, **common: int) -> dict:
     losses = {name: block | common for name, block in EVERY_LOSS.items()}
     sides = {"STUDENT": {"TAPS": EVERY_TAP}, "TEACHER": {"TAPS": EVERY_TAP}}
     return distilled(teacher, {"KD": {**sides, "LOSSES": losses}})
-
-
-def train(config: str, *options: str, **changes) -> dict[str, float]:
-    """``tools/train_net.py --config-file config *options`` in this process."""
-    return kd2.engine.run(config, list(options), arguments(**changes))

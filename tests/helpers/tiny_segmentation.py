@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from . import tiny
 import yaml
 from fvcore.common.config import CfgNode
 from PIL import Image
 
 from kd2.config import merge, torchvision_config
+
+from .lightning_runs import merged
 
 CLASSES = ["ground", "box", "bar", "ball", "bird"]  # the last two are nowhere
 SIZES = [(48, 64), (64, 48), (56, 72), (48, 56), (60, 80)]  # (height, width)
@@ -23,13 +24,20 @@ PSPNET = {
         "SEM_SEG_HEAD": {"NUM_CLASSES": 5, "CONVS_DIM": 16, "AUX_WEIGHT": 0.4},
     },
     "INPUT": {
-        "MIN_SIZE_TRAIN": [48, 56], "MAX_SIZE_TRAIN": 96, "MIN_SIZE_TEST": 0,
+        "MIN_SIZE_TRAIN": [48, 56],
+        "MAX_SIZE_TRAIN": 96,
+        "MIN_SIZE_TEST": 0,
         "CROP": {"ENABLED": True, "SIZE": [48, 48]},
     },
     "DATASETS": {"TRAIN": ["drawn"], "TEST": []},
     "DATALOADER": {"NUM_WORKERS": 0},
     "SOLVER": {
-        "IMS_PER_BATCH": 2, "BASE_LR": 0.01, "MAX_ITER": 4, "WARMUP_ITERS": 2, "STEPS": [], "CHECKPOINT_PERIOD": 2,
+        "IMS_PER_BATCH": 2,
+        "BASE_LR": 0.01,
+        "MAX_ITER": 4,
+        "WARMUP_ITERS": 2,
+        "STEPS": [],
+        "CHECKPOINT_PERIOD": 2,
     },
 }
 TAPS = ["score=classifier", "feature=classifier.bottleneck"]
@@ -62,16 +70,16 @@ def data_sets(data: Path) -> dict:
 
 def write_config(folder: Path, data: Path, changes: dict | None = None, name: str = "student") -> str:
     """The PSPNet config with ``changes``, trained on the data of folder ``data``; returns its path."""
-    base = tiny.merged(PSPNET, {"OUTPUT_DIR": str(folder / "out"), "DATASETS": {"CUSTOM": data_sets(data)}})
+    base = merged(PSPNET, {"OUTPUT_DIR": str(folder / "out"), "DATASETS": {"CUSTOM": data_sets(data)}})
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(tiny.merged(base, changes or {})))
+    path.write_text(yaml.safe_dump(merged(base, changes or {})))
     return str(path)
 
 
 def config(changes: dict | None = None, data: Path | None = None) -> CfgNode:
     """The PSPNet config with ``changes``, without a file."""
     custom = {"DATASETS": {"CUSTOM": data_sets(data)}} if data else {}
-    return merge(torchvision_config(), tiny.merged(tiny.merged(PSPNET, custom), changes or {}))
+    return merge(torchvision_config(), merged(merged(PSPNET, custom), changes or {}))
 
 
 def distilled(teacher: Path, changes: dict | None = None) -> dict:
@@ -82,4 +90,4 @@ def distilled(teacher: Path, changes: dict | None = None) -> dict:
         "TEACHER": {"CONFIG_FILE": str(teacher / "teacher.yaml"), "WEIGHTS": weights, "TAPS": TAPS},
         "LOSSES": {"pixelwise": {"TAP": "score", "WEIGHT": 1.0}, "pairwise": {"TAP": "feature", "WEIGHT": 1.0}},
     }
-    return tiny.merged({"KD": kd}, changes or {})
+    return merged({"KD": kd}, changes or {})

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from ...helpers import lightning_runs as runs
+from ...helpers import tiny_detection
+
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tiny
 
 ROOT = Path(__file__).parents[3]
 # A constant learning rate: the schedule then does not depend on the length of the run.
@@ -45,15 +47,15 @@ def killed_after_a_checkpoint(config: str, output: Path) -> int:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    return int((output / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".ckpt"))
+    return int((output / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, data, rcnn_teacher):
     """A distilled Faster R-CNN, killed and resumed for three iterations more: folder, iterations, finished process."""
     folder = tmp_path_factory.mktemp("killed")
-    changes = tiny.distilled(rcnn_teacher, tiny.merged(tiny.FASTER_RCNN, CONSTANT))
-    config = tiny.write_config(folder, data, tiny.merged(changes, {"DATASETS": {"TEST": ["tiny"]}}))
+    changes = tiny_detection.distilled(rcnn_teacher, runs.merged(tiny_detection.FASTER_RCNN, CONSTANT))
+    config = tiny_detection.write_config(folder, data, runs.merged(changes, {"DATASETS": {"TEST": ["tiny"]}}))
     end = killed_after_a_checkpoint(config, folder / "out") + 3
     return folder, end, run("--config-file", config, "--resume", "SOLVER.MAX_ITER", str(end))
 
@@ -65,8 +67,8 @@ def test_a_killed_run_resumes_and_ends_well(killed):
 
 def test_a_killed_and_resumed_run_equals_one_that_was_not_killed(killed):
     folder, end, _ = killed
-    tiny.train(str(folder / "student.yaml"), "SOLVER.MAX_ITER", str(end), "OUTPUT_DIR", str(folder / "whole"))
-    assert tiny.same(tiny.weights(folder / "out"), tiny.weights(folder / "whole")) == []
+    runs.train(str(folder / "student.yaml"), "SOLVER.MAX_ITER", str(end), "OUTPUT_DIR", str(folder / "whole"))
+    assert runs.same(runs.weights(folder / "out"), runs.weights(folder / "whole")) == []
 
 
 def test_the_scores_are_printed_as_a_table(killed):
@@ -87,22 +89,22 @@ def failed(capsys, monkeypatch, *words: str) -> list[str]:
 
 
 def test_a_bad_config_is_one_line(tmp_path, data, capsys, monkeypatch):
-    config = tiny.write_config(tmp_path, data)
+    config = tiny_detection.write_config(tmp_path, data)
     lines = failed(capsys, monkeypatch, "--config-file", config, "SOLVER.MAX_ITR", "5")
     assert lines == ["error: SOLVER.MAX_ITR: no such key; did you mean MAX_ITER, WARMUP_ITERS?"]
 
 
 def test_an_error_of_a_data_loaders_worker_is_one_line(tmp_path, capsys, monkeypatch):
     """It comes with the worker's traceback."""
-    tiny.write_data(tmp_path / "own")
+    tiny_detection.write_data(tmp_path / "own")
     for image in (tmp_path / "own" / "images").iterdir():
         image.write_bytes(b"no picture")
-    config = tiny.write_config(tmp_path, tmp_path / "own")
+    config = tiny_detection.write_config(tmp_path, tmp_path / "own")
     lines = failed(capsys, monkeypatch, "--config-file", config, "DATALOADER.NUM_WORKERS", "1")
     assert len(lines) == 1 and lines[0].startswith(f"error: {tmp_path}/own/images/")
 
 
 def test_an_unknown_framework_is_one_line(tmp_path, data, capsys, monkeypatch):
-    config = tiny.write_config(tmp_path, data)
+    config = tiny_detection.write_config(tmp_path, data)
     lines = failed(capsys, monkeypatch, "--config-file", config, "FRAMEWORK", "torchvison")
     assert lines == [f"error: FRAMEWORK in {config} is 'torchvison'; did you mean torchvision?"]

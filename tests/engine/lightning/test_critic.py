@@ -7,13 +7,14 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tv_drawn
-from ...helpers import tiny
 import torch
 
-from kd2.engine.lightning.solver import build_lr_scheduler, build_optimizer, parameter_groups
 from kd2.distill import FeatureSpec
+from kd2.engine.lightning.solver import build_lr_scheduler, build_optimizer, parameter_groups
 from kd2.losses.holistic import Holistic
+
+from ...helpers import lightning_runs as runs
+from ...helpers import tiny_detection, tiny_segmentation
 
 SOLVER = {"WEIGHT_DECAY": 0.0, "WARMUP_ITERS": 0, "STEPS": [], "MAX_ITER": 2, "CHECKPOINT_PERIOD": 1}
 
@@ -21,13 +22,13 @@ SOLVER = {"WEIGHT_DECAY": 0.0, "WARMUP_ITERS": 0, "STEPS": [], "MAX_ITER": 2, "C
 def write(folder, data, teacher, solver: dict, **block) -> str:
     """Config of a run with a critic on a map of the backbone."""
     taps = {"TAPS": ["body=backbone.body:0"]}
-    losses = {"imitation": {"WEIGHT": 0.0}, "holistic": tiny.EVERY_LOSS["holistic"] | {"WEIGHT": 1.0} | block}
+    losses = {"imitation": {"WEIGHT": 0.0}, "holistic": tiny_detection.EVERY_LOSS["holistic"] | {"WEIGHT": 1.0} | block}
     changes = {"KD": {"STUDENT": taps, "TEACHER": taps, "LOSSES": losses}, "SOLVER": SOLVER | solver}
-    return tiny.write_config(folder, data, tiny.distilled(teacher, changes))
+    return tiny_detection.write_config(folder, data, tiny_detection.distilled(teacher, changes))
 
 
 def checkpoint(folder, step: int) -> dict:
-    return torch.load(folder / "out" / f"model_{step:07d}.ckpt", weights_only=True)
+    return torch.load(folder / "out" / f"model_{step:07d}.pth", weights_only=True)
 
 
 def moved(folder) -> dict[str, float]:
@@ -44,19 +45,19 @@ def moved(folder) -> dict[str, float]:
 @pytest.mark.parametrize(("kind", "half"), [("full_model", False), ("value", True)])
 def test_the_runs_clipping_leaves_the_critic_alone(tmp_path, data, teacher, kind, half):
     clip = {"ENABLED": True, "CLIP_TYPE": kind, "CLIP_VALUE": 1e-12}
-    tiny.train(write(tmp_path, data, teacher, {"CLIP_GRADIENTS": clip, "AMP": {"ENABLED": half}}))
+    runs.train(write(tmp_path, data, teacher, {"CLIP_GRADIENTS": clip, "AMP": {"ENABLED": half}}))
     found = moved(tmp_path)
     assert found["student"] < 1e-9 and found["losses"] > 1e-6
 
 
 def test_the_critics_clipping_leaves_the_student_alone(tmp_path, data, teacher):
-    tiny.train(write(tmp_path, data, teacher, {}, CLIP=1e-12, WEIGHT_DECAY=0.0))
+    runs.train(write(tmp_path, data, teacher, {}, CLIP=1e-12, WEIGHT_DECAY=0.0))
     found = moved(tmp_path)
     assert found["student"] > 1e-6 and found["losses"] < 1e-9
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, drawn_data, psp_teacher):
+def finished(tmp_path_factory, semantic_data, psp_teacher):
     """Config and folder of a segmentation run of 20 iterations with PI, PA and HO, and the lines of its log."""
     folder = tmp_path_factory.mktemp("critic")
     block = {"TAP": "score", "WEIGHT": 0.1, "CONDITION": "image", "ENLARGE": 11, "WIDTH": 2, "CLIP": 1.0}
@@ -64,8 +65,8 @@ def finished(tmp_path_factory, drawn_data, psp_teacher):
         "KD": {"LOSSES": {"holistic": block}},
         "SOLVER": {"MAX_ITER": 20, "CHECKPOINT_PERIOD": 5, "LR_SCHEDULER_NAME": "WarmupPolyLR"},
     }
-    config = tv_drawn.write_config(folder, drawn_data, tv_drawn.distilled(psp_teacher, changes))
-    tiny.train(config)
+    config = tiny_segmentation.write_config(folder, semantic_data, tiny_segmentation.distilled(psp_teacher, changes))
+    runs.train(config)
     with open(next((folder / "out" / "csv").rglob("metrics.csv"))) as file:
         return config, folder, list(csv.DictReader(file))
 
@@ -94,9 +95,9 @@ def test_a_resumed_run_has_the_same_critic_optimizer_state_and_random_state(fini
     config, folder, _ = finished
     kept = ("state_dict", "optimizer_states", "lr_schedulers", "kd2")
     whole = {key: checkpoint(folder, 20)[key] for key in kept}
-    (folder / "out" / "last_checkpoint").write_text("model_0000015.ckpt")
+    (folder / "out" / "last_checkpoint").write_text("model_0000015.pth")
     torch.manual_seed(12345)
-    tiny.train(config, resume=True)
+    runs.train(config, resume=True)
     found, expected = flat({key: checkpoint(folder, 20)[key] for key in kept}), flat(whole)
     assert found.keys() == expected.keys()
     assert any(name.endswith("critic.convs.0.u") for name in found)
@@ -110,7 +111,7 @@ def test_a_resumed_run_has_the_same_critic_optimizer_state_and_random_state(fini
 
 def test_the_runs_schedule_multiplies_the_critics_rate():
     solver = {"BASE_LR": 1.0, "MAX_ITER": 10, "WARMUP_ITERS": 0, "LR_SCHEDULER_NAME": "WarmupPolyLR"}
-    cfg = tiny.config({"SOLVER": solver})
+    cfg = tiny_detection.config({"SOLVER": solver})
     optimizer = build_optimizer(cfg, parameter_groups([torch.nn.Linear(2, 2), critic()], cfg))
     scheduler = build_lr_scheduler(cfg, optimizer)
     for _ in range(5):
@@ -120,7 +121,7 @@ def test_the_runs_schedule_multiplies_the_critics_rate():
 
 
 def test_the_critics_parameters_are_in_its_group_alone():
-    cfg, criterion = tiny.config(), critic(weight_decay=0.125)
+    cfg, criterion = tiny_detection.config(), critic(weight_decay=0.125)
     groups = parameter_groups([torch.nn.Linear(2, 2), criterion], cfg)
     assert [group["weight_decay"] for group in groups[:-1]] == [cfg.SOLVER.WEIGHT_DECAY] * 2
     assert groups[-1]["params"] == list(criterion.parameters()) and groups[-1]["weight_decay"] == 0.125

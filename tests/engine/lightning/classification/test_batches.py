@@ -8,14 +8,16 @@ pytest.importorskip("timm", reason="needs timm")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import numpy as np
-from ...helpers import tm_tiny
 import torch
+from kd2.engine.lightning.classification.run import setup
 
+from kd2.distill import ConfigError, DataError
 from kd2.engine.lightning.classification.data import Batch, training_batches
 from kd2.engine.lightning.classification.data import test_batches as evaluation_batches
-from kd2.engine.lightning.classification.run import setup
 from kd2.engine.lightning.classification.sources import load_all
-from kd2.distill import ConfigError, DataError
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_classification as tiny
 
 CPU = torch.device("cpu")
 
@@ -34,9 +36,9 @@ def equal(a: list[Batch], b: list[Batch]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, pictures, tm_teacher):
+def config(tmp_path_factory, pictures, class_teacher):
     """A config that distils; its data has 14 images, a batch 4."""
-    return tm_tiny.write_config(tmp_path_factory.mktemp("batches"), pictures, tm_tiny.distilled(tm_teacher))
+    return tiny.write_config(tmp_path_factory.mktemp("batches"), pictures, tiny.distilled(class_teacher))
 
 
 @pytest.fixture(scope="module", params=["ind/ic", "funmatch"])
@@ -101,24 +103,33 @@ def test_a_test_set_is_seen_whole_and_by_both(config):
     assert torch.cat([b.labels for b in found]).tolist() == [1, 2, 0, 1, 2, 0, 1, 2, 0]
 
 
-@pytest.mark.parametrize("entry, text", [
-    ({"NPZ": "nowhere.npz"}, "NPZ .*nowhere.npz does not exist"),
-    ({"TORCHVISION": "CIFAR10", "ROOT": "nowhere"}, "torchvision cannot read CIFAR10 in .*nowhere"),
-])
+@pytest.mark.parametrize(
+    "entry, text",
+    [
+        ({"NPZ": "nowhere.npz"}, "NPZ .*nowhere.npz does not exist"),
+        ({"TORCHVISION": "CIFAR10", "ROOT": "nowhere"}, "torchvision cannot read CIFAR10 in .*nowhere"),
+    ],
+)
 def test_missing_data_is_named(tmp_path, pictures, entry, text):
-    config = tm_tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": {"mine": entry}}})
+    config = tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": {"mine": entry}}})
     with pytest.raises(DataError, match=f"^data set 'mine': {text}"):
-        tm_tiny.train(config)
+        runs.train(config)
 
 
-@pytest.mark.parametrize("entry, text", [
-    ({"NPY": "x"}, r"DATASETS.CUSTOM.mine is \{'NPY': 'x'\}, expected one of FOLDER, ZIP, NPZ, PARQUET, or TORCH"),
-    ({"TORCHVISION": "CIFAR11", "ROOT": "x"}, "DATASETS.CUSTOM.mine.TORCHVISION: torchvision has no 'CIFAR11'; did"),
-])
+@pytest.mark.parametrize(
+    "entry, text",
+    [
+        ({"NPY": "x"}, r"DATASETS.CUSTOM.mine is \{'NPY': 'x'\}, expected one of FOLDER, ZIP, NPZ, PARQUET, or TORCH"),
+        (
+            {"TORCHVISION": "CIFAR11", "ROOT": "x"},
+            "DATASETS.CUSTOM.mine.TORCHVISION: torchvision has no 'CIFAR11'; did",
+        ),
+    ],
+)
 def test_an_entry_that_is_no_data_set(tmp_path, pictures, entry, text):
-    config = tm_tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": {"mine": entry}}})
+    config = tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": {"mine": entry}}})
     with pytest.raises(ConfigError, match=f"^{text}"):
-        tm_tiny.train(config)
+        runs.train(config)
 
 
 def test_a_data_set_of_torchvision(tmp_path, pictures, monkeypatch):
@@ -135,11 +146,11 @@ def test_a_data_set_of_torchvision(tmp_path, pictures, monkeypatch):
             return 3
 
         def __getitem__(self, index: int):
-            return tm_tiny.picture(index), self.targets[index]
+            return tiny.picture(index), self.targets[index]
 
     monkeypatch.setattr(torchvision.datasets, "Toy", Toy, raising=False)
     mine = {"mine": {"TORCHVISION": "Toy", "ROOT": "x", "SPLIT": "val"}}
-    cfg = setup(tm_tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": mine}}), [])
+    cfg = setup(tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": mine}}), [])
     data = load_all(cfg, "TRAIN")[0]
     assert (data.classes, data.labels.tolist(), data.pixels(2).shape[1:]) == (("a", "b"), [0, 1, 1], (36, 40))
 
@@ -151,25 +162,24 @@ def test_images_as_files_train_like_images_in_an_archive(config, pictures):
     del cfg.DATASETS.CUSTOM.tiny["NPZ"]
     cfg.DATASETS.CUSTOM.tiny.update(folder)
     found = load_all(cfg, "TRAIN")[0]
-    assert found.classes == tm_tiny.CLASSES and len(found) == tm_tiny.COUNT
+    assert found.classes == tiny.CLASSES and len(found) == tiny.COUNT
     assert a[0].images.shape == next(iter(training_batches(cfg, [found], 0, 0, 1))).to(CPU).images.shape
 
 
 def test_a_broken_image_stops_training_with_its_name(tmp_path, pictures):
-    files = [tm_tiny.encoded(0), b"nothing", tm_tiny.encoded(2)]
-    import numpy as np
+    files = [tiny.encoded(0), b"nothing", tiny.encoded(2)]
 
-    np.savez(tmp_path / "bad.npz", **tm_tiny.archive(files, [0, 1, 2], ["bar/0.png", "box/1.png", "dot/2.png"]))
-    config = tm_tiny.write_config(tmp_path, pictures)
+    np.savez(tmp_path / "bad.npz", **tiny.archive(files, [0, 1, 2], ["bar/0.png", "box/1.png", "dot/2.png"]))
+    config = tiny.write_config(tmp_path, pictures)
     with pytest.raises(DataError, match=r"bad.npz: image 1 \(box/1.png\) cannot be decoded"):
-        tm_tiny.train(config, "DATASETS.CUSTOM.tiny.NPZ", str(tmp_path / "bad.npz"))
+        runs.train(config, "DATASETS.CUSTOM.tiny.NPZ", str(tmp_path / "bad.npz"))
 
 
 def test_a_wrong_number_of_classes(tmp_path, pictures):
     with pytest.raises(ConfigError, match="^MODEL.NUM_CLASSES is 5, but .*train.npz has 3 classes: bar, box, dot$"):
-        tm_tiny.train(tm_tiny.write_config(tmp_path, pictures), "MODEL.NUM_CLASSES", "5")
+        runs.train(tiny.write_config(tmp_path, pictures), "MODEL.NUM_CLASSES", "5")
 
 
 def test_another_order_of_classes(tmp_path, pictures):
     with pytest.raises(ConfigError, match="^MODEL.CLASSES and .*train.npz differ in class 1: 'dot' and 'box'"):
-        tm_tiny.train(tm_tiny.write_config(tmp_path, pictures), "MODEL.CLASSES", "['bar', 'dot', 'box']")
+        runs.train(tiny.write_config(tmp_path, pictures), "MODEL.CLASSES", "['bar', 'dot', 'box']")

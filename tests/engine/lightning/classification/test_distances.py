@@ -30,5 +30,7 @@ def test_the_hard_divergence_is_the_cross_entropy_with_the_teachers_class():
 
 def test_it_needs_torch_alone():
     names = ("detectron2", "torchvision", "timm", "lightning", "fvcore")
-    program = f"import sys; sys.modules.update(dict.fromkeys({names})); import kd2.engine.lightning.classification.distances"
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({names})); import kd2.engine.lightning.classification.distances"
+    )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0

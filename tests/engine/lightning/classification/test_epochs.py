@@ -10,8 +10,8 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 
 import numpy as np
 import torch
-
 from kd2.engine.lightning.classification.solver import build_lr_scheduler, build_optimizer, write_iterations
+
 from kd2.config import merge, timm_config
 from kd2.distill import ConfigError
 

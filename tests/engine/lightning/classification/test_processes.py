@@ -8,13 +8,15 @@ import pytest
 pytest.importorskip("timm", reason="needs timm")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tm_tiny
 import torch
-from ...helpers.launch import in_two_processes
+from kd2.engine.lightning.classification.run import setup
 
 from kd2.engine.lightning.classification.data import training_batches
-from kd2.engine.lightning.classification.run import setup
 from kd2.engine.lightning.classification.sources import load_all
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_classification as tiny
+from ....helpers.launch import in_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -22,17 +24,18 @@ TAPS = {"TAPS": ["logits=@vector", "last=layer4"]}
 CHANGES = {
     "DATASETS": {"TEST": ["tiny_test"]},
     "KD": {
-        "STUDENT": TAPS, "TEACHER": TAPS, "LOSSES": {"hint": {"TAP": "last", "WEIGHT": 0.1, "REDUCTION": "mean"}},
+        "STUDENT": TAPS,
+        "TEACHER": TAPS,
+        "LOSSES": {"hint": {"TAP": "last", "WEIGHT": 0.1, "REDUCTION": "mean"}},
     },
-    "MODEL": {"EMA": {"ENABLED": True, "DECAY": 0.9}}, "TEST": {"EVAL_PERIOD": 3, "IMS_PER_BATCH": 2},
+    "MODEL": {"EMA": {"ENABLED": True, "DECAY": 0.9}},
+    "TEST": {"EVAL_PERIOD": 3, "IMS_PER_BATCH": 2},
 }
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, pictures, tm_teacher):
-    return tm_tiny.write_config(
-        tmp_path_factory.mktemp("two"), pictures, tm_tiny.distilled(tm_teacher, CHANGES, "ind/ic")
-    )
+def config(tmp_path_factory, pictures, class_teacher):
+    return tiny.write_config(tmp_path_factory.mktemp("two"), pictures, tiny.distilled(class_teacher, CHANGES, "ind/ic"))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def seen(config):
 
 
 def test_gradients_are_equal_in_both_processes(seen):
-    differ = [tm_tiny.same(a, b) for a, b in zip(seen[0]["steps"], seen[1]["steps"], strict=True)]
+    differ = [runs.same(a, b) for a, b in zip(seen[0]["steps"], seen[1]["steps"], strict=True)]
     assert len(differ) == 6 and not any(differ)
 
 
@@ -60,17 +63,17 @@ def test_both_processes_together_see_the_batches_of_one(seen, config):
 def test_both_processes_score_one_network_on_the_way(seen):
     """Batch norm statistics included, of the student and of its moving average."""
     assert any(name.startswith("ema.") for name in seen[0]["scored"])
-    assert tm_tiny.same(seen[0]["scored"], seen[1]["scored"]) == []
+    assert runs.same(seen[0]["scored"], seen[1]["scored"]) == []
 
 
 def test_both_processes_have_the_scores_of_the_whole_test_set(seen, config):
     scores = seen[0]["results"]
     assert seen[1]["results"] == scores
     weights = str(Path(config).parent / "out" / "model_final.pth")
-    alone = tm_tiny.train(config, "MODEL.WEIGHTS", weights, eval_only=True)
+    alone = runs.train(config, "MODEL.WEIGHTS", weights, eval_only=True)
     assert alone["cls/top1"] == pytest.approx(scores["cls/top1"])
 
 
 def test_two_resumed_processes_equal_two_that_were_not_interrupted(seen, config):
     folder = Path(config).parent
-    assert tm_tiny.same(tm_tiny.weights(folder / "out"), tm_tiny.weights(folder / "resumed")) == []
+    assert runs.same(runs.weights(folder / "out"), runs.weights(folder / "resumed")) == []

@@ -1,18 +1,19 @@
-"""The batch_info of a batch: sizes, boxes, and the student's own anchors."""
+"""The batch info of a batch: sizes, boxes, and the student's own anchors."""
 
 import pytest
 
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tiny
 import torch
 from torchvision.models.detection.image_list import ImageList
 
+from kd2.distill import ConfigError, Distiller
 from kd2.engine.lightning.detection.data import Batch
-from kd2.engine.lightning.detection.distiller import TorchvisionDistiller, build_student
-from kd2.engine.lightning.detection.models import anchor_generator
-from kd2.distill import ConfigError
+from kd2.engine.lightning.detection.models import anchor_generator, build_detector
+from kd2.engine.lightning.detection.step import detection_step
+
+from ....helpers import tiny_detection as tiny
 
 # Padded to 160 x 224: five by seven cells on P5, so that P6 and P7 do not divide evenly.
 SIZES = [(67, 203), (150, 97)]
@@ -29,7 +30,9 @@ def distillers():
     changes = {"ANCHOR_GENERATOR": {"SIZES": sizes, "ASPECT_RATIOS": ratios}, "FPN": {"OUT_CHANNELS": 32}}
     names = ("RetinaNet", "FasterRCNN", "FCOS")
     configs = {name: tiny.config({"MODEL": {"META_ARCHITECTURE": name} | changes}) for name in names}
-    return {name: TorchvisionDistiller(build_student(cfg)) for name, cfg in configs.items()}
+    students = {name: build_detector(cfg) for name, cfg in configs.items()}
+    steps = {name: detection_step(student, reverse_colors=False) for name, student in students.items()}
+    return {name: Distiller(student, batch_info=steps[name].batch_info) for name, student in students.items()}
 
 
 def truth(student) -> tuple[list[torch.Tensor], list[tuple[int, int]]]:
@@ -77,7 +80,7 @@ def test_fcos_has_no_anchors(distillers):
     assert distillers["FCOS"].batch_info(BATCH).anchors is None
 
 
-def test_the_scene_has_the_real_and_the_padded_sizes(distillers):
+def test_the_batch_info_has_the_real_and_the_padded_sizes(distillers):
     batch_info = distillers["RetinaNet"].batch_info(BATCH)
     assert (batch_info.image_sizes, batch_info.padded_size) == (SIZES, (160, 224))
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import json
 import math
 
 import pytest
@@ -11,14 +12,17 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import numpy as np
-from ...helpers import tiny
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from kd2.engine.lightning.detection.data import load_all, test_batches as batches_of
+from kd2.engine.lightning.detection.data import load_all
+from kd2.engine.lightning.detection.data import test_batches as batches_of
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_detection as tiny
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 
@@ -32,7 +36,7 @@ def setting(tmp_path_factory):
         annotation["area"] = 40.0 * annotation["bbox"][2]
     content["annotations"][1]["iscrowd"] = 1
     content["annotations"][4]["area"] = 9300.0
-    (folder / "data" / "coco.json").write_text(tiny.json.dumps(content))
+    (folder / "data" / "coco.json").write_text(json.dumps(content))
     custom = {"tiny": {"JSON": str(folder / "data" / "coco.json"), "IMAGES": str(folder / "data" / "images")}}
     cfg = tiny.config({"DATASETS": {"CUSTOM": custom, "TEST": ["tiny"]}})
     return folder / "data", cfg, load_all(cfg, "TEST")[0]
@@ -55,7 +59,8 @@ class Oracle(nn.Module):
         boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
         boxes = boxes + torch.from_numpy(self.draw.uniform(0, self.shift, tuple(boxes.shape))).float()
         answer = {
-            "boxes": boxes, "labels": torch.tensor([a["category_id"] for a in instances]),
+            "boxes": boxes,
+            "labels": torch.tensor([a["category_id"] for a in instances]),
             "scores": torch.from_numpy(self.draw.uniform(0.2, 1.0, len(boxes))).float(),
         }
         if self.masks:
@@ -70,32 +75,32 @@ def evaluated(setting, **oracle) -> CocoEvaluator:
     evaluator = CocoEvaluator(records)
     student = Oracle(records.records, **oracle)
     for batch in batches_of(cfg, records, rank=0, ranks=1):
-        evaluator(student, batch)
+        evaluator.process(batch, student(batch.images))
     return evaluator
 
 
 def test_perfect_boxes_score_100(setting):
-    metrics = evaluated(setting).result()
+    metrics = evaluated(setting).evaluate()
     assert [metrics[f"bbox/{name}"] for name in ("AP", "AP50", "AP75")] == pytest.approx([100, 100, 100])
 
 
 def test_perfect_masks_score_100(setting):
-    metrics = evaluated(setting, masks=True).result()
+    metrics = evaluated(setting, masks=True).evaluate()
     assert [metrics[f"segm/{name}"] for name in ("AP", "AP50", "AP75")] == pytest.approx([100, 100, 100])
 
 
 def test_a_trained_mask_rcnn_is_scored_by_boxes_and_masks(setting, tmp_path):
     changes = {"MODEL": {"META_ARCHITECTURE": "MaskRCNN"}, "DATASETS": {"TEST": ["tiny"]}}
     config = tiny.write_config(tmp_path, setting[0], changes)
-    assert {"bbox/AP", "segm/AP"} <= set(tiny.train(config, "SOLVER.MAX_ITER", "1"))
+    assert {"bbox/AP", "segm/AP"} <= set(runs.train(config, "SOLVER.MAX_ITER", "1"))
 
 
 def test_a_detector_without_masks_has_no_mask_score(setting):
-    assert not any(name.startswith("segm/") for name in evaluated(setting).result())
+    assert not any(name.startswith("segm/") for name in evaluated(setting).evaluate())
 
 
 def test_classes_are_scored_by_name(setting):
-    metrics = evaluated(setting).result()
+    metrics = evaluated(setting).evaluate()
     assert [metrics["bbox/AP-box"], metrics["bbox/AP-bar"]] == pytest.approx([100, 100])
 
 
@@ -110,7 +115,7 @@ def test_scores_equal_pycocotools_on_the_original_file(setting, kind):
         truth = COCO(str(folder / "coco.json"))
         reference = COCOeval(truth, truth.loadRes(detections), kind)
         reference.evaluate(), reference.accumulate(), reference.summarize()
-    ours = evaluator.result()
+    ours = evaluator.evaluate()
     expected = [100 * x if x >= 0 else math.nan for x in reference.stats[:6]]
     assert 5 < expected[0] < 95 and [ours[f"{kind}/{name}"] for name in NAMES] == pytest.approx(expected, nan_ok=True)
 
@@ -118,12 +123,12 @@ def test_scores_equal_pycocotools_on_the_original_file(setting, kind):
 def test_sizes_that_the_data_lacks_are_nan(setting):
     """Only the third image has an object that counts as large."""
     folder, cfg, records = setting
-    metrics = evaluated((folder, cfg, dataclasses.replace(records, records=records.records[:1]))).result()
+    metrics = evaluated((folder, cfg, dataclasses.replace(records, records=records.records[:1]))).evaluate()
     assert math.isnan(metrics["bbox/APl"]) and not math.isnan(metrics["bbox/APs"])
 
 
 def test_no_detections_score_0(setting):
-    assert CocoEvaluator(setting[2]).result() == {f"bbox/{name}": 0.0 for name in NAMES}
+    assert CocoEvaluator(setting[2]).evaluate() == {f"bbox/{name}": 0.0 for name in NAMES}
 
 
 def test_every_rank_tests_its_own_share(setting):

@@ -5,12 +5,12 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tiny
 from torch.profiler import profile
 
-from kd2.engine.lightning.detection.data import load_all, training_batches
-from kd2.engine.lightning.tv_run import prepared, setup
 from kd2.losses.registry import loss_types
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_detection as tiny
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def build(tmp_path, data, teacher):
     """The distiller of a config with every loss and options over it, and its first batch."""
 
     def build_with(*options: str):
-        cfg = setup(tiny.write_config(tmp_path, data, tiny.with_every_loss(teacher)), list(options))
-        return prepared(cfg), next(iter(training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 1)))
+        config = tiny.write_config(tmp_path, data, tiny.with_every_loss(teacher))
+        return runs.distiller(config, *options), runs.first_batch(config, *options)
 
     return build_with
 

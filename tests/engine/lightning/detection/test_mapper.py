@@ -6,15 +6,16 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import numpy as np
-from ...helpers import tiny
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from kd2.engine.lightning.detection.data import Mapper, collate
-from kd2.distill import ConfigError, DataError
 from kd2.data.seeding import seeded
 from kd2.data.stream import mapped
+from kd2.distill import ConfigError, DataError
+from kd2.engine.lightning.detection.data import DetectionMapper, collate
+
+from ....helpers import tiny_detection as tiny
 
 # One white rectangle on black; its box, in pixels.
 HEIGHT, WIDTH, BOX = 48, 64, (8, 12, 24, 16)
@@ -33,9 +34,9 @@ def record(tmp_path):
     return shape | {"file_name": str(tmp_path / "a.png"), "image_id": 5, "annotations": [annotation]}
 
 
-def mapper(training: bool = True, masks: bool = False, **entries) -> Mapper:
+def mapper(training: bool = True, masks: bool = False, **entries) -> DetectionMapper:
     cfg = tiny.config({"INPUT": {"MIN_SIZE_TRAIN": [40, 96], "MAX_SIZE_TRAIN": 200} | entries})
-    return Mapper(cfg, training, masks)
+    return DetectionMapper(cfg, training, masks)
 
 
 def extent(picture: torch.Tensor) -> torch.Tensor:

@@ -5,14 +5,15 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tiny
 import torch
 from torch import nn
 from torchvision.models import detection
 from torchvision.ops import FrozenBatchNorm2d
 
-from kd2.engine.lightning.detection.models import build_detector
 from kd2.distill import ConfigError
+from kd2.engine.lightning.detection.models import build_detector
+
+from ....helpers import tiny_detection as tiny
 
 ARCHITECTURES = ["RetinaNet", "FCOS", "FasterRCNN", "MaskRCNN"]
 BACKBONES = ["resnet18", "mobilenet_v3_large", "timm/test_resnet"]
@@ -74,11 +75,18 @@ def test_levels_have_the_architectures_strides(architecture, strides, name):
     ],
 )
 def test_a_resnet_50_has_the_weights_of_torchvisions_own_detector(architecture, constructor, sizes):
-    cfg = tiny.config({"MODEL": {
-        "META_ARCHITECTURE": architecture, "BACKBONE": {"NAME": "resnet50"}, "FPN": {"OUT_CHANNELS": 256},
-        "RETINANET": {"NUM_CLASSES": 91, "NUM_CONVS": 4}, "ROI_HEADS": {"NUM_CLASSES": 90},
-        "ANCHOR_GENERATOR": {"SIZES": sizes or [[x] * 3 for x in (32, 64, 128, 256, 512)]},
-    }})
+    cfg = tiny.config(
+        {
+            "MODEL": {
+                "META_ARCHITECTURE": architecture,
+                "BACKBONE": {"NAME": "resnet50"},
+                "FPN": {"OUT_CHANNELS": 256},
+                "RETINANET": {"NUM_CLASSES": 91, "NUM_CONVS": 4},
+                "ROI_HEADS": {"NUM_CLASSES": 90},
+                "ANCHOR_GENERATOR": {"SIZES": sizes or [[x] * 3 for x in (32, 64, 128, 256, 512)]},
+            }
+        }
+    )
     with torch.device("meta"):
         ours, theirs = build_detector(cfg), constructor(weights=None, weights_backbone=None)
     shapes = [{name: tuple(x.shape) for name, x in model.state_dict().items()} for model in (ours, theirs)]

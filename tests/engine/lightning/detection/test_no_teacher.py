@@ -5,11 +5,11 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tiny
 
-from kd2.engine.lightning import pair
-from kd2.engine.lightning.tv_run import prepared, setup
 from kd2.distill import DataError
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_detection as tiny
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def build(tmp_path, data, teacher):
     """The distiller of a student's config with options over it."""
 
     def build_with(*options: str):
-        return prepared(setup(tiny.write_config(tmp_path, data, tiny.distilled(teacher)), list(options)))
+        return runs.distiller(tiny.write_config(tmp_path, data, tiny.distilled(teacher)), *options)
 
     return build_with
 
@@ -27,7 +27,7 @@ def no_teacher(monkeypatch):
     def build_none(*_):
         raise AssertionError("the teacher was built")
 
-    monkeypatch.setattr(pair, "teacher_config", build_none)
+    monkeypatch.setattr(DetectionExperiment, "build_teacher", build_none)
 
 
 def test_a_loss_needs_the_teacher(build, no_teacher):
@@ -44,14 +44,14 @@ def test_with_weight_0_the_teacher_is_not_built(build, no_teacher):
 
 
 def test_for_evaluation_the_teacher_is_not_built(tmp_path, data, teacher, no_teacher):
-    tiny.train(tiny.write_config(tmp_path, data), "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "[]")
+    runs.train(tiny.write_config(tmp_path, data), "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "[]")
     config = tiny.write_config(tmp_path, data, tiny.distilled(teacher), "distilled")
     weights = str(tmp_path / "out" / "model_final.pth")
-    metrics = tiny.train(config, "MODEL.WEIGHTS", weights, "DATASETS.TEST", "['tiny']", eval_only=True)
+    metrics = runs.train(config, "MODEL.WEIGHTS", weights, "DATASETS.TEST", "['tiny']", eval_only=True)
     assert "bbox/AP" in metrics
 
 
 def test_a_missing_data_set_is_found_before_the_teacher_is_built(tmp_path, data, teacher, no_teacher):
     config = tiny.write_config(tmp_path, data, tiny.distilled(teacher))
     with pytest.raises(DataError, match="gone.json does not exist"):
-        tiny.train(config, "DATASETS.CUSTOM.tiny.JSON", "gone.json")
+        runs.train(config, "DATASETS.CUSTOM.tiny.JSON", "gone.json")

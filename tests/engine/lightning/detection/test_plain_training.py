@@ -5,7 +5,6 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tiny
 import torch
 from torch import nn
 from torchvision.models import resnet18
@@ -15,10 +14,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from kd2.engine.lightning.detection.data import load_all, training_batches
-from kd2.engine.lightning.detection.distiller import build_student
-from kd2.engine.lightning.tv_run import prepared, setup
-from kd2.config import merge, read, torchvision_config
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_detection as tiny
 
 STEPS = 20
 LINEAR_WARMUP, DROP = 4, 12
@@ -26,8 +23,13 @@ SHAPE = {"min_size": 64, "max_size": 96, "_skip_resize": True}
 RESNET = {
     "MODEL": {"BACKBONE": {"NAME": "resnet18"}, "RETINANET": {"NUM_CONVS": 4}},
     "SOLVER": {
-        "MAX_ITER": STEPS, "WARMUP_ITERS": LINEAR_WARMUP, "WARMUP_FACTOR": 0.25, "STEPS": [DROP], "BASE_LR": 0.0078125,
-        "GAMMA": 0.5, "CHECKPOINT_PERIOD": 1000,
+        "MAX_ITER": STEPS,
+        "WARMUP_ITERS": LINEAR_WARMUP,
+        "WARMUP_FACTOR": 0.25,
+        "STEPS": [DROP],
+        "BASE_LR": 0.0078125,
+        "GAMMA": 0.5,
+        "CHECKPOINT_PERIOD": 1000,
     },
 }
 
@@ -60,13 +62,13 @@ def learning_rate(step: int) -> float:
 
 def trained_by_hand(config: str, model: nn.Module, first_label: int) -> dict[str, torch.Tensor]:
     """The weights after a loop that anybody would write, from the same initial weights and batches."""
-    cfg = merge(torchvision_config(), read(config))
-    model.load_state_dict(build_student(cfg).state_dict())
+    experiment = runs.experiment(config)
+    model.load_state_dict(experiment.build_student().module.state_dict())
     norms = [p for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
     others = [p for p in model.parameters() if all(p is not q for q in norms)]
     optimizer = torch.optim.SGD([{"params": others, "weight_decay": 1e-4}, {"params": norms}], lr=0, momentum=0.9)
-    torch.manual_seed(cfg.SEED)
-    batches = iter(training_batches(cfg, load_all(cfg, "TRAIN"), start=0, rank=0, ranks=1))
+    torch.manual_seed(experiment.cfg.SEED)
+    batches = iter(experiment.train_loader(experiment.load_data("TRAIN"), start=0, rank=0, ranks=1))
     for step in range(STEPS):
         batch = next(batches)
         targets = [{"boxes": t["boxes"], "labels": t["labels"] + first_label} for t in batch.targets]
@@ -85,30 +87,30 @@ CASES = {"RetinaNet": (plain_retinanet, 0), "FasterRCNN": (plain_faster_rcnn, 1)
 def by_hand(request, data, tmp_path_factory):
     """Changes to the config for one architecture, and the weights that the hand-written loop gives."""
     make, first_label = CASES[request.param]
-    changes = tiny.merged(RESNET, {"MODEL": {"META_ARCHITECTURE": request.param}})
+    changes = runs.merged(RESNET, {"MODEL": {"META_ARCHITECTURE": request.param}})
     config = tiny.write_config(tmp_path_factory.mktemp("hand"), data, changes)
     return changes, trained_by_hand(config, make().train(), first_label)
 
 
 def test_without_losses_20_iterations_equal_a_plain_loop(by_hand, data, tmp_path):
     changes, expected = by_hand
-    tiny.train(tiny.write_config(tmp_path, data, changes))
-    assert tiny.same(tiny.weights(tmp_path / "out"), expected) == []
+    runs.train(tiny.write_config(tmp_path, data, changes))
+    assert runs.same(runs.weights(tmp_path / "out"), expected) == []
 
 
 def test_with_weight_0_20_iterations_equal_a_plain_loop(by_hand, data, teacher, tmp_path):
     changes, expected = by_hand
     config = tiny.write_config(tmp_path, data, tiny.distilled(teacher, changes))
-    tiny.train(config, "KD.LOSSES.imitation.WEIGHT", "0")
-    assert tiny.same(tiny.weights(tmp_path / "out"), expected) == []
+    runs.train(config, "KD.LOSSES.imitation.WEIGHT", "0")
+    assert runs.same(runs.weights(tmp_path / "out"), expected) == []
 
 
 def test_with_a_weight_they_do_not(data, teacher, tmp_path):
     plain = tiny.write_config(tmp_path, data, {"OUTPUT_DIR": str(tmp_path / "plain")})
     distilled = tiny.write_config(tmp_path, data, tiny.distilled(teacher), "distilled")
-    tiny.train(plain), tiny.train(distilled)
-    a, b = tiny.weights(tmp_path / "plain"), tiny.weights(tmp_path / "out")
-    assert "head.classification_head.cls_logits.weight" in tiny.same(a, b)
+    runs.train(plain), runs.train(distilled)
+    a, b = runs.weights(tmp_path / "plain"), runs.weights(tmp_path / "out")
+    assert "head.classification_head.cls_logits.weight" in runs.same(a, b)
 
 
 @pytest.mark.parametrize("name", ["loss_classification", "loss_bbox_regression"])
@@ -117,15 +119,14 @@ def test_the_first_losses_of_a_distilled_run_are_those_of_a_plain_run(data, teac
     config = tiny.write_config(tmp_path, data, tiny.distilled(teacher))
     losses = []
     for weight in ("0", "1"):
-        cfg = setup(config, ["KD.LOSSES.imitation.WEIGHT", weight])
-        batch = next(iter(training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 1)))
-        losses.append(prepared(cfg)(batch)[name])
+        options = ["KD.LOSSES.imitation.WEIGHT", weight]
+        losses.append(runs.distiller(config, *options)(runs.first_batch(config, *options))[name])
     assert torch.equal(*losses)
 
 
 def test_before_its_start_a_loss_leaves_the_student_alone(data, teacher, tmp_path):
     criterion = {"imitation": {"START_ITER": 100}}
     late = tiny.distilled(teacher, {"KD": {"LOSSES": criterion}, "OUTPUT_DIR": str(tmp_path / "late")})
-    tiny.train(tiny.write_config(tmp_path, data)), tiny.train(tiny.write_config(tmp_path, data, late, "late"))
-    a, b = tiny.weights(tmp_path / "out"), tiny.weights(tmp_path / "late")
-    assert [name for name in tiny.same(a, b) if not name.startswith("adapters")] == []
+    runs.train(tiny.write_config(tmp_path, data)), runs.train(tiny.write_config(tmp_path, data, late, "late"))
+    a, b = runs.weights(tmp_path / "out"), runs.weights(tmp_path / "late")
+    assert [name for name in runs.same(a, b) if not name.startswith("adapters")] == []

@@ -5,11 +5,11 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tiny
 
-from kd2.engine.lightning.detection.data import load_all, training_batches
-from kd2.engine.lightning.tv_run import prepared, setup
 from kd2.distill import ConfigError, TapError
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_detection as tiny
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def prepare(tmp_path, data, teacher):
     """A distiller from changes to the config, and the first batch."""
 
     def prepare_with(changes: dict, teacher=teacher):
-        cfg = setup(tiny.write_config(tmp_path, data, tiny.distilled(teacher, changes)), [])
-        return prepared(cfg), next(iter(training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 1)))
+        config = tiny.write_config(tmp_path, data, tiny.distilled(teacher, changes))
+        return runs.distiller(config), runs.first_batch(config)
 
     return prepare_with
 
@@ -41,19 +41,24 @@ def test_a_loss_on_an_unknown_alias_is_refused(prepare):
 
 
 def test_an_unknown_loss_is_refused(prepare):
-    with pytest.raises(ConfigError, match=r"^KD.LOSSES.imitatoin: there is no loss 'imitatoin'; did you mean imitation"):
+    with pytest.raises(
+        ConfigError, match=r"^KD.LOSSES.imitatoin: there is no loss 'imitatoin'; did you mean imitation"
+    ):
         prepare({"KD": {"LOSSES": {"imitatoin": {"WEIGHT": 1.0}}}})
 
 
 def test_a_map_that_a_later_relu_overwrites_is_refused(prepare):
     """torchvision's ResNets have in-place ReLUs behind their norms."""
-    distiller, batch = prepare({
-        "MODEL": {"BACKBONE": {"NAME": "resnet18"}},
-        "KD": {
-            "STUDENT": {"TAPS": ["stem=backbone.body.bn1"]}, "TEACHER": {"TAPS": ["stem=backbone.body.conv1"]},
-            "LOSSES": {"imitation": {"WEIGHT": 0}, "hint": {"TAP": "stem"}},
-        },
-    })
+    distiller, batch = prepare(
+        {
+            "MODEL": {"BACKBONE": {"NAME": "resnet18"}},
+            "KD": {
+                "STUDENT": {"TAPS": ["stem=backbone.body.bn1"]},
+                "TEACHER": {"TAPS": ["stem=backbone.body.conv1"]},
+                "LOSSES": {"imitation": {"WEIGHT": 0}, "hint": {"TAP": "stem"}},
+            },
+        }
+    )
     text = "^KD.STUDENT.TAPS: the map of tap 'stem' at 'backbone.body.bn1' was changed in place by a later module"
     with pytest.raises(TapError, match=text):
         distiller(batch)
@@ -61,7 +66,7 @@ def test_a_map_that_a_later_relu_overwrites_is_refused(prepare):
 
 def test_chosen_levels_are_distilled_on_their_own_anchors(prepare, rcnn_teacher):
     taps = {"STUDENT": {"TAPS": ["fpn=backbone:1,3"]}, "TEACHER": {"TAPS": ["fpn=backbone:1,3"]}}
-    distiller, batch = prepare(tiny.merged(tiny.FASTER_RCNN, {"KD": taps}), rcnn_teacher)
+    distiller, batch = prepare(runs.merged(tiny.FASTER_RCNN, {"KD": taps}), rcnn_teacher)
     maps = distiller.teacher_features(batch)["fpn"]
     strides = [grid.stride[0] for grid in distiller.batch_info(batch).anchors([tuple(x.shape[2:]) for x in maps])]
     assert strides == [8, 32] and distiller(batch)["loss_imitation"] > 0
@@ -76,7 +81,10 @@ def test_an_anchor_free_student_needs_other_anchors(prepare):
 
 @pytest.mark.parametrize("loss", [{"ANCHORS": "retinanet"}, {"MODE": "gt_box"}, {"MODE": "full"}])
 def test_an_anchor_free_student_can_be_distilled(prepare, criterion):
-    fcos = {"MODEL": {"META_ARCHITECTURE": "FCOS", "FPN": {"OUT_CHANNELS": 64}}, "KD": {"LOSSES": {"imitation": criterion}}}
+    fcos = {
+        "MODEL": {"META_ARCHITECTURE": "FCOS", "FPN": {"OUT_CHANNELS": 64}},
+        "KD": {"LOSSES": {"imitation": criterion}},
+    }
     distiller, batch = prepare(fcos)
     assert distiller(batch)["loss_imitation"] > 0
 

@@ -7,11 +7,13 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("torchmetrics", reason="needs torchmetrics")
 
-from ...helpers import tv_drawn
 import torch
 
-from kd2.engine.lightning.segmentation.data import load_all, test_batches as batches_of
+from kd2.engine.lightning.segmentation.data import load_all
+from kd2.engine.lightning.segmentation.data import test_batches as batches_of
 from kd2.engine.lightning.segmentation.evaluation import SemSegEvaluator, score
+
+from ....helpers import tiny_segmentation as tiny
 
 
 class Colors(torch.nn.Module):
@@ -31,7 +33,7 @@ class Colors(torch.nn.Module):
 
 
 def evaluated(data, student: Colors, **test) -> dict[str, float]:
-    cfg = tv_drawn.config({"DATASETS": {"TEST": ["drawn"]}, "TEST": test}, data)
+    cfg = tiny.config({"DATASETS": {"TEST": ["drawn"]}, "TEST": test}, data)
     (records,) = load_all(cfg, "TEST")
     evaluator = SemSegEvaluator(cfg, records)
     for batch in batches_of(cfg, records, 0, 1):
@@ -39,15 +41,15 @@ def evaluated(data, student: Colors, **test) -> dict[str, float]:
     return evaluator.result()
 
 
-def test_a_student_that_is_right_everywhere(drawn_data):
-    metrics = evaluated(drawn_data, Colors())
+def test_a_student_that_is_right_everywhere(semantic_data):
+    metrics = evaluated(semantic_data, Colors())
     assert metrics["sem_seg/mIoU"] == metrics["sem_seg/pACC"] == metrics["sem_seg/IoU-box"] == 100.0
     assert math.isnan(metrics["sem_seg/IoU-bird"]) and math.isnan(metrics["sem_seg/ACC-bird"])
 
 
-def test_windows_are_what_the_config_says(drawn_data):
+def test_windows_are_what_the_config_says(semantic_data):
     student = Colors()
-    metrics = evaluated(drawn_data, student, WINDOW={"SIZE": [32, 40], "STRIDE": [16, 40]})
+    metrics = evaluated(semantic_data, student, WINDOW={"SIZE": [32, 40], "STRIDE": [16, 40]})
     assert set(student.seen) == {(32, 40)} and metrics["sem_seg/mIoU"] == 100.0
 
 
@@ -83,7 +85,7 @@ def test_the_numbers_are_detectron2s():
         expected = theirs.evaluate()["sem_seg"]
     finally:
         DatasetCatalog.remove(name), MetadataCatalog.remove(name)
-    own = SemSegEvaluator(tv_drawn.config(), _Named(classes))
+    own = SemSegEvaluator(tiny.config(), _Named(classes))
     own.see(scores.argmax(1), labels)
     found = own.result()
     wanted = {f"sem_seg/{key}": value for key, value in expected.items() if "Bound" not in key and "B-I" not in key}

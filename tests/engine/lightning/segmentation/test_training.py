@@ -7,34 +7,35 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tv_drawn
-from ...helpers import tiny
 import torch
 
 from kd2.distill import ConfigError
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_segmentation as tiny
 
 TESTED = {"DATASETS": {"TEST": ["drawn"]}}
 UNLABELED = {"KD": {"UNLABELED": {"DATASETS": ["more"], "IMS_PER_BATCH": 1}}}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, drawn_data, psp_teacher):
+def finished(tmp_path_factory, semantic_data, psp_teacher):
     """The folder of a distilled run of 4 iterations, and its metrics."""
     folder = tmp_path_factory.mktemp("finished")
-    changes = tiny.merged(tv_drawn.distilled(psp_teacher, TESTED), UNLABELED)
+    changes = runs.merged(tiny.distilled(psp_teacher, TESTED), UNLABELED)
     changes["KD"]["LOSSES"]["holistic"] = {"TAP": "score", "WEIGHT": 0.1, "ENLARGE": 11, "WIDTH": 4}
-    return folder, tiny.train(tv_drawn.write_config(folder, drawn_data, changes))
+    return folder, runs.train(tiny.write_config(folder, semantic_data, changes))
 
 
 def test_metrics_carry_detectron2s_names(finished):
-    kinds = [f"{kind}-{name}" for kind in ("IoU", "ACC") for name in tv_drawn.CLASSES]
+    kinds = [f"{kind}-{name}" for kind in ("IoU", "ACC") for name in tiny.CLASSES]
     assert set(finished[1]) == {f"sem_seg/{name}" for name in ["mIoU", "fwIoU", "mACC", "pACC", *kinds]}
 
 
 def test_the_final_checkpoint_scores_the_same(finished):
     folder, metrics = finished
     weights = str(folder / "out" / "model_final.pth")
-    again = tiny.train(str(folder / "student.yaml"), "MODEL.WEIGHTS", weights, eval_only=True)
+    again = runs.train(str(folder / "student.yaml"), "MODEL.WEIGHTS", weights, eval_only=True)
     assert again == pytest.approx(metrics, rel=0, abs=0, nan_ok=True)
 
 
@@ -47,53 +48,60 @@ def test_a_resumed_run_equals_the_whole_one(finished, tmp_path):
     """Crops, flips, dropout, the unlabeled stream and the critic go on where they were."""
     folder = finished[0]
     (tmp_path / "out").mkdir()
-    shutil.copy(folder / "out" / "model_0000002.ckpt", tmp_path / "out")
-    (tmp_path / "out" / "last_checkpoint").write_text("model_0000002.ckpt")
+    shutil.copy(folder / "out" / "model_0000002.pth", tmp_path / "out")
+    (tmp_path / "out" / "last_checkpoint").write_text("model_0000002.pth")
     torch.manual_seed(12345)
-    tiny.train(str(folder / "student.yaml"), "OUTPUT_DIR", str(tmp_path / "out"), resume=True)
-    assert tiny.same(tiny.weights(folder / "out"), tiny.weights(tmp_path / "out")) == []
+    runs.train(str(folder / "student.yaml"), "OUTPUT_DIR", str(tmp_path / "out"), resume=True)
+    assert runs.same(runs.weights(folder / "out"), runs.weights(tmp_path / "out")) == []
 
 
-def test_weight_0_is_plain_training_bit_for_bit(tmp_path, drawn_data, psp_teacher):
-    tiny.train(tv_drawn.write_config(tmp_path, drawn_data))
+def test_weight_0_is_plain_training_bit_for_bit(tmp_path, semantic_data, psp_teacher):
+    runs.train(tiny.write_config(tmp_path, semantic_data))
     zero = {"KD": {"LOSSES": {"pixelwise": {"WEIGHT": 0.0}, "pairwise": {"WEIGHT": 0.0}}}}
-    changes = tiny.merged(tv_drawn.distilled(psp_teacher, zero), {"OUTPUT_DIR": str(tmp_path / "zero")})
-    tiny.train(tv_drawn.write_config(tmp_path, drawn_data, changes, "zero"))
-    assert tiny.same(tiny.weights(tmp_path / "out"), tiny.weights(tmp_path / "zero")) == []
+    changes = runs.merged(tiny.distilled(psp_teacher, zero), {"OUTPUT_DIR": str(tmp_path / "zero")})
+    runs.train(tiny.write_config(tmp_path, semantic_data, changes, "zero"))
+    assert runs.same(runs.weights(tmp_path / "out"), runs.weights(tmp_path / "zero")) == []
 
 
-def test_evaluation_on_the_way_changes_no_weight(tmp_path, drawn_data):
-    tiny.train(tv_drawn.write_config(tmp_path, drawn_data))
+def test_evaluation_on_the_way_changes_no_weight(tmp_path, semantic_data):
+    runs.train(tiny.write_config(tmp_path, semantic_data))
     often = {"TEST": {"EVAL_PERIOD": 1}, "INPUT": {"MIN_SIZE_TEST": 32}, "OUTPUT_DIR": str(tmp_path / "often")} | TESTED
-    tiny.train(tv_drawn.write_config(tmp_path, drawn_data, often, "often"))
-    assert tiny.same(tiny.weights(tmp_path / "out"), tiny.weights(tmp_path / "often")) == []
+    runs.train(tiny.write_config(tmp_path, semantic_data, often, "often"))
+    assert runs.same(runs.weights(tmp_path / "out"), runs.weights(tmp_path / "often")) == []
 
 
 @pytest.mark.parametrize("name", ["ESPNetC", "ESPNet", "LRASPP", "SemSegFPN"])
-def test_other_students_learn_from_a_pspnet(name, tmp_path, drawn_data, psp_teacher):
+def test_other_students_learn_from_a_pspnet(name, tmp_path, semantic_data, psp_teacher):
     args = {"output_stride": 32} if name == "SemSegFPN" else {"output_stride": 8}
     model = {
-        "META_ARCHITECTURE": name, "BACKBONE": {"ARGS": args}, "SEM_SEG_HEAD": {"AUX_WEIGHT": 0.0},
-        "FPN": {"OUT_CHANNELS": 16}, "ESPNET": {"LEVEL2_BLOCKS": 1, "LEVEL3_BLOCKS": 1},
+        "META_ARCHITECTURE": name,
+        "BACKBONE": {"ARGS": args},
+        "SEM_SEG_HEAD": {"AUX_WEIGHT": 0.0},
+        "FPN": {"OUT_CHANNELS": 16},
+        "ESPNET": {"LEVEL2_BLOCKS": 1, "LEVEL3_BLOCKS": 1},
     }
-    changes = tiny.merged(tv_drawn.distilled(psp_teacher), {"MODEL": model, "SOLVER": {"MAX_ITER": 1}})
+    changes = runs.merged(tiny.distilled(psp_teacher), {"MODEL": model, "SOLVER": {"MAX_ITER": 1}})
     changes["KD"]["STUDENT"]["TAPS"] = ["score=classifier"]
     changes["KD"]["TEACHER"]["TAPS"] = ["score=classifier"]
     changes["KD"]["LOSSES"] = {"pixelwise": {"TAP": "score", "WEIGHT": 1.0, "RESIZE": "teacher"}}
-    tiny.train(tv_drawn.write_config(tmp_path, drawn_data, changes))
-    assert all(x.isfinite().all() for x in tiny.weights(tmp_path / "out").values())
+    runs.train(tiny.write_config(tmp_path, semantic_data, changes))
+    assert all(x.isfinite().all() for x in runs.weights(tmp_path / "out").values())
 
 
-def test_the_head_is_inherited_from_a_teacher_of_the_same_architecture(tmp_path, drawn_data, psp_teacher):
-    same = {"MODEL": {"SEM_SEG_HEAD": {"CONVS_DIM": 24}}, "KD": {"INIT_FROM_TEACHER": "head"}, "SOLVER": {"MAX_ITER": 0}}
-    tiny.train(tv_drawn.write_config(tmp_path, drawn_data, tv_drawn.distilled(psp_teacher, same)))
-    own, teacher = tiny.weights(tmp_path / "out"), tiny.weights(psp_teacher / "out")
+def test_the_head_is_inherited_from_a_teacher_of_the_same_architecture(tmp_path, semantic_data, psp_teacher):
+    same = {
+        "MODEL": {"SEM_SEG_HEAD": {"CONVS_DIM": 24}},
+        "KD": {"INIT_FROM_TEACHER": "head"},
+        "SOLVER": {"MAX_ITER": 0},
+    }
+    runs.train(tiny.write_config(tmp_path, semantic_data, tiny.distilled(psp_teacher, same)))
+    own, teacher = runs.weights(tmp_path / "out"), runs.weights(psp_teacher / "out")
     heads = [name for name in teacher if name.startswith(("classifier", "aux_classifier"))]
     assert heads and all(torch.equal(own[name], teacher[name]) for name in heads)
     assert not torch.equal(own["backbone.network.conv1.0.weight"], teacher["backbone.network.conv1.0.weight"])
 
 
-def test_a_head_of_another_width_is_not_inherited(tmp_path, drawn_data, psp_teacher):
-    changes = tv_drawn.distilled(psp_teacher, {"KD": {"INIT_FROM_TEACHER": "head"}})
+def test_a_head_of_another_width_is_not_inherited(tmp_path, semantic_data, psp_teacher):
+    changes = tiny.distilled(psp_teacher, {"KD": {"INIT_FROM_TEACHER": "head"}})
     with pytest.raises(ConfigError, match="^KD.INIT_FROM_TEACHER is 'head', but .* of another shape in the teacher"):
-        tiny.train(tv_drawn.write_config(tmp_path, drawn_data, changes))
+        runs.train(tiny.write_config(tmp_path, semantic_data, changes))
