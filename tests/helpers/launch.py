@@ -11,17 +11,24 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def in_two_processes(bridge: str, config: str) -> list[dict]:
-    """Train by ``config`` on the bridge tv or tm, write into its folder, and return what each process saw."""
+def environment() -> dict[str, str]:
+    """For a child with one thread, as in this process: sums then have the same order."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def in_two_processes(config: str) -> list[dict]:
+    """Train by ``config`` in two processes, write into its folder, and return what each process saw."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     folder = Path(config).parent
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.two_processes", bridge, str(rank), config, port, str(folder)],
-            env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            [sys.executable, "-m", "tests.helpers.two_processes", str(rank), config, port, str(folder)],
+            env=environment(),
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         for rank in range(2)
     ]

@@ -1,10 +1,19 @@
-"""What the tests of every path that Lightning trains share."""
+"""Runs on the roads that Lightning trains: from a config file to an experiment, a distiller, a trained student."""
 
 import argparse
 import copy
+import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from kd2 import engine
+from kd2.config import read
+from kd2.distill import Distiller
+from kd2.engine import experiment as flow
+from kd2.engine.lightning.experiment import LightningExperiment
+from kd2.engine.lightning.run import experiment_of
 
 
 def merged(base: dict, changes: dict) -> dict:
@@ -17,18 +26,72 @@ def merged(base: dict, changes: dict) -> dict:
 
 def arguments(**changes) -> argparse.Namespace:
     """What tools/train_net.py hands over without options."""
-    defaults = {
-        "num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "resume": False, "eval_only": False,
-    }
-    return argparse.Namespace(**(defaults | changes))
+    return argparse.Namespace(**(vars(engine.ONE_PROCESS) | changes))
 
 
-def weights(folder: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
-    """All tensors of a final checkpoint, adapters included."""
-    content = torch.load(folder / name, weights_only=True)
+def experiment(config: str, *options: str, **changes) -> LightningExperiment:
+    """The experiment of ``tools/train_net.py --config-file config *options``; ``changes`` of its arguments."""
+    return experiment_of(read(config, list(options)), config, arguments(**changes))
+
+
+def distiller(config: str, *options: str) -> Distiller:
+    """The distiller from which the training of a config starts, in train mode."""
+    return flow.prepare(experiment(config, *options), resuming=False).distiller
+
+
+def first_batch(config: str, *options: str) -> Any:
+    """The first training batch of a config, on the CPU."""
+    run = experiment(config, *options)
+    return next(iter(run.train_loader(run.load_data("TRAIN"), 0, rank=0, ranks=1))).to(torch.device("cpu"))
+
+
+def train(config: str, *options: str, callbacks: tuple = (), **changes) -> dict[str, float]:
+    """``tools/train_net.py --config-file config *options`` in this process."""
+    run = experiment(config, *options, **changes)
+    run.callbacks = callbacks
+    return flow.run(run)
+
+
+def checkpoint(folder: Path, step: int | None = None) -> dict[str, Any]:
+    """The content of a run's checkpoint after ``step`` steps, or of its last one."""
+    name = "model_final.pth" if step is None else f"model_{step:07d}.pth"
+    return torch.load(folder / name, weights_only=True)
+
+
+def weights(folder: Path, step: int | None = None) -> dict[str, torch.Tensor]:
+    """All tensors that a run trains, from its checkpoint: the student's and the adapters'."""
+    content = checkpoint(folder, step)
     return content["model"] | {f"adapters.{k}": v for k, v in content["adapters"].items()}
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
     """Names that differ between two state dicts; empty when they are equal bit for bit."""
     return sorted(set(a) ^ set(b)) + [name for name in a if name in b and not torch.equal(a[name], b[name])]
+
+
+def different(a: Any, b: Any) -> list[str]:
+    """Paths of what differs between two nested checkpoints, tensors compared bit for bit."""
+    one, other = _flat(a), _flat(b)
+    values = [name for name in one.keys() & other.keys() if not _equal(one[name], other[name])]
+    return sorted([*(one.keys() ^ other.keys()), *values])
+
+
+def resumed(config: str, finished: Path, step: int, output: Path, *options: str) -> None:
+    """Train from a copy of the checkpoint that a run in ``finished`` left after ``step`` steps, in ``output``."""
+    output.mkdir()
+    name = f"model_{step:07d}.pth"
+    shutil.copy(finished / name, output)
+    (output / "last_checkpoint").write_text(name)
+    torch.manual_seed(12345)  # what a new process would draw is anybody's guess
+    train(config, *options, "OUTPUT_DIR", str(output), resume=True)
+
+
+def _flat(content: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(content, dict | list | tuple):
+        return {path: content}
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    return {name: value for key, x in items for name, value in _flat(x, f"{path}.{key}").items()}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b

@@ -1,6 +1,5 @@
 """What each process does for launch.py: train and resume, as two machines of one CPU each."""
 
-import importlib
 import os
 import shutil
 import sys
@@ -8,11 +7,12 @@ from pathlib import Path
 
 import lightning
 import torch
-from .lightning_runs import arguments
+
+from .lightning_runs import train
 
 
-class TrainViews(lightning.Callback):
-    """Keeps the gradients of every step, of every batch the files (tv) or the pixels (tm), and what is first scored."""
+class Witness(lightning.Callback):
+    """Keeps gradients of every step, files (a classifier: pixels) of every batch, and the network that is first scored."""
 
     def __init__(self):
         self.steps, self.files, self.pixels, self.scored = [], [], [], {}
@@ -31,24 +31,22 @@ class TrainViews(lightning.Callback):
         self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
 
 
-def main(bridge: str, rank: int, config: str, port: str, folder: Path) -> None:
+def main(rank: int, config: str, port: str, folder: Path) -> None:
     """Train by ``config`` as one of two machines into out/, then from its checkpoint at 3 into resumed/."""
-    run = importlib.import_module(f"kd2.engine.{bridge}.run")
     machine = {"num_machines": 2, "machine_rank": rank, "dist_url": f"tcp://127.0.0.1:{port}"}
-    seen = TrainViews()
-    results = run.train(run.setup(config, []), arguments(**machine), [seen])
-    kept = {name: getattr(seen, name) for name in ("steps", "files", "pixels", "scored")}
+    witness = Witness()
+    results = train(config, callbacks=(witness,), **machine)
+    kept = {name: getattr(witness, name) for name in ("steps", "files", "pixels", "scored")}
     torch.save(kept | {"results": results}, folder / f"seen{rank}.pt")
     torch.distributed.barrier()
     if rank == 0:
         (folder / "resumed").mkdir()
-        shutil.copy(folder / "out" / "model_0000003.ckpt", folder / "resumed")
-        (folder / "resumed" / "last_checkpoint").write_text("model_0000003.ckpt")
+        shutil.copy(folder / "out" / "model_0000003.pth", folder / "resumed")
+        (folder / "resumed" / "last_checkpoint").write_text("model_0000003.pth")
     torch.distributed.barrier()
-    cfg = run.setup(config, ["OUTPUT_DIR", str(folder / "resumed")], resume=True)
-    run.train(cfg, arguments(**machine, resume=True))
+    train(config, "OUTPUT_DIR", str(folder / "resumed"), resume=True, **machine)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5]))
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4]))

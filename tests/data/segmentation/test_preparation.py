@@ -10,7 +10,7 @@ from PIL import Image
 
 from kd2.data.segmentation.semantic import load_semantic
 
-from ...helpers.drawn import draw
+from ...helpers.image_files import draw
 
 SCRIPTS = Path(__file__).parents[3] / "datasets"
 SKY, BRIDGE, VOID = (128, 128, 128), (0, 128, 64), (0, 0, 0)

@@ -8,7 +8,7 @@ from kd2.config import merge, torchvision_config
 from kd2.data.segmentation.semantic import load_semantic
 from kd2.distill import ConfigError, DataError
 
-from ...helpers.drawn import draw
+from ...helpers.image_files import draw
 
 COLORS = {"255,0,0": "cat", "0,255,0": "dog"}
 

@@ -5,7 +5,7 @@ import pytest
 from kd2.data.segmentation.semantic import load_semantic
 from kd2.distill import ConfigError, DataError
 
-from ...helpers.drawn import draw
+from ...helpers.image_files import draw
 
 
 @pytest.fixture(autouse=True)

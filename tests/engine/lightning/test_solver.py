@@ -5,17 +5,18 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from ...helpers import tiny
 import torch
 from torch import nn
 
 from kd2.engine.lightning.solver import build_lr_scheduler, build_optimizer, parameter_groups
 
+from ...helpers import tiny_detection
+
 
 def rates(**solver) -> list[float]:
     """The learning rate of every iteration."""
     base = {"BASE_LR": 1.0, "MAX_ITER": 10, "WARMUP_ITERS": 0, "STEPS": [], "GAMMA": 0.5}
-    cfg = tiny.config({"SOLVER": base | solver})
+    cfg = tiny_detection.config({"SOLVER": base | solver})
     optimizer = build_optimizer(cfg, [{"params": [nn.Parameter(torch.zeros(1))]}])
     scheduler = build_lr_scheduler(cfg, optimizer)
     seen = []
@@ -65,7 +66,9 @@ def decays(**solver) -> dict[str, float]:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     net[0].requires_grad_(solver.pop("trained", True))
     names = {id(p): name for name, p in net.named_parameters()}
-    groups = parameter_groups([net], tiny.config({"SOLVER": {"WEIGHT_DECAY": 0.5, "WEIGHT_DECAY_NORM": 0.25} | solver}))
+    groups = parameter_groups(
+        [net], tiny_detection.config({"SOLVER": {"WEIGHT_DECAY": 0.5, "WEIGHT_DECAY_NORM": 0.25} | solver})
+    )
     return {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
 
 
@@ -83,5 +86,5 @@ def test_frozen_parameters_are_left_out():
 
 @pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)])
 def test_the_optimizer_is_chosen_by_name(name, kind):
-    cfg = tiny.config({"SOLVER": {"OPTIMIZER": name}})
+    cfg = tiny_detection.config({"SOLVER": {"OPTIMIZER": name}})
     assert type(build_optimizer(cfg, [{"params": [nn.Parameter(torch.zeros(1))]}])) is kind

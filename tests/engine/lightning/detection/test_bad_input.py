@@ -1,0 +1,93 @@
+"""Bad input ends a run with an error that says what to do."""
+
+import json
+import shutil
+
+import pytest
+
+pytest.importorskip("torchvision", reason="needs torchvision")
+pytest.importorskip("lightning", reason="needs lightning")
+
+
+from kd2.distill import ConfigError, DataError
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_detection as tiny
+
+
+@pytest.fixture
+def student(tmp_path, data):
+    """The config of a plain run of 6 iterations with checkpoints at 3 and 6."""
+    return tiny.write_config(tmp_path, data)
+
+
+@pytest.fixture
+def own_data(tmp_path, data):
+    """A copy of the data set that a test may spoil; its folder and content."""
+    shutil.copytree(data, tmp_path / "own")
+    return tmp_path / "own", json.loads((tmp_path / "own" / "coco.json").read_text())
+
+
+def test_an_image_that_does_not_decode_is_named(tmp_path, own_data):
+    (own_data[0] / "images" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="images/2.png: cannot be used: cannot identify image file"):
+        runs.train(tiny.write_config(tmp_path, own_data[0]))
+
+
+def test_other_classes_than_the_configs_are_refused(student):
+    text = "^MODEL.RETINANET.NUM_CLASSES is 3, but .*coco.json has 2 classes: box, bar$"
+    with pytest.raises(ConfigError, match=text):
+        runs.train(student, "MODEL.RETINANET.NUM_CLASSES", "3")
+
+
+def test_the_rcnns_class_count_is_another_key(student):
+    with pytest.raises(ConfigError, match="^MODEL.ROI_HEADS.NUM_CLASSES is 3, but .*coco.json has 2 classes"):
+        runs.train(student, "MODEL.META_ARCHITECTURE", "FasterRCNN", "MODEL.ROI_HEADS.NUM_CLASSES", "3")
+
+
+def test_a_test_set_with_other_classes_is_refused(student, own_data):
+    folder, content = own_data
+    content["categories"][0]["name"] = "bin"
+    (folder / "coco.json").write_text(json.dumps(content))
+    other = repr({"JSON": str(folder / "coco.json"), "IMAGES": str(folder / "images")})
+    text = r"^DATASETS: tiny has the classes \('box', 'bar'\), other \('bin', 'bar'\)$"
+    with pytest.raises(ConfigError, match=text):
+        runs.train(student, "DATASETS.CUSTOM.other", other, "DATASETS.TEST", "['other']")
+
+
+def test_no_training_set_is_refused(student):
+    text = "^DATASETS.TRAIN is empty, expected names of DATASETS.CUSTOM or of coco_2017_train"
+    with pytest.raises(ConfigError, match=text):
+        runs.train(student, "DATASETS.TRAIN", "[]")
+
+
+def test_an_empty_data_set_is_refused(tmp_path, own_data):
+    (own_data[0] / "coco.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    with pytest.raises(DataError, match="coco.json: the data set has no images$"):
+        runs.train(tiny.write_config(tmp_path, own_data[0]))
+
+
+def test_a_data_set_of_crowd_only_is_refused(tmp_path, own_data):
+    folder, content = own_data
+    content["annotations"] = [a | {"iscrowd": 1} for a in content["annotations"]]
+    (folder / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="coco.json: no image has an annotation that is not crowd$"):
+        runs.train(tiny.write_config(tmp_path, folder))
+
+
+@pytest.mark.parametrize("size", ["0", "-2"])
+def test_a_batch_of_nothing_is_refused(student, size):
+    with pytest.raises(ConfigError, match=f"^SOLVER.IMS_PER_BATCH is {size}, expected a multiple of 1 processes$"):
+        runs.train(student, "SOLVER.IMS_PER_BATCH", size)
+
+
+def test_evaluation_refuses_weights_of_another_model(student, rcnn_teacher):
+    weights = str(rcnn_teacher / "out" / "model_final.pth")
+    with pytest.raises(ConfigError, match="^MODEL.WEIGHTS: .*model_final.pth does not fit the model"):
+        runs.train(student, "MODEL.WEIGHTS", weights, "DATASETS.TEST", "['tiny']", eval_only=True)
+
+
+def test_unlabeled_images_are_not_for_detectors(tmp_path, data):
+    text = r"^KD.UNLABELED.DATASETS is \['more'\], expected \[\]: images without labels are for segmentation"
+    with pytest.raises(ConfigError, match=text):
+        runs.train(tiny.write_config(tmp_path, data), "KD.UNLABELED.DATASETS", "['more']")
