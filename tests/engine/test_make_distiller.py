@@ -1,6 +1,7 @@
 """The front door in Python: any two networks, a loop of one's own."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -233,3 +234,20 @@ def test_models_that_return_a_dict_are_tapped_as_a_whole():
         image_size=(32, 32),
     ).train()
     assert set(model(torch.randn(2, 3, 32, 32))) == {"loss_own", "loss_mgd"}
+
+
+def test_the_ten_lines_of_the_readme_run():
+    timm = pytest.importorskip("timm", reason="the networks of this test are timm's")
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = readme.split("<!-- front door -->\n```python\n")[1].split("```")[0]
+    torch.manual_seed(0)
+    names = {
+        "torch": torch,
+        "F": F,
+        "student": timm.create_model("test_resnet", num_classes=5),
+        "teacher": timm.create_model("test_resnet", num_classes=5),
+        "loader": [(torch.randn(2, 3, 64, 64), torch.tensor([0, 4]))] * 2,
+    }
+    before = names["student"].conv1[0].weight.clone()
+    exec(code, names)
+    assert names["distiller"].iteration == 2 and not torch.equal(before, names["student"].conv1[0].weight)
