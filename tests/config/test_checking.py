@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kd2.config import load
+from kd2.config import add_kd_config, load, timm, timm_config, torchvision, torchvision_config
+from kd2.config.checks import leaves
 from kd2.distill import ConfigError
 
 
@@ -67,9 +68,16 @@ def test_a_value_that_its_key_does_not_allow_is_refused(loaded, key, value, text
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("INPUT.SIZE", "0"), ("INPUT.TEST_SCALE", "0.5"), ("MODEL.LABEL_SMOOTHING", "1.0"), ("SOLVER.MAX_EPOCHS", "-1.0"),
-        ("KD.TASK_WEIGHT", "-0.5"), ("KD.VIEWS.MODE", "same"), ("KD.VIEWS.AREA", "[0.5]"), ("KD.VIEWS.FLIP", "1.5"),
-        ("KD.VIEWS.ENSEMBLE", "0"), ("TEST.IMS_PER_BATCH", "0"),
+        ("INPUT.SIZE", "0"),
+        ("INPUT.TEST_SCALE", "0.5"),
+        ("MODEL.LABEL_SMOOTHING", "1.0"),
+        ("SOLVER.MAX_EPOCHS", "-1.0"),
+        ("KD.TASK_WEIGHT", "-0.5"),
+        ("KD.VIEWS.MODE", "same"),
+        ("KD.VIEWS.AREA", "[0.5]"),
+        ("KD.VIEWS.FLIP", "1.5"),
+        ("KD.VIEWS.ENSEMBLE", "0"),
+        ("TEST.IMS_PER_BATCH", "0"),
     ],
 )
 def test_a_value_of_a_classifier_that_its_key_does_not_allow_is_refused(loaded, key, value):
@@ -80,8 +88,10 @@ def test_a_value_of_a_classifier_that_its_key_does_not_allow_is_refused(loaded, 
 @pytest.mark.parametrize(
     ("key", "value", "shown"),
     [
-        ("SOLVER.GAMMA", ".nan", "nan"), ("MODEL.PIXEL_MEAN", "[.inf, 1, 1]", r"\[inf, 1, 1\]"),
-        ("KD.LOSSES.mgd.WEIGHT", "-.inf", "-inf"), ("MODEL.BACKBONE.ARGS.x", "[[.nan]]", r"\[\[nan\]\]"),
+        ("SOLVER.GAMMA", ".nan", "nan"),
+        ("MODEL.PIXEL_MEAN", "[.inf, 1, 1]", r"\[inf, 1, 1\]"),
+        ("KD.LOSSES.mgd.WEIGHT", "-.inf", "-inf"),
+        ("MODEL.BACKBONE.ARGS.x", "[[.nan]]", r"\[\[nan\]\]"),
     ],
 )
 def test_a_number_that_is_not_finite_is_refused(loaded, key, value, shown):
@@ -98,12 +108,18 @@ def nested(key: str, value: str) -> str:
 @pytest.mark.parametrize(
     ("architecture", "key", "value"),
     [
-        ("RetinaNet", "TEST.WINDOW.SIZE", "[64, 64]"), ("RetinaNet", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"),
-        ("MaskRCNN", "INPUT.CROP.ENABLED", "True"), ("FasterRCNN", "KD.UNLABELED.IMS_PER_BATCH", "2"),
-        ("FCOS", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0]]"), ("PSPNet", "MODEL.RETINANET.NUM_CONVS", "2"),
-        ("PSPNet", "MODEL.FPN.NORM", "GN"), ("PSPNet", "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", "[1, 2, 3]"),
-        ("DeepLabV3", "MODEL.SEM_SEG_HEAD.DROPOUT", "0.5"), ("LRASPP", "MODEL.SEM_SEG_HEAD.AUX_WEIGHT", "0.4"),
-        ("ESPNet", "MODEL.BACKBONE.NAME", "resnet18"), ("FCN", "MODEL.ESPNET.LEVEL2_BLOCKS", "3"),
+        ("RetinaNet", "TEST.WINDOW.SIZE", "[64, 64]"),
+        ("RetinaNet", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"),
+        ("MaskRCNN", "INPUT.CROP.ENABLED", "True"),
+        ("FasterRCNN", "KD.UNLABELED.IMS_PER_BATCH", "2"),
+        ("FCOS", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0]]"),
+        ("PSPNet", "MODEL.RETINANET.NUM_CONVS", "2"),
+        ("PSPNet", "MODEL.FPN.NORM", "GN"),
+        ("PSPNet", "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", "[1, 2, 3]"),
+        ("DeepLabV3", "MODEL.SEM_SEG_HEAD.DROPOUT", "0.5"),
+        ("LRASPP", "MODEL.SEM_SEG_HEAD.AUX_WEIGHT", "0.4"),
+        ("ESPNet", "MODEL.BACKBONE.NAME", "resnet18"),
+        ("FCN", "MODEL.ESPNET.LEVEL2_BLOCKS", "3"),
         ("SemSegFPN", "TEST.DETECTIONS_PER_IMAGE", "5"),
     ],
 )
@@ -119,7 +135,7 @@ def test_a_key_with_its_defaults_value_counts_as_not_given(loaded):
 def test_one_file_may_have_the_heads_of_one_stage_and_two_stage_detectors(loaded):
     text = f"{TORCHVISION}\nMODEL: {{RETINANET: {{NUM_CLASSES: 2}}, ROI_HEADS: {{NUM_CLASSES: 2}}}}"
     for name in ("RetinaNet", "FasterRCNN"):
-        assert loaded(text, "MODEL.META_ARCHITECTURE", name).MODEL.META_ARCHITECTURE == name
+        assert name == loaded(text, "MODEL.META_ARCHITECTURE", name).MODEL.META_ARCHITECTURE
 
 
 @pytest.mark.parametrize(
@@ -180,9 +196,6 @@ def test_a_dumped_config_loads_again_equal(loaded, framework, tmp_path):
 
 
 def test_every_declared_key_is_one_of_some_framework():
-    from kd2.config import add_kd_config, timm, timm_config, torchvision, torchvision_config
-    from kd2.config.checks import leaves
-
     for table, make in ((torchvision, torchvision_config), (timm, timm_config)):
         known = dict(leaves(make()))
         own = set(table.CHECKS) - set(table.defaults.CHECKS)
@@ -200,3 +213,55 @@ def test_files_are_not_touched_by_a_config_of_another_place(loaded):
 
 def test_the_dump_is_plain_yaml(loaded):
     assert yaml.safe_load(loaded(TORCHVISION).dump())["FRAMEWORK"] == "torchvision"
+
+
+def detectron2(tmp_path, text: str):
+    """A Detectron2 config; its own defaults are the engine's, this test has enough of them."""
+    node = pytest.importorskip("detectron2.config")
+    defaults = add_kd_config(node.get_cfg())
+    defaults.TEST.WINDOW = node.CfgNode({"SIZE": [], "STRIDE": []})
+    (tmp_path / "run.yaml").write_text(text)
+    return load(str(tmp_path / "run.yaml"), defaults=defaults)
+
+
+def test_a_detectron2_student_is_named_plainly(tmp_path):
+    cfg = detectron2(tmp_path, "MODEL: {META_ARCHITECTURE: RetinaNet}\nKD: {LOSSES: {mgd: {}}}")
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.KD.STUDENT.META_ARCHITECTURE) == ("RetinaNet", "")
+
+
+def test_the_form_for_build_model_is_read_too(tmp_path):
+    text = "MODEL: {META_ARCHITECTURE: Distiller}\nKD: {STUDENT: {META_ARCHITECTURE: RetinaNet}}"
+    assert detectron2(tmp_path, text).KD.STUDENT.META_ARCHITECTURE == "RetinaNet"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("MODEL: {META_ARCHITECTURE: Distiller}", "MODEL.META_ARCHITECTURE is 'Distiller', expected the student's"),
+        (
+            "MODEL: {META_ARCHITECTURE: RetinaNet}\nKD: {STUDENT: {META_ARCHITECTURE: RetinaNet}}",
+            "KD.STUDENT.META_ARCHITECTURE is 'RetinaNet', but MODEL.META_ARCHITECTURE names the student: 'RetinaNet'",
+        ),
+        (
+            "MODEL: {META_ARCHITECTURE: RetinaNet}\nTEST: {WINDOW: {SIZE: [64, 64]}}",
+            "TEST.WINDOW.SIZE is given, but RetinaNet does not read it",
+        ),
+        ("KD: {TEACHERS: []}", "KD.TEACHERS: FRAMEWORK detectron2 does not read this key, only timm"),
+        ("VERSION: 1", "VERSION is 1, expected an integer, only 2"),
+        ("DATASETS: {TRAIN: [1]}", r"DATASETS.TRAIN is \[1\], expected a list of texts"),
+    ],
+)
+def test_what_detectron2_would_not_read_is_refused(tmp_path, text, found):
+    with pytest.raises(ConfigError, match=f"^{found}"):
+        detectron2(tmp_path, text)
+
+
+def test_an_architecture_of_the_users_own_is_not_judged(tmp_path):
+    text = "MODEL: {META_ARCHITECTURE: MyNet}\nTEST: {WINDOW: {SIZE: [64, 64]}}"
+    assert detectron2(tmp_path, text).TEST.WINDOW.SIZE == [64, 64]
+
+
+def test_without_detectron2s_defaults_its_configs_cannot_be_loaded(tmp_path):
+    (tmp_path / "run.yaml").write_text("FRAMEWORK: detectron2")
+    with pytest.raises(ConfigError, match="^FRAMEWORK is detectron2, whose defaults need Detectron2"):
+        load(str(tmp_path / "run.yaml"))

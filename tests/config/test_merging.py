@@ -68,7 +68,7 @@ def test_1e_3_is_a_number_inside_a_loss_too():
 
 @pytest.mark.parametrize(("value", "found"), [(0.0, 0.0), (0, 0.0), ("1e-3", 0.001), (None, None)])
 def test_an_optional_number_is_a_number_or_none(value, found):
-    assert merged({"SOLVER": {"WEIGHT_DECAY_BIAS": value}}).SOLVER.WEIGHT_DECAY_BIAS == found
+    assert found == merged({"SOLVER": {"WEIGHT_DECAY_BIAS": value}}).SOLVER.WEIGHT_DECAY_BIAS
 
 
 def test_an_optional_number_is_no_text():

@@ -57,18 +57,20 @@ def test_a_path_is_found_in_the_working_folder(folders, framework, node, key, te
 
 def test_beside_the_config_comes_first(folders):
     path, _ = folders("configs/a.pth"), folders("work/a.pth")
-    assert run(folders, "MODEL: {WEIGHTS: a.pth}").MODEL.WEIGHTS == path
+    assert path == run(folders, "MODEL: {WEIGHTS: a.pth}").MODEL.WEIGHTS
 
 
 def test_further_teachers_are_found_too(folders):
     path = folders("configs/teacher.yaml")
     cfg = run(folders, "KD: {TEACHERS: [{CONFIG_FILE: teacher.yaml}]}", "timm")
-    assert cfg.KD.TEACHERS == [{"CONFIG_FILE": path, "WEIGHTS": "", "OPTS": []}]
+    assert [{"CONFIG_FILE": path, "WEIGHTS": "", "OPTS": []}] == cfg.KD.TEACHERS
 
 
-@pytest.mark.parametrize("name", ["nowhere.pth", "https://a.b/c.pth", "detectron2://a.pkl", "COCO-Detection/x.yaml", ""])
+@pytest.mark.parametrize(
+    "name", ["nowhere.pth", "https://a.b/c.pth", "detectron2://a.pkl", "COCO-Detection/x.yaml", ""]
+)
 def test_what_is_no_file_stays_as_it_is(folders, name):
-    assert run(folders, f"MODEL: {{WEIGHTS: '{name}'}}").MODEL.WEIGHTS == name
+    assert name == run(folders, f"MODEL: {{WEIGHTS: '{name}'}}").MODEL.WEIGHTS
 
 
 def test_imagenet_is_no_file(folders):
@@ -94,10 +96,10 @@ def test_a_packaged_config_loads_from_any_folder(tmp_path, monkeypatch):
 def test_a_packaged_config_is_a_base_and_a_teacher(folders):
     text = "_BASE_: kd2://torchvision/bccd/imitation.yaml\nKD: {TEACHER: {CONFIG_FILE: 'kd2://torchvision/bccd/teacher.yaml'}}"
     cfg = run(folders, text)
-    assert (cfg.KD.TEACHER.CONFIG_FILE, cfg.MODEL.FPN.OUT_CHANNELS) == (
+    assert (
         packaged_config("kd2://torchvision/bccd/teacher.yaml"),
         32,
-    )
+    ) == (cfg.KD.TEACHER.CONFIG_FILE, cfg.MODEL.FPN.OUT_CHANNELS)
 
 
 def test_a_bare_path_is_not_looked_for_in_the_package(folders):
@@ -105,7 +107,9 @@ def test_a_bare_path_is_not_looked_for_in_the_package(folders):
         load("torchvision/bccd/imitation.yaml")
 
 
-@pytest.mark.parametrize("name", ["../setup.py", "bccd/../../setup.py", "bccd/imitatio.yaml", "/etc/passwd", "", "README.md"])
+@pytest.mark.parametrize(
+    "name", ["../setup.py", "bccd/../../setup.py", "bccd/imitatio.yaml", "/etc/passwd", "", "README.md"]
+)
 def test_a_name_leads_to_no_file_outside_the_packages_configs(name):
     with pytest.raises(ConfigError, match=f"^kd2://{name}: the package has no such config; "):
         packaged_config(f"kd2://{name}")
@@ -123,7 +127,7 @@ def test_a_teachers_paths_are_relative_to_its_own_config(folders):
     path = folders("teachers/own.pth")
     folders("teachers/t.yaml", TEACHER)
     cfg = run(folders, "KD: {TEACHER: {CONFIG_FILE: ../teachers/t.yaml}}")
-    assert load_teacher_config(cfg).MODEL.WEIGHTS == path
+    assert path == load_teacher_config(cfg).MODEL.WEIGHTS
 
 
 def test_a_teachers_options_override_its_file(folders):
@@ -179,4 +183,8 @@ def test_taps_of_one_side_take_the_place_of_the_common_ones(folders):
 
 
 def test_the_folder_of_packaged_configs_is_the_checkouts():
-    assert Path(packaged_config("kd2://coco/fgd_imitation.yaml")).parts[-3:] == ("configs", "coco", "fgd_imitation.yaml")
+    assert Path(packaged_config("kd2://coco/fgd_imitation.yaml")).parts[-3:] == (
+        "configs",
+        "coco",
+        "fgd_imitation.yaml",
+    )

@@ -61,7 +61,9 @@ def test_a_base_that_is_no_file_name_is_refused(write):
         read(write("_BASE_: 5"))
 
 
-@pytest.mark.parametrize("text", ["SEED: 1\nSEED: 2", "SOLVER: {MAX_ITER: 1, MAX_ITER: 2}", "KD: {LOSSES: {a: {}, a: {}}}"])
+@pytest.mark.parametrize(
+    "text", ["SEED: 1\nSEED: 2", "SOLVER: {MAX_ITER: 1, MAX_ITER: 2}", "KD: {LOSSES: {a: {}, a: {}}}"]
+)
 def test_a_key_that_stands_twice_in_one_mapping_is_refused(write, text):
     with pytest.raises(ConfigError, match=r"run.yaml: line \d: the key (SEED|MAX_ITER|a) stands twice in one mapping"):
         read(write(text))
@@ -94,7 +96,12 @@ def test_options_reach_groups_that_the_file_lacks(write):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("3", 3), ("1e-3", 0.001), ("True", True), ("[800, 832]", [800, 832]), ("(800,)", (800,)), ("{}", {}),
+        ("3", 3),
+        ("1e-3", 0.001),
+        ("True", True),
+        ("[800, 832]", [800, 832]),
+        ("(800,)", (800,)),
+        ("{}", {}),
         ("a/b.pth", "a/b.pth"),
     ],
 )
