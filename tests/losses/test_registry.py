@@ -1,11 +1,11 @@
 """Building losses from the blocks of KD.LOSSES."""
 
 import pytest
-
-from kd2.distill import ConfigError, FeatureSpec, Schedule, LossConfig
-from kd2.losses.registry import active_losses, build_losses, loss_types
 from kd2.losses.hint import Hint
+
+from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule
 from kd2.losses.imitation import Imitation
+from kd2.losses.registry import active_losses, build_losses, loss_types
 
 SMALL, LARGE = [FeatureSpec(3, (4, 4), (8.0, 8.0))], [FeatureSpec(5, (4, 4), (8.0, 8.0))]
 
@@ -65,7 +65,9 @@ def test_an_unknown_type_lists_near_ones():
 
 
 def test_an_unknown_name_lists_near_ones():
-    with pytest.raises(ConfigError, match="KD.LOSSES.imitations: there is no loss 'imitations'; did you mean imitation"):
+    with pytest.raises(
+        ConfigError, match="KD.LOSSES.imitations: there is no loss 'imitations'; did you mean imitation"
+    ):
         build({"imitations": {}})
 
 
@@ -75,7 +77,9 @@ def test_a_private_file_is_no_type():
 
 
 def test_a_block_must_hold_keys():
-    with pytest.raises(ConfigError, match="KD.LOSSES.imitation is 0.5, expected a block of keys such as WEIGHT and TAP"):
+    with pytest.raises(
+        ConfigError, match="KD.LOSSES.imitation is 0.5, expected a block of keys such as WEIGHT and TAP"
+    ):
         build({"imitation": 0.5})
 
 
@@ -101,7 +105,10 @@ def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(key, value, t
         ({"START_ITER": -1}, "START_ITER is -1, expected a number of iterations, 0 or more"),
         ({"RAMP_ITERS": -5}, "RAMP_ITERS is -5, expected a number of iterations, 0 or more"),
         ({"STOP_ITER": -2}, r"STOP_ITER is -2, expected -1 \(never\) or an iteration after START_ITER, which is 0"),
-        ({"START_ITER": 400, "STOP_ITER": 400}, r"STOP_ITER is 400, expected -1 \(never\) or an iteration after START_ITER, which is 400"),
+        (
+            {"START_ITER": 400, "STOP_ITER": 400},
+            r"STOP_ITER is 400, expected -1 \(never\) or an iteration after START_ITER, which is 400",
+        ),
     ],
 )
 def test_times_in_no_order_are_refused(block, text):

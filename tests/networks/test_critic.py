@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from ..helpers.whole import random_map
 
 from kd2.distill import ParameterGroupOverride
 from kd2.networks.critic import Critic, SpectralConv
+
+from ..helpers.whole import random_map
 
 
 def critic() -> Critic:
