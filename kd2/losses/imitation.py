@@ -68,7 +68,8 @@ def imitation_loss(
     sums = []
     for s, t, mask in zip(student, teacher, masks, strict=True):
         dtype = wide(s, t)
-        sums.append((s.to(dtype) - t.to(dtype)).square().sum(1)[mask].sum())
+        differences = (s.to(dtype) - t.to(dtype)).movedim(1, 3)[mask]
+        sums.append(differences.square().sum())
     return normalized(sums, [int(mask.sum()) for mask in masks], reduction)
 
 
