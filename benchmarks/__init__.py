@@ -1,4 +1,4 @@
-"""Benchmarks of the losses: our implementation beside the plain formula, on equal inputs in one process.
+"""Benchmarks of the losses: their fast forms beside the formulas of ``kd2.losses``, on equal inputs in one process.
 
 A file of this folder named ``losses_*`` is a family of cases; its ``CASES`` maps a name to a function that builds the
 case on a device.
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.measure import median_ms, peak_mib, saved_mib
+from benchmarks.measure import median_ms, peak_mib, saved_mib, without_denormals
 
 Outputs = Sequence[Tensor]
+Computation = Callable[[], Outputs]
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,24 @@ class Case:
     """Two ways to compute the same.
 
     Attributes:
-        ours, reference: no arguments; return the same tensors (values and gradients) in the same order.
-        tolerance: largest error allowed, relative to the largest element of the reference; 0 asks for equality.
+        ours, formula: no arguments; return the same tensors in the same order, values of a loss or masks.
+        tolerance: largest error allowed, relative to the largest element of the formula's; 0 asks for equality.
+        leaves: what the sum of the values is differentiated by; empty where nothing is.
     """
 
-    ours: Callable[[], Outputs]
-    reference: Callable[[], Outputs]
+    ours: Computation
+    formula: Computation
     tolerance: float
+    leaves: Sequence[Tensor] = ()
+
+    def finished(self, values: Computation) -> Computation:
+        """Values, and behind them their gradients."""
+
+        def both() -> Outputs:
+            found = list(values())
+            return [*found, *torch.autograd.grad(sum(found), self.leaves)] if self.leaves else found
+
+        return both
 
 
 def loss_cases() -> dict[str, Callable[[torch.device], Case]]:
@@ -41,38 +53,43 @@ def loss_cases() -> dict[str, Callable[[torch.device], Case]]:
 
 
 def rows(
-    names: Sequence[str], threads: Sequence[int], device: torch.device, repeats: int = 10
+    names: Sequence[str], threads: Sequence[int], device: torch.device, repeats: int = 10, compiled: bool = False
 ) -> Iterator[dict[str, str | int | float]]:
-    """One row a case and number of threads; times are medians of at least ``repeats`` calls."""
+    """One row a case and number of threads; times are medians of at least ``repeats`` calls.
+
+    Everything is measured without denormals, which a nearly one-hot attention is full of: they would slow the formula
+    down further.
+
+    Args:
+        compiled: measure ``torch.compile`` of the formula too; compiling takes about a minute a case.
+    """
     cases = loss_cases()
     for name in names:
         case = cases[name](device)
-        error = max_error(case.ours(), case.reference())
-        for count in threads:
-            ours, reference = median_ms([case.ours, case.reference], count, repeats)
-            yield {
-                "name": name,
-                "threads": count,
-                "ours_ms": ours,
-                "reference_ms": reference,
-                "ratio": reference / ours,
-                "ours_mib": peak_mib(case.ours, device),
-                "reference_mib": peak_mib(case.reference, device),
-                "ours_saved_mib": saved_mib(case.ours),
-                "reference_saved_mib": saved_mib(case.reference),
-                "max_error": error,
-                "tolerance": case.tolerance,
-            }
+        ours, formula = case.finished(case.ours), case.finished(case.formula)
+        calls = {"ours": ours, "formula": formula}
+        if compiled:
+            calls["compiled"] = case.finished(torch.compile(case.formula))
+        with without_denormals():
+            error = max_error(ours(), formula())
+            for count in threads:
+                times = dict(zip(calls, median_ms(list(calls.values()), count, repeats), strict=True))
+                row: dict[str, str | int | float] = {"name": name, "threads": count}
+                row |= {f"{way}_ms": time for way, time in times.items()}
+                row["ratio"] = times["formula"] / times["ours"]
+                row |= {f"{way}_mib": peak_mib(call, device) for way, call in calls.items()}
+                row |= {f"{way}_saved_mib": saved_mib(calls[way]) for way in ("ours", "formula")}
+                yield row | {"max_error": error, "tolerance": case.tolerance}
 
 
-def max_error(ours: Outputs, reference: Outputs) -> float:
-    """Largest error over all tensors, each relative to the largest element of the reference. Raises on other shapes."""
-    return max(_error(a, b) for a, b in zip(ours, reference, strict=True))
+def max_error(ours: Outputs, formula: Outputs) -> float:
+    """Largest error over all tensors, each relative to the largest element of the formula's. Raises on other shapes."""
+    return max(_error(a, b) for a, b in zip(ours, formula, strict=True))
 
 
-def _error(ours: Tensor, reference: Tensor) -> float:
-    if ours.shape != reference.shape:
-        raise ValueError(f"ours has shape {tuple(ours.shape)}, the reference {tuple(reference.shape)}")
-    ours, reference = ours.detach().double(), reference.detach().double()
-    difference, size = (ours - reference).abs().max().item(), reference.abs().max().item()
+def _error(ours: Tensor, formula: Tensor) -> float:
+    if ours.shape != formula.shape:
+        raise ValueError(f"ours has shape {tuple(ours.shape)}, the formula {tuple(formula.shape)}")
+    ours, formula = ours.detach().double(), formula.detach().double()
+    difference, size = (ours - formula).abs().max().item(), formula.abs().max().item()
     return difference / size if size else difference

@@ -1,8 +1,9 @@
 """Time and extra memory of a call."""
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def median_ms(calls: Sequence[Callable[[], Any]], threads: int, repeats: int = 1
     timers = [Timer("call()", globals={"call": call}, num_threads=threads) for call in calls]
     blocks: list[list[Measurement]] = [[] for _ in calls]
     for _ in range(repeats):
-        for timer, measured in zip(timers, blocks):
+        for timer, measured in zip(timers, blocks, strict=True):
             measured.append(timer.blocked_autorange(min_run_time=0.01))
     return [Measurement.merge(measured)[0].median * 1e3 for measured in blocks]
 
@@ -55,6 +56,16 @@ def saved_mib(call: Callable[[], Any]) -> float:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         call()
     return sum(storages.values()) / _MIB
+
+
+@contextlib.contextmanager
+def without_denormals() -> Iterator[None]:
+    """Numbers below the normal range are flushed to zero on the CPU."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _peak_of_trace(recorded: profile) -> int:

@@ -3,30 +3,40 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from kd2.engine.dry_run import Trial
-from kd2.distill import Distiller, Maps, BatchInfo
+from kd2.distill import BatchInfo, Distiller, Maps
 
 
-def step_times(trial: Trial, rounds: int = 10) -> dict[str, float]:
+class Step(Protocol):
+    """What is measured: a distiller in train mode, a batch as it takes it, and how one comes from the loader."""
+
+    distiller: Distiller
+    batch: Any
+
+    def arrive(self) -> Any:
+        """A batch as the loader hands it over, moved to the device and mixed."""
+
+
+def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
     """Median milliseconds of the parts of one step and of the whole, measured in turn in every round.
 
     Returns:
-        ``teacher``: forward to the last tap; ``student``: its losses, forward and backward; ``adapters``: the losses on
-        ready maps, forward and backward; ``whole``: the distilled step from the loader's batch on, mixing, forward and
-        backward; ``overhead``: the median over rounds of whole / (teacher + student + adapters).
+        ``teacher``: forward to the last tap; ``student``: its losses, forward and backward; ``losses``: those of
+        distillation on ready maps, forward and backward; ``whole``: the distilled step from the loader's batch on,
+        forward and backward; ``overhead``: the median over rounds of whole / (teacher + student + losses).
     """
-    distiller, batch = trial.distiller, trial.batch
-    ready = _ready(distiller, batch)
-    parts = {
+    distiller, batch = step.distiller, step.batch
+    factors = {name: config.schedule.weight for name, config in distiller.configs.items()}
+    student, teacher, info = _ready(distiller, batch)
+    parts: dict[str, Callable[[], Any]] = {
         "teacher": lambda: distiller.teacher_features(batch),
-        "student": lambda: sum(distiller.student_losses(batch).values()).backward(),
-        "adapters": lambda: _losses(distiller, *ready).backward(),
-        "whole": lambda: sum(distiller(trial.arrive()).values()).backward(),
+        "student": lambda: _backward(distiller.run_student(distiller.student, batch)),
+        "losses": lambda: _backward(distiller.distillation_losses(student, teacher, info, factors)),
+        "whole": lambda: _backward(distiller(step.arrive())),
     }
     seen: dict[str, list[float]] = {name: [] for name in parts}
     for round_number in range(rounds + 1):
@@ -35,26 +45,21 @@ def step_times(trial: Trial, rounds: int = 10) -> dict[str, float]:
             distiller.zero_grad()
             if round_number:  # the first one warms up
                 seen[name].append(elapsed)
-    overheads = [w / (t + s + a) for t, s, a, w in zip(*seen.values())]
+    overheads = [whole / sum(others) for *others, whole in zip(*seen.values(), strict=True)]
     return {name: statistics.median(times) for name, times in seen.items()} | {"overhead": statistics.median(overheads)}
 
 
 def _ready(distiller: Distiller, batch: Any) -> tuple[Maps, Maps, BatchInfo]:
-    """Maps of both models, the student's as leaves that take a gradient, and the batch_info."""
+    """Maps of student and teacher, the student's as leaves that take a gradient, and the batch info."""
     teacher = distiller.teacher_features(batch)
-    with torch.no_grad(), distiller.student_taps.capture() as student:
-        distiller.student_losses(batch)
+    with torch.no_grad():
+        _, student = distiller.student_features(batch)
     leaves = {alias: [x.detach().requires_grad_() for x in maps] for alias, maps in student.items()}
     return leaves, dict(teacher), distiller.placed_batch_info(batch)
 
 
-def _losses(distiller: Distiller, student: Maps, teacher: Maps, batch_info: BatchInfo) -> Tensor:
-    values = []
-    for name, criterion in distiller.losses.items():
-        tap = distiller.uses[name].tap
-        parts = criterion(student[tap], teacher[tap], batch_info)
-        values += parts.values() if isinstance(parts, dict) else [parts]
-    return sum(values)
+def _backward(losses: dict[str, Tensor]) -> None:
+    torch.stack(list(losses.values())).sum().backward()
 
 
 def _milliseconds(work: Callable[[], Any]) -> float:

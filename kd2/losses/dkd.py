@@ -18,8 +18,8 @@ from kd2.ops.reduction import added
 def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Two parts of ``temperature^2 KL(teacher || student)``, each unweighted and averaged over images.
 
-    The first compares (p of the true class, p of all others), the second the others' distribution among themselves; it is
-    0 when there is one other class. Logarithms are never taken of sums of probabilities, so no logits overflow.
+    The first compares (p of the true class, p of all others), the second the others' distribution among themselves; it
+    is 0 when there is one other class. Logarithms are never taken of sums of probabilities, so no logits overflow.
 
     Args:
         student, teacher: logits (N, K); computed in at least float32.
@@ -50,10 +50,10 @@ def _log_split(logs: Tensor, true: Tensor, is_true: Tensor) -> Tensor:
 class Dkd(nn.Module):
     """DKD of a classifier's logits: ``alpha`` times the true class's part and ``beta`` times the other classes' part.
 
-    It needs labels, so it goes with no mixup. The authors' warm-up, the factor min(epoch / W, 1) with epochs counted from
-    1, is ``RAMP_ITERS: (W - 1) * iterations per epoch``: a line with the same sum over the W epochs that is never further
-    than 1 / W from the authors' stairs, and equal to them when an epoch is one iteration. Their ImageNet setting W = 1
-    is no warm-up: RAMP_ITERS 0.
+    It needs labels, so it goes with no mixup. The authors' warm-up, the factor min(epoch / W, 1) with epochs counted
+    from 1, is ``RAMP_ITERS: (W - 1) * iterations per epoch``: a line with the same sum over the W epochs that is never
+    further than 1 / W from the authors' stairs, and equal to them when an epoch is one iteration. Their ImageNet
+    setting W = 1 is no warm-up: RAMP_ITERS 0.
 
     Args:
         student, teacher: what the probe saw of the tapped logits (one cell: ``@vector``), in one class order.
@@ -101,11 +101,12 @@ class Dkd(nn.Module):
 
 
 def _whole_labels(batch_info: BatchInfo) -> Tensor:
-    if batch_info.labels is None:
+    labels = batch_info.labels
+    if labels is None:
         raise ConfigError("DKD needs labels, this batch has none; TYPE: logits works without")
-    if batch_info.labels.dim() != 1 or batch_info.labels.is_floating_point():
+    if labels.dim() != 1 or labels.is_floating_point():
         raise ConfigError(
-            f"DKD needs one class for each image, found labels {tuple(batch_info.labels.shape)} of {batch_info.labels.dtype}; "
-            "mixed images have none: take a view mode without mixup, or TYPE: logits"
+            f"DKD needs one class for each image, found labels {tuple(labels.shape)} of {labels.dtype}; mixed images "
+            "have none: take a view mode without mixup, or TYPE: logits"
         )
-    return batch_info.labels
+    return labels

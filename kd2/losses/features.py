@@ -2,8 +2,8 @@
 
 ``hint`` is hint learning: a middle layer of the student predicts one of the teacher. ``mimic`` is plain feature
 mimicking, the baseline that MGD is compared with, under the same normalization.
-Sources: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015 (arXiv 1412.6550), section 2.2, eq. 3; Yang et al.,
-"Masked Generative Distillation", ECCV 2022 (arXiv 2205.01529), section 3, eq. 1.
+Sources: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015 (arXiv 1412.6550), section 2.2, eq. 3; Yang et
+al., "Masked Generative Distillation", ECCV 2022 (arXiv 2205.01529), section 3, eq. 1.
 Letters: N images, L levels, Cs and Ct channels of student and teacher, H x W map.
 """
 

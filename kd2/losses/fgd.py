@@ -84,8 +84,9 @@ def fgd_parts(
 def scale_mask(boxes: Tensor, size: Size, frame: Size) -> tuple[Tensor, Tensor]:
     """Foreground and background weights (H, W) of one image's cells (eq. 2, 3), box by box as the authors paint them.
 
-    A box covers the columns ``floor(x1 / w * W)`` to ``ceil(x2 / w * W)`` inclusive, rows alike; each of its cells weighs
-    1 / their number, and where boxes overlap the smallest one counts. Background cells share a weight of 1.
+    A box covers the columns ``floor(x1 / w * W)`` to ``ceil(x2 / w * W)`` inclusive, rows alike; each of its cells
+    weighs 1 / their number, those beyond the map included, and where boxes overlap the smallest one counts. Background
+    cells share a weight of 1.
 
     Args:
         boxes: (M, 4), x1 y1 x2 y2 in pixels, inside the image.
@@ -105,15 +106,16 @@ def scale_mask(boxes: Tensor, size: Size, frame: Size) -> tuple[Tensor, Tensor]:
 class Fgd(nn.Module):
     """``fgd_parts`` summed over levels, with the factors of the paper, which default to those for RetinaNet.
 
-    A part whose factor is 0 is neither computed nor returned. Two-stage detectors take 5e-5, 2.5e-5, 5e-5 and 5e-7; FCOS
-    takes 1.6e-3, 8e-4, 8e-4, 8e-6 and temperature 0.8.
+    A part whose factor is 0 is neither computed nor returned. Two-stage detectors take 5e-5, 2.5e-5, 5e-5 and 5e-7;
+    FCOS takes 1.6e-3, 8e-4, 8e-4, 8e-6 and temperature 0.8.
 
     Args:
         student, teacher: what the probe saw of the tapped levels.
         alpha_fg, beta_bg, gamma_att, lambda_global: the paper's alpha, beta, gamma and lambda.
         temperature: of both attentions.
         scaling: what a map's whole width stands for: ``padded`` is the batch's width, which is where the boxes are;
-            ``image`` is each image's own, as in the authors' code; there boxes of smaller images reach into the padding.
+            ``image`` is each image's own, as in the authors' code; there boxes of smaller images reach into the
+            padding.
         resize: the side that is interpolated when sizes differ.
 
     Raises:
@@ -156,10 +158,10 @@ class Fgd(nn.Module):
     ) -> Iterator[str]:
         """What is wrong with options taken together."""
         if alpha_fg == beta_bg == gamma_att == lambda_global == 0:
-            yield "ALPHA_FG, BETA_BG, GAMMA_ATT and LAMBDA_GLOBAL are all 0; to switch the loss off, set its WEIGHT to 0"
+            yield "ALPHA_FG, BETA_BG, GAMMA_ATT and LAMBDA_GLOBAL are all 0; to switch the loss off, set WEIGHT to 0"
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> Parts:
-        """Parts ``fg``, ``bg``, ``att``, ``global``, weighted, of L maps (N, Cs, H, W) and teacher maps (N, C, H, W)."""
+        """The ``parts``, with their factors, of L student maps (N, Cs, H, W) and teacher maps (N, C, H, W)."""
         maps = [same_size(s, t, self.resize) for s, t in zip(student, teacher, strict=True)]
         masks = self.masks([(t.shape[2], t.shape[3]) for _, t in maps], batch_info)
         total: Parts = {}
@@ -187,16 +189,16 @@ class Fgd(nn.Module):
         n, area = max(len(t), 1), t.shape[2] * t.shape[3]
         x, t = x.flatten(2), t.flatten(2)
         att = "att" in self.factors
-        sides = self.contexts[level] if "global" in self.factors else None
+        sides: Any = self.contexts[level] if "global" in self.factors else None
         looked = [attention(mean, self.temperature) for mean in mean_magnitudes(t)] if masks or att else []
         linear = (sides["student"].mask, sides["teacher"].mask) if sides else None
         found = sums(x, t, looked[1] if masks else None, linear, att)
-        parts = {name: (mask.flatten(1) * looked[0] * found.error).sum() / n for name, mask in masks.items()}
+        parts = {name: (mask.flatten(1) * looked[0] * found["error"]).sum() / n for name, mask in masks.items()}
         if att:
-            pairs = zip((found.cells, found.channels), looked, strict=True)
+            pairs = zip((found["cells"], found["channels"]), looked, strict=True)
             parts["att"] = added((attention(mean, self.temperature) - wanted).abs().sum() for mean, wanted in pairs) / n
         if sides:
-            offset = sides["student"].add(found.student_context) - sides["teacher"].add(found.teacher_context)
+            offset = sides["student"].add(found["student_context"]) - sides["teacher"].add(found["teacher_context"])
             # sum (x + a - t - b)^2 over cells, with a - b = offset (N, C)
-            parts["global"] = (found.squares + (offset * (2 * found.gap + area * offset)).sum()) / n
+            parts["global"] = (found["squares"] + (offset * (2 * found["gap"] + area * offset)).sum()) / n
         return parts

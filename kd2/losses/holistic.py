@@ -115,7 +115,7 @@ class Holistic(nn.Module):
         with torch.autocast(student[0].device.type, enabled=False):
             dtype = wide(student[0], teacher[0])
             fake, real = same_size(student[0].to(dtype), teacher[0].to(dtype), self.resize)
-            check_cells(tuple(fake.shape[2:]), self.enlarge)
+            check_cells((fake.shape[2], fake.shape[3]), self.enlarge)
             if self.enlarge > 1:
                 fake, real = (self.enlarged(x) for x in (fake, real))
             image = resized_images(batch_info, fake) if self.conditional else None

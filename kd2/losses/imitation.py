@@ -1,8 +1,8 @@
 """Fine-grained feature imitation (FGFI): imitate the teacher where objects are.
 
 Source: Wang et al., "Distilling Object Detectors with Fine-grained Feature Imitation", CVPR 2019 (arXiv 1906.03609).
-Letters: N images, M boxes of an image, L levels, K anchors a cell, Cs and Ct channels of student and teacher, H x W map, P
-masked cells of one level and the whole batch.
+Letters: N images, M boxes of an image, L levels, K anchors a cell, Cs and Ct channels of student and teacher, H x W
+map, P masked cells of one level and the whole batch.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ Columns = Callable[[Tensor, Size, Tensor], Tensor]
 
 
 def imitation_mask(boxes: Tensor, anchors: list[Tensor], psi: float = 0.5) -> list[Tensor]:
-    """Cells of one image near its objects (section 3.2, eq. 1-3): some anchor's IoU with a box is above ``psi`` times the
-    best IoU of that box with any anchor.
+    """Cells of one image near its objects: some anchor's IoU with a box is above ``psi`` times the best IoU of that box
+    with any anchor (section 3.2, eq. 1-3).
 
     Args:
         boxes: (M, 4), x1 y1 x2 y2 in pixels; M is at least 1.
@@ -55,7 +55,7 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 def imitation_loss(
     student: list[Tensor], teacher: list[Tensor], masks: list[Tensor], reduction: Reduction = "level_mean"
 ) -> Tensor:
-    """``sum_l S_l / (2 max(P_l, 1))`` with ``S_l`` the squared differences summed over channels and masked cells (eq. 4).
+    """``sum_l S_l / (2 max(P_l, 1))``, where ``S_l`` sums squared differences over channels and masked cells (eq. 4).
 
     Args:
         student, teacher: L maps (N, Ct, H, W), the student's already adapted.
@@ -68,7 +68,8 @@ def imitation_loss(
     sums = []
     for s, t, mask in zip(student, teacher, masks, strict=True):
         dtype = wide(s, t)
-        sums.append((s.to(dtype) - t.to(dtype)).square().sum(1)[mask].sum())
+        differences = (s.to(dtype) - t.to(dtype)).movedim(1, 3)[mask]
+        sums.append(differences.square().sum())
     return normalized(sums, [int(mask.sum()) for mask in masks], reduction)
 
 
@@ -93,7 +94,7 @@ class Adapter(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor, size: Size, cells: Tensor) -> Tensor:
-        """Adapted student columns (P, Ct) at ``cells`` (P,) of a map (N, Cs, H, W) compared at the teacher's ``size``."""
+        """Adapted columns (P, Ct) at ``cells`` (P,) of a map (N, Cs, H, W) that is compared at the teacher's ``size``."""
         if self.conv.stride == (2, 2):
             y = at_cells(self.conv(x), cells)
         else:
@@ -113,8 +114,8 @@ class Imitation(nn.Module):
         reduction: ``level_mean`` or ``pooled_mean``, see ``imitation_loss``.
         adapter: ``conv3x3`` adapts the student; with ``none`` channels and sizes must agree.
         relu: ReLU behind the adapter; true only when the teacher's tap is itself behind a ReLU (not for an FPN).
-        anchors: ``student`` reads the student's own anchors; ``retinanet`` puts the usual nine a cell on every level, for
-            students without anchors.
+        anchors: ``student`` reads the student's own anchors; ``retinanet`` puts the usual nine a cell on every level,
+            for students without anchors.
         plus_one: inclusive pixel coordinates as in the authors' code, for parity only.
         clip_to_image: leave cells over batch padding out.
 

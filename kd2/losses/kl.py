@@ -3,10 +3,10 @@
 ``logits`` is classic distillation of a classifier, beside the labels' own loss, and alone on consistent views it is
 function matching; on maps every pixel is a sample. ``pixelwise`` is the same with the forms of structured distillation.
 ``channel_kd`` compares where in the image each class is.
-Sources: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531); Beyer et al., "Knowledge
-distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.05237), section 3; Liu et al., "Structured
-Knowledge Distillation for Semantic Segmentation", CVPR 2019 (arXiv 1903.04197), section 3.1; Shu et al., "Channel-wise
-Knowledge Distillation for Dense Prediction", ICCV 2021 (arXiv 2011.13256), eq. 4.
+Sources: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531); Beyer et al.,
+"Knowledge distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.05237), section 3; Liu et al.,
+"Structured Knowledge Distillation for Semantic Segmentation", CVPR 2019 (arXiv 1903.04197), section 3.1; Shu et al.,
+"Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021 (arXiv 2011.13256), eq. 4.
 Letters: N images, K classes, H x W map (1 x 1 for a classifier's (N, K) logits), P pixels of a map.
 """
 

@@ -1,8 +1,9 @@
 """The options of a loss: the keyword-only arguments of its constructor, checked from the text of a config alone.
 
-The type hints of the constructor are the one declaration of what an option may be: ``bool``, ``int``, ``float``, ``str``,
-``Literal[...]`` and ``Sequence`` of one of these; ``Annotated`` adds a range. ``Positive``, ``NonNegative``, ``Share``,
-``Count`` and ``Cells`` are ready for use.
+The type hints of the constructor are the one declaration of what an option may be: ``bool``, ``int``, ``float``,
+``str``, ``Literal[...]`` and ``Sequence`` of one of these; ``Annotated`` adds a range. ``Positive``, ``NonNegative``,
+``Share``, ``Count``, ``Cells`` and ``OptionalCells`` are ready for use. What is wrong with options taken together, a
+loss's static method ``conflicts(**options)`` yields as texts.
 """
 
 import inspect

@@ -116,7 +116,8 @@ def check_losses(blocks: Any) -> None:
 
     Raises:
         ConfigError: a name that cannot stand in a log; an unknown type or key; a value of the wrong type, outside its
-            range or not finite; iterations in no order. Names ``KD.LOSSES.x.KEY``, what was found and what was expected.
+            range or not finite; iterations in no order. Names ``KD.LOSSES.x.KEY``, what was found and what was
+            expected.
     """
     if not isinstance(blocks, Mapping):
         raise ConfigError(f"KD.LOSSES is {blocks!r}, expected blocks by name, such as mgd: {{WEIGHT: 0.00002}}")
@@ -124,8 +125,8 @@ def check_losses(blocks: Any) -> None:
     for name, block in blocks.items():
         if not isinstance(name, str) or not name.isidentifier() or hasattr(taken, name):
             raise ConfigError(
-                f"KD.LOSSES.{name}: a loss cannot have this name; expected letters, digits and underscores, and no name "
-                "of a method such as 'keys'; TYPE says which loss it is"
+                f"KD.LOSSES.{name}: a loss cannot have this name; expected letters, digits and underscores, and no "
+                "name of a method such as 'keys'; TYPE says which loss it is"
             )
         _check_block(name, block)
 

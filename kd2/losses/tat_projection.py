@@ -6,7 +6,6 @@ Letters: B images, C channels, H x W map.
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Statistics = Literal["batch", "image"]
@@ -24,6 +23,7 @@ class Projection(nn.Module):
         self.bn = Norm(out_channels, statistics)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The projected map (B, C, H, W)."""
         y = self.conv(x)
         with torch.autocast(x.device.type, enabled=False):
             return self.bn(y.to(torch.promote_types(y.dtype, torch.float32)))
@@ -39,11 +39,17 @@ class Norm(nn.BatchNorm2d):
     a batch of one when the incoming gradient is a transposed view (PyTorch 2.15).
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def __init__(self, channels: int, statistics: Statistics):
         super().__init__(channels)
         self.statistics = statistics
 
     def forward(self, x: Tensor) -> Tensor:
+        """The normalized map (B, C, H, W)."""
         if not self.training:
             scale = self.weight * (self.running_var + self.eps).rsqrt()
             shift = self.bias - self.running_mean * scale

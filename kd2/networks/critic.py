@@ -5,6 +5,7 @@ Source: Liu et al., "Structured Knowledge Distillation for Semantic Segmentation
 Letters: N images, C classes, H x W score map, n locations.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -27,9 +28,6 @@ class SpectralConv(nn.Module):
     them to the next call, and may change before a backward.
     """
 
-    u: Tensor  # (out,), unit length
-    v: Tensor  # (channels * 16,), unit length
-
     def __init__(self, channels: int, out: int):
         super().__init__()
         plain = nn.Conv2d(channels, out, 4)
@@ -38,13 +36,12 @@ class SpectralConv(nn.Module):
         self.register_buffer("v", F.normalize(torch.randn(channels * 16), dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H // 2, W // 2)."""
+        """A map (N, out, H // 2, W // 2) of a map (N, channels, H, W)."""
         matrix = self.weight.flatten(1)
         with torch.no_grad():
             v = F.normalize(matrix.T @ self.u, dim=0)
             u = F.normalize(matrix @ v, dim=0)
-            self.u.copy_(u)
-            self.v.copy_(v)
+            self.u.copy_(u), self.v.copy_(v)
         sigma = u @ (matrix @ v)
         return F.conv2d(x, self.weight / sigma, self.bias, stride=2, padding=1)
 
@@ -64,7 +61,7 @@ class SelfAttention(nn.Module):
         return (self.query(x).flatten(2).transpose(1, 2) @ self.key(x).flatten(2)).softmax(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
+        """The attended map, of the shape of ``x`` (N, channels, h, w)."""
         attended = self.value(x).flatten(2) @ self.attention(x).transpose(1, 2)
         return self.gamma * attended.view_as(x) + x
 
@@ -90,7 +87,7 @@ class Critic(nn.Module):
         if input == "batch_norm":
             self.norm = nn.BatchNorm2d(channels)
         widths = [channels, width, 2 * width, 4 * width, 8 * width]
-        self.convs = nn.ModuleList(SpectralConv(a, b) for a, b in zip(widths, widths[1:]))
+        self.convs = nn.ModuleList(SpectralConv(a, b) for a, b in pairwise(widths))
         self.attentions = nn.ModuleList(SelfAttention(c) for c in widths[3:])
         self.last = nn.Conv2d(8 * width, 1, 4)
 

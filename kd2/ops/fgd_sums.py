@@ -3,7 +3,7 @@
 Letters: N images, C channels, A cells of a map.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,34 +11,29 @@ from torch.autograd.function import once_differentiable
 
 from kd2.ops.precision import wide
 
-
-class Sums(NamedTuple):
-    """Of a student map x and a teacher map t, both (N, C, A), and channel weights w (N, C), all at least float32.
-
-    Attributes:
-        error: (N, A) ``sum_c w (x - t)^2``; None without w.
-        gap: (N, C) ``sum_a (x - t)``; this and the next one are None without masks, as are the contexts.
-        squares: scalar ``sum (x - t)^2``.
-        cells: (N, A) ``mean_c |x|``; None unless asked for, like the next one.
-        channels: (N, C) ``mean_a |x|``.
-        student_context, teacher_context: (N, C) ``sum_a softmax_a(mask(x)) x`` and the same of t.
-    """
-
-    error: Tensor | None
-    gap: Tensor | None
-    squares: Tensor | None
-    cells: Tensor | None
-    channels: Tensor | None
-    student_context: Tensor | None
-    teacher_context: Tensor | None
+_NAMES = ("error", "gap", "squares", "cells", "channels", "student_context", "teacher_context")
 
 
 def sums(
     x: Tensor, t: Tensor, weights: Tensor | None, masks: tuple[nn.Linear, nn.Linear] | None, magnitudes: bool
-) -> Sums:
-    """The sums above; gradients go to ``x`` and to the two masks, linear maps from C channels to one logit a cell."""
-    trained = [p for mask in masks for p in (mask.weight, mask.bias)] if masks else [None] * 4
-    return Sums(*_Sums.apply(x, t, weights, *trained, magnitudes))
+) -> dict[str, Tensor]:
+    """Sums over a student map x and a teacher map t, both (N, C, A); gradients go to ``x`` and to the two masks.
+
+    Args:
+        x, t: the maps.
+        weights: of the channels, w (N, C).
+        masks: of student and teacher, linear maps from C channels to one logit a cell.
+        magnitudes: whether the means of ``|x|`` are wanted.
+
+    Returns:
+        By name, all in at least float32. With ``weights``: ``error`` (N, A), ``sum_c w (x - t)^2``. With ``masks``:
+        ``gap`` (N, C), ``sum_a (x - t)``; ``squares``, the scalar ``sum (x - t)^2``; ``student_context`` (N, C),
+        ``sum_a softmax_a(mask(x)) x``, and ``teacher_context``, the same of t. With ``magnitudes``: ``cells`` (N, A),
+        ``mean_c |x|``, and ``channels`` (N, C), ``mean_a |x|``.
+    """
+    trained = [p for mask in masks for p in (mask.weight, mask.bias)] if masks else []
+    found = _Sums.apply(x, t, weights, magnitudes, *trained)
+    return {name: value for name, value in zip(_NAMES, found, strict=True) if value is not None}
 
 
 def mean_magnitudes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,48 +45,44 @@ def mean_magnitudes(x: Tensor) -> tuple[Tensor, Tensor]:
 class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        t: Tensor,
-        weights: Tensor | None,
-        student_weight: Tensor | None,
-        student_bias: Tensor | None,
-        teacher_weight: Tensor | None,
-        teacher_bias: Tensor | None,
-        magnitudes: bool,
+        ctx: Any, x: Tensor, t: Tensor, weights: Tensor | None, magnitudes: bool, *trained: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """``trained`` is empty, or weight and bias of the student's mask, then of the teacher's."""
+        error = gap = squares = cells = channels = student_context = teacher_context = None
+        kept: tuple[Tensor, ...] = ()
         with torch.autocast(x.device.type, enabled=False):
-            error = gap = squares = cells = channels = None
-            student_attention = student_context = teacher_attention = teacher_context = None
             if magnitudes:
                 cells, channels = mean_magnitudes(x)
-            if student_weight is not None:
-                student_attention, student_context = _pool(x, student_weight, student_bias)
-                teacher_attention, teacher_context = _pool(t, teacher_weight, teacher_bias)
-            if weights is not None or student_weight is not None:
+            if trained:
+                student_attention, student_context = _pool(x, *trained[:2])
+                teacher_attention, teacher_context = _pool(t, *trained[2:])
+                kept = (trained[0], student_attention, teacher_attention)
+            if weights is not None or trained:
                 difference = _difference(x, t)
-                gap = difference.sum(2) if student_weight is not None else None
+                gap = difference.sum(2) if trained else None
                 squared = difference.square_()
-                squares = squared.sum() if student_weight is not None else None
+                squares = squared.sum() if trained else None
                 error = torch.bmm(weights[:, None], squared)[:, 0] if weights is not None else None
-            ctx.save_for_backward(x, t, weights, student_weight, teacher_weight, student_attention, teacher_attention)
-            return error, gap, squares, cells, channels, student_context, teacher_context
+        ctx.save_for_backward(x, t, weights, *kept)
+        return error, gap, squares, cells, channels, student_context, teacher_context
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *slopes: Any) -> tuple[Tensor | None, ...]:
         error, gap, squares, cells, channels, student_context, teacher_context = slopes
-        x, t, weights, student_weight, teacher_weight, student_attention, teacher_attention = ctx.saved_tensors
-        student_masks = teacher_masks = (None, None)
+        x, t, weights, *kept = ctx.saved_tensors
+        of_masks: list[Tensor] = []
         with torch.autocast(x.device.type, enabled=False):
             # (x - t) times its factor, then three products of a channel vector and a cell vector, then the signs.
             if error is None and squares is None:
                 gradient = torch.zeros_like(x, dtype=cells.dtype)
             else:
                 gradient = _difference(x, t).mul_(_factor(weights, error, squares))
-            if squares is not None:
-                logits, student_masks = _pool_backward(x, student_attention, student_context)
-                _, teacher_masks = _pool_backward(t, teacher_attention, teacher_context)
+            if kept:
+                student_weight, student_attention, teacher_attention = kept
+                logits, of_student = _pool_backward(x, student_attention, student_context)
+                _, of_teacher = _pool_backward(t, teacher_attention, teacher_context)
+                of_masks = [*of_student, *of_teacher]
                 left = torch.stack([student_weight.expand_as(gap), student_context, gap], 2)
                 right = torch.stack([logits, student_attention, torch.ones_like(logits)], 1)
                 gradient.baddbmm_(left, right)
@@ -99,11 +90,11 @@ class _Sums(torch.autograd.Function):
                 sign = torch.sign(x)
                 gradient.addcmul_(sign, (cells / x.shape[1])[:, None])
                 gradient.addcmul_(sign, (channels / x.shape[2])[..., None])
-        return gradient.to(x.dtype), None, None, *student_masks, *teacher_masks, None
+        return gradient.to(x.dtype), None, None, None, *of_masks
 
 
-def _factor(weights: Tensor | None, error: Tensor | None, squares: Tensor | None) -> Tensor:
-    """What the gradients of ``error`` and ``squares``, of one at least, multiply x - t with."""
+def _factor(weights: Any, error: Any, squares: Any) -> Tensor:
+    """What the gradients of ``error`` and ``squares`` multiply x - t with; one of the two may be None."""
     if error is None:
         return 2 * squares
     focal = weights[..., None], 2 * error[:, None]

@@ -11,7 +11,7 @@ _DENSE_FROM = 0.3
 
 
 def chosen(mask: Tensor, device: torch.device) -> Tensor:
-    """Indices (P,) of the True cells of a mask (N, H, W), on ``device``. For a mask on the host it does not synchronize."""
+    """Indices (P,) of the True cells of a mask (N, H, W), on ``device``; no synchronization for one on the host."""
     return mask.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
 
 

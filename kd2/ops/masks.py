@@ -23,9 +23,9 @@ def anchor_masks(
 ) -> list[Tensor]:
     """Cells near objects: some anchor's IoU with a box b is above ``psi`` times the best IoU of b.
 
-    It is exact and builds no boxes x anchors tensor: in one row of cells the anchors of one shape that pass the threshold
-    form an interval of columns. Its two ends are marked +1 and -1 and a running sum along the row gives the mask. The
-    work is O(M K R). It is computed in float64; the comparison is strict, ties stay out.
+    It is exact and builds no boxes x anchors tensor: in one row of cells the anchors of one shape that pass the
+    threshold form an interval of columns. Its two ends are marked +1 and -1 and a running sum along the row gives the
+    mask. The work is O(M K R). It is computed in float64; the comparison is strict, ties stay out.
 
     Args:
         boxes: N tensors (M_n, 4), x1 y1 x2 y2 in pixels.
@@ -107,10 +107,10 @@ class _Rows:
         self.levels = torch.tensor([(*grid.size, *grid.stride) for grid in grids], dtype=torch.float64, device=device)
         heights = torch.tensor([grid.size[0] for grid in grids])
         rows = sum(grid.size[0] for grid in grids)
-        level = torch.repeat_interleave(heights, output_size=rows).to(device)
-        row = torch.arange(rows, device=device) - (heights.cumsum(0) - heights).to(device)[level]
-        of_row = self.levels[level]
-        self.level, self.width, self.sx = level, of_row[:, 1:2], of_row[:, 3:4]
+        self.level = torch.repeat_interleave(heights, output_size=rows).to(device)
+        row = torch.arange(rows, device=device) - (heights.cumsum(0) - heights).to(device)[self.level]
+        of_row = self.levels[self.level]
+        self.width, self.sx = of_row[:, 1:2], of_row[:, 3:4]
         self.y = (row * of_row[:, 2])[:, None]
         ends = (of_row[:, 1].long() + 1).cumsum(0)
         self.start = (ends - of_row[:, 1].long() - 1)[:, None]
@@ -149,7 +149,7 @@ def _edges(box: Tensor, plus_one: bool) -> Tensor:
 
 
 def _best_iou(box: Tensor, anchor: Tensor, layout: _Rows) -> Tensor:
-    """Best IoU of every box on every level, (M, L): for each shape the largest overlap in width times that in height."""
+    """Best IoU of every box on every level, (M, L): of each shape, largest overlap in width times that in height."""
     low, high = box[:, None, None, :2], box[:, None, None, 2:]  # (M, 1, 1, xy)
     anchor_low, anchor_high = anchor[..., :2], anchor[..., 2:]  # (L, K, xy)
     cells, stride = layout.levels[:, None, [1, 0]], layout.levels[:, None, [3, 2]]  # (L, 1, xy)

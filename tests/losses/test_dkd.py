@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from ..helpers import whole
 from torch import Tensor
-from ..helpers.whole import random_map
 
-from kd2.distill import ConfigError, FeatureSpec, BatchInfo, Schedule
+from kd2.distill import BatchInfo, ConfigError, FeatureSpec, Schedule
 from kd2.losses.dkd import Dkd, decoupled
-from kd2.losses.logits import divergences
+from kd2.losses.kl import divergences
+
+from ..helpers import whole
+from ..helpers.whole import random_map
 
 LABELS = torch.tensor([0, 5, 2, 2])
 
@@ -19,9 +20,9 @@ def specs(classes: int = 6, size: tuple[int, int] = (1, 1)) -> list[FeatureSpec]
 
 def parts(student: Tensor, teacher: Tensor, labels: Tensor | None = LABELS, **options) -> dict[str, Tensor]:
     """The loss's parts for logits (N, K)."""
-    criterion = Dkd(specs(student.shape[1]), specs(student.shape[1]), **options)
+    loss = Dkd(specs(student.shape[1]), specs(student.shape[1]), **options)
     batch_info = BatchInfo([(8, 8)] * len(student), (8, 8), labels=labels)
-    return criterion([student[:, :, None, None]], [teacher[:, :, None, None]], batch_info)
+    return loss([student[:, :, None, None]], [teacher[:, :, None, None]], batch_info)
 
 
 def test_the_true_class_is_compared_with_all_others_together():
@@ -94,7 +95,9 @@ def test_it_never_waits_for_the_device():
 
 def test_with_one_iteration_an_epoch_the_ramp_is_the_authors_warm_up():
     line = Schedule(1.0, ramp=20 - 1)
-    assert [line.at(epoch - 1) for epoch in range(1, 31)] == pytest.approx([min(epoch / 20, 1) for epoch in range(1, 31)])
+    assert [line.at(epoch - 1) for epoch in range(1, 31)] == pytest.approx(
+        [min(epoch / 20, 1) for epoch in range(1, 31)]
+    )
 
 
 def test_the_ramp_has_the_sum_of_the_authors_stairs_and_stays_within_one_step():
@@ -134,6 +137,6 @@ def test_other_class_counts_are_refused():
         Dkd(specs(10), specs(100))
 
 
-def test_a_temperature_of_zero_is_refused():
-    with pytest.raises(ConfigError, match="TEMPERATURE is 0.0, expected a number above 0"):
-        Dkd(specs(), specs(), temperature=0.0)
+def test_it_needs_labels():
+    loss = Dkd(specs(), specs())
+    assert (loss.needs, loss.parts) == ({"labels"}, ("target", "others"))

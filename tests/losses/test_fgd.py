@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from ..helpers import whole
-from ..helpers.whole import random_map, spec
 
 from benchmarks import loss_cases
 from benchmarks.measure import saved_mib
-from kd2.distill import ConfigError, BatchInfo
-from kd2.losses.fgd import Fgd
+from kd2.distill import BatchInfo, ConfigError
+from kd2.losses import check_losses
+from kd2.losses.fgd import Fgd, fgd_parts, scale_mask
+
+from ..helpers import whole
+from ..helpers.whole import random_map, spec
 
 # A map of 8 x 10 cells over an image of 64 x 80 pixels: 8 pixels a cell.
 SIZE, IMAGE = (8, 10), (64, 80)
@@ -20,9 +22,9 @@ def fgd(channels: int = 6, **options) -> Fgd:
     return Fgd(spec(channels, SIZE), spec(6, SIZE), **options)
 
 
-def parts(criterion: Fgd, student: torch.Tensor, teacher: torch.Tensor, boxes: torch.Tensor = NONE) -> dict[str, float]:
-    a_scene = BatchInfo([IMAGE] * len(student), IMAGE, [boxes] * len(student))
-    return {name: part.item() for name, part in criterion([student], [teacher], a_scene).items()}
+def parts(loss: Fgd, student: torch.Tensor, teacher: torch.Tensor, boxes: torch.Tensor = NONE) -> dict[str, float]:
+    info = BatchInfo([IMAGE] * len(student), IMAGE, [boxes] * len(student))
+    return {name: part.item() for name, part in loss([student], [teacher], info).items()}
 
 
 STUDENT, TEACHER = random_map(2, 6, *SIZE), random_map(2, 6, *SIZE, seed=1)
@@ -52,12 +54,6 @@ def test_without_boxes_there_is_no_foreground():
     assert found["bg"] > 0
 
 
-def test_a_task_without_boxes_is_all_background():
-    batch_infos = [BatchInfo([IMAGE] * 2, IMAGE), BatchInfo([IMAGE] * 2, IMAGE, [NONE] * 2)]
-    bare, empty = (fgd()([STUDENT], [TEACHER], batch_info) for batch_info in batch_infos)
-    assert bare == empty
-
-
 def test_a_low_temperature_looks_at_one_cell():
     teacher = TEACHER.clone()
     teacher[:, :, 2, 3] += 50
@@ -69,28 +65,28 @@ def test_a_low_temperature_looks_at_one_cell():
 
 def test_boxes_of_a_smaller_image_stay_in_place_unless_scaled_by_the_image():
     # The second image is 32 x 40 of 64 x 80: by its own size, its box is stretched over twice as many cells.
-    a_scene = BatchInfo([IMAGE, (32, 40)], IMAGE, [BOX, torch.tensor([[8.0, 8, 15, 15]])])
+    info = BatchInfo([IMAGE, (32, 40)], IMAGE, [BOX, torch.tensor([[8.0, 8, 15, 15]])])
     for scaling, area in (("padded", 4), ("image", 9)):
-        foreground, _ = fgd(scaling=scaling).masks([SIZE], a_scene)[0]
+        foreground = fgd(scaling=scaling).masks([SIZE], info)[0]["fg"]
         assert (foreground[1] > 0).sum().item() == area
 
 
 def test_the_teachers_context_block_is_trained_too():
-    criterion = fgd()
-    torch.nn.init.normal_(criterion.blocks[0].teacher.add[3].weight)
-    sum(criterion([STUDENT], [TEACHER], BatchInfo([IMAGE] * 2, IMAGE, [BOX] * 2)).values()).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in criterion.parameters())
-    assert criterion.blocks[0].teacher.mask.weight.grad.any()
+    loss = fgd()
+    torch.nn.init.normal_(loss.contexts[0]["teacher"].add[3].weight)
+    sum(loss([STUDENT], [TEACHER], BatchInfo([IMAGE] * 2, IMAGE, [BOX] * 2)).values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in loss.parameters())
+    assert loss.contexts[0]["teacher"].mask.weight.grad.any()
 
 
 def test_gradients_are_those_of_finite_differences():
-    criterion = fgd(4).double()
-    for side in (criterion.blocks[0].student, criterion.blocks[0].teacher):
+    loss = fgd(4).double()
+    for side in loss.contexts[0].values():
         torch.nn.init.normal_(side.add[3].weight)
-    a_scene = BatchInfo([IMAGE], IMAGE, [BOX])
+    info = BatchInfo([IMAGE], IMAGE, [BOX])
     student = random_map(1, 4, *SIZE).double().requires_grad_()
     teacher = TEACHER[:1].double()
-    assert torch.autograd.gradcheck(lambda x: tuple(criterion([x], [teacher], a_scene).values()), student)
+    assert torch.autograd.gradcheck(lambda x: tuple(loss([x], [teacher], info).values()), student)
 
 
 FACTORS = {"fg": "alpha_fg", "bg": "beta_bg", "att": "gamma_att", "global": "lambda_global"}
@@ -98,11 +94,11 @@ FACTORS = {"fg": "alpha_fg", "bg": "beta_bg", "att": "gamma_att", "global": "lam
 
 def with_gradient(names: list[str]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Parts, and the student's gradient, of a loss in which only these parts have a factor, which is 1."""
-    criterion = fgd(**{option: float(name in names) for name, option in FACTORS.items()})
+    loss = fgd(**{option: float(name in names) for name, option in FACTORS.items()})
     student = STUDENT.clone().requires_grad_()
-    found = criterion([student], [TEACHER], BatchInfo([IMAGE] * 2, IMAGE, [BOX] * 2))
+    found = loss([student], [TEACHER], BatchInfo([IMAGE] * 2, IMAGE, [BOX] * 2))
     sum(found.values()).backward()
-    assert all(p.grad is not None for p in criterion.parameters())
+    assert all(p.grad is not None for p in loss.parameters())
     return found, student.grad
 
 
@@ -121,26 +117,43 @@ def test_a_part_without_a_factor_is_left_out_and_changes_no_other(names):
 @pytest.mark.parametrize(
     ("names", "idle"),
     [
-        (["fg"], ["fgd.Context", "_fgd_sums._pool"]),
-        (["att"], ["fgd.Context", "_fgd_sums._pool", "_fgd_sums._difference", "fgd.scale_masks"]),
-        (["global"], ["fgd.scale_masks", "fgd.attention", "_fgd_sums.mean_magnitudes"]),
+        (["fg"], ["losses.fgd.Context", "ops.fgd_sums._pool"]),
+        (["att"], ["losses.fgd.Context", "ops.fgd_sums._pool", "ops.fgd_sums._difference", "losses.fgd.scale_masks"]),
+        (["global"], ["losses.fgd.scale_masks", "losses.fgd.attention", "ops.fgd_sums.mean_magnitudes"]),
     ],
 )
 def test_a_part_without_a_factor_does_no_work(names, idle, monkeypatch):
     for function in idle:
-        monkeypatch.setattr(f"kd2.losses.registry.{function}", None)  # calling it would fail
+        monkeypatch.setattr(f"kd2.{function}", None)  # calling it would fail
     with_gradient(names)
 
 
 def test_factors_that_are_all_zero_are_refused():
-    with pytest.raises(ConfigError, match="ALPHA_FG, BETA_BG, GAMMA_ATT and LAMBDA_GLOBAL are all 0; to switch"):
-        fgd(**dict.fromkeys(FACTORS.values(), 0.0))
+    with pytest.raises(
+        ConfigError, match="KD.LOSSES.fgd: ALPHA_FG, BETA_BG, GAMMA_ATT and LAMBDA_GLOBAL are all 0; to"
+    ):
+        check_losses({"fgd": {option.upper(): 0.0 for option in FACTORS.values()}})
 
 
-@pytest.mark.parametrize("temperature", [0, float("nan")])
-def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
-    with pytest.raises(ConfigError, match=f"TEMPERATURE is {temperature}, expected a number above 0"):
-        fgd(temperature=temperature)
+@pytest.mark.parametrize(("option", "needs"), [("gamma_att", set()), ("beta_bg", {"boxes", "sizes"})])
+def test_it_needs_boxes_and_sizes_for_the_focal_parts_alone(option, needs):
+    loss = fgd(**dict.fromkeys(FACTORS.values(), 0.0) | {option: 1.0})
+    assert loss.needs == needs
+
+
+def test_value_and_gradients_are_those_of_the_formula():
+    loss = fgd(**dict.fromkeys(FACTORS.values(), 1.0))
+    sides = tuple(loss.contexts[0].values())
+    for side in sides:
+        torch.nn.init.normal_(side.add[3].weight, std=0.1)
+    student = STUDENT.clone().requires_grad_()
+    masks = [torch.stack(level) for level in zip(*[scale_mask(BOX, SIZE, IMAGE)] * 2, strict=True)]
+    expected = fgd_parts(student, TEACHER, *masks, 0.5, sides)
+    found = loss([student], [TEACHER], BatchInfo([IMAGE] * 2, IMAGE, [BOX] * 2))
+    torch.testing.assert_close(found, expected)
+    leaves = [student, *loss.parameters()]
+    slopes = [torch.autograd.grad(sum(parts.values()), leaves) for parts in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-4)
 
 
 def test_one_channel_is_refused():

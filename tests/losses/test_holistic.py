@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor
-from ..helpers.whole import operations_of, random_map, batch_info, spec
 
 from kd2.distill import ConfigError, override_groups
 from kd2.losses.holistic import Holistic, critic_loss, gradient_penalty
+
+from ..helpers.whole import batch_info, operations_of, random_map, spec
 
 SIZE = (64, 64)
 INPUTS = ["batch_norm", "tanh", "softmax", "none"]
@@ -137,7 +138,9 @@ def test_the_image_stands_before_the_scores_at_the_size_of_the_map():
 
 def test_a_condition_changes_the_students_loss():
     values = [
-        parts(criterion(condition="image"), *maps(), images=lambda seed=seed: random_map(2, 3, 64, 64, seed=seed))["student"]
+        parts(criterion(condition="image"), *maps(), images=lambda seed=seed: random_map(2, 3, 64, 64, seed=seed))[
+            "student"
+        ]
         for seed in (5, 6)
     ]
     assert values[0] != values[1]
@@ -190,18 +193,9 @@ def test_no_step_waits_for_a_value(options):
 # Bad input.
 
 
-@pytest.mark.parametrize(
-    "options, text",
-    [
-        ({"width": 3}, "WIDTH is 3, expected an even number of at least 2"),
-        ({"enlarge": 0}, "ENLARGE is 0, expected a whole number of at least 1"),
-        ({"penalty": -1.0}, "PENALTY is -1.0, expected 0 or more"),
-        ({"clip": -1.0}, "CLIP is -1.0, expected 0 or more"),
-    ],
-)
-def test_a_number_out_of_range_is_named(options, text):
-    with pytest.raises(ConfigError, match=text):
-        criterion(**options)
+def test_it_needs_images_only_as_a_condition():
+    assert (criterion().needs, criterion(condition="image").needs) == (frozenset(), {"images"})
+    assert criterion().parts == ("student", "critic")
 
 
 def test_class_counts_that_differ_are_refused():

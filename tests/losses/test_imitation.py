@@ -3,8 +3,13 @@
 import pytest
 import torch
 
-from kd2.distill import AnchorGrid, ConfigError, FeatureSpec, BatchInfo
-from kd2.losses.imitation import Imitation, imitation_loss, retinanet_shapes
+from kd2.distill import AnchorGrid, BatchInfo, ConfigError, FeatureSpec
+from kd2.losses.imitation import (
+    Imitation,
+    imitation_loss,
+    imitation_mask,
+    retinanet_shapes,
+)
 
 BOX = torch.tensor([[8.0, 8, 24, 16]])
 
@@ -31,8 +36,8 @@ def mask(*cells: tuple[int, int]) -> torch.Tensor:
     return found
 
 
-def marked(criterion: Imitation, a_scene: BatchInfo) -> list[list[int]]:
-    return criterion.masks([(4, 6)], a_scene)[0][0].nonzero().tolist()
+def marked(loss_module: Imitation, info: BatchInfo) -> list[list[int]]:
+    return loss_module.masks([(4, 6)], 1, info)[0][0].nonzero().tolist()
 
 
 # The loss.
@@ -44,16 +49,16 @@ def test_the_loss_sums_channels_and_halves_the_mean_over_cells():
     assert imitation_loss([student], [teacher], [mask((0, 0), (3, 5))]).item() == 6.0
 
 
-def test_level_normalizer_adds_the_loss_of_each_level():
+def test_level_mean_adds_the_loss_of_each_level():
     student, teacher = [torch.zeros(1, 1, 4, 6)] * 2, [torch.full((1, 1, 4, 6), v) for v in (2.0, 4.0)]
     masks = [mask((0, 0)), mask((0, 0), (0, 1), (0, 2))]
     assert imitation_loss(student, teacher, masks).item() == 4 / 2 + 48 / 6
 
 
-def test_pooled_normalizer_divides_by_the_cells_of_all_levels():
+def test_pooled_mean_divides_by_the_cells_of_all_levels():
     student, teacher = [torch.zeros(1, 1, 4, 6)] * 2, [torch.full((1, 1, 4, 6), v) for v in (2.0, 4.0)]
     masks = [mask((0, 0)), mask((0, 0), (0, 1), (0, 2))]
-    assert imitation_loss(student, teacher, masks, "pooled").item() == (4 + 48) / 8
+    assert imitation_loss(student, teacher, masks, "pooled_mean").item() == (4 + 48) / 8
 
 
 def test_an_infinite_value_outside_the_mask_does_not_matter():
@@ -65,10 +70,10 @@ def test_an_infinite_value_outside_the_mask_does_not_matter():
     assert student.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("normalizer", ["level", "pooled"])
-def test_an_empty_mask_gives_an_exact_zero_with_zero_gradients(normalizer):
+@pytest.mark.parametrize("reduction", ["level_mean", "pooled_mean"])
+def test_an_empty_mask_gives_an_exact_zero_with_zero_gradients(reduction):
     student = maps()[0].requires_grad_()
-    loss = imitation_loss([student], maps(), [mask()], normalizer)
+    loss = imitation_loss([student], maps(), [mask()], reduction)
     loss.backward()
     assert loss.item() == 0
     assert not student.grad.any()
@@ -106,11 +111,11 @@ def test_level_rule_reaches_the_mask():
     fine, coarse = spec()[0], FeatureSpec(3, (2, 3), (16, 16))
     sides = ((8.0, fine), (64.0, coarse))
     grids = [AnchorGrid(torch.tensor([[0.0, 0, side, side]]), level.stride, level.size) for side, level in sides]
-    a_scene = BatchInfo([(32, 48)], (32, 48), [BOX], anchors=lambda sizes: grids)
+    info = BatchInfo([(32, 48)], (32, 48), [BOX], anchors=lambda sizes: grids)
     counts = {}
     for rule in ("joint", "per_level"):
-        criterion = Imitation([fine, coarse], [fine, coarse], level_rule=rule)
-        counts[rule] = criterion.masks([(4, 6), (2, 3)], a_scene)[1].any().item()
+        loss_module = Imitation([fine, coarse], [fine, coarse], level_rule=rule)
+        counts[rule] = loss_module.masks([(4, 6), (2, 3)], 1, info)[1].any().item()
     assert counts == {"joint": False, "per_level": True}
 
 
@@ -122,9 +127,9 @@ def test_inclusive_coordinates_reach_the_mask():
 
 
 def test_clipping_leaves_cells_over_padding_out():
-    a_scene = batch_info(torch.zeros(0, 4), size=(16, 48))
-    criterion = Imitation(spec(), spec(), mode="full", clip_to_image=True)
-    assert marked(criterion, a_scene) == [[y, x] for y in range(2) for x in range(6)]
+    info = batch_info(torch.zeros(0, 4), size=(16, 48))
+    loss_module = Imitation(spec(), spec(), mode="full", clip_to_image=True)
+    assert marked(loss_module, info) == [[y, x] for y in range(2) for x in range(6)]
 
 
 def test_without_clipping_cells_over_padding_count():
@@ -132,17 +137,17 @@ def test_without_clipping_cells_over_padding_count():
 
 
 def test_retinanet_anchors_serve_a_student_without_anchors():
-    a_scene = batch_info(torch.tensor([[0.0, 0, 32, 32]]))
-    a_scene.anchors = None
+    info = batch_info(torch.tensor([[0.0, 0, 32, 32]]))
+    info.anchors = None
     # The 32 x 32 box is RetinaNet's smallest square at cell (2, 2), centerd there.
-    assert [2, 2] in marked(Imitation(spec(), spec(), anchors="retinanet"), a_scene)
+    assert [2, 2] in marked(Imitation(spec(), spec(), anchors="retinanet"), info)
 
 
 def test_a_student_without_anchors_is_told_what_to_use():
-    a_scene = batch_info(BOX)
-    a_scene.anchors = None
+    info = batch_info(BOX)
+    info.anchors = None
     with pytest.raises(ConfigError, match="this student has no anchors; use ANCHORS: retinanet or MODE: gt_box"):
-        Imitation(spec(), spec()).masks([(4, 6)], a_scene)
+        Imitation(spec(), spec()).masks([(4, 6)], 1, info)
 
 
 def test_retinanet_anchors_have_three_areas_and_three_ratios():
@@ -154,10 +159,18 @@ def test_retinanet_anchors_have_three_areas_and_three_ratios():
     assert torch.equal(shapes[:, :2], -shapes[:, 2:])
 
 
-@pytest.mark.parametrize("psi", [-0.1, 1.1])
-def test_psi_outside_its_range_is_refused(psi):
-    with pytest.raises(ConfigError, match=rf"PSI is {psi}, expected a number in \[0, 1\]"):
-        Imitation(spec(), spec(), psi=psi)
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({}, {"boxes", "anchors"}),
+        ({"anchors": "retinanet"}, {"boxes"}),
+        ({"mode": "gt_box"}, {"boxes"}),
+        ({"mode": "full"}, set()),
+        ({"mode": "full", "clip_to_image": True}, {"sizes"}),
+    ],
+)
+def test_it_needs_of_a_batch_what_its_mask_is_made_of(options, needs):
+    assert Imitation(spec(), spec(), **options).needs == needs
 
 
 # The device.
@@ -166,9 +179,9 @@ def test_psi_outside_its_range_is_refused(psi):
 @pytest.mark.parametrize("mode", ["anchors", "full", "gt_box"])
 def test_with_boxes_on_the_host_the_loss_never_waits_for_the_device(mode):
     # The meta device has no values: whatever reads one back fails.
-    criterion = Imitation(spec(), spec(5), mode=mode).to("meta")
+    loss_module = Imitation(spec(), spec(5), mode=mode).to("meta")
     student = [x.to("meta").requires_grad_() for x in maps()]
-    criterion(student, [x.to("meta") for x in maps(5)], batch_info(BOX)).backward()
+    loss_module(student, [x.to("meta") for x in maps(5)], batch_info(BOX)).backward()
     assert student[0].grad.device.type == "meta"
 
 
@@ -177,3 +190,26 @@ def test_no_gradient_reaches_the_boxes():
     student = maps()[0].requires_grad_()
     Imitation(spec(), spec(5))([student], maps(5), batch_info(boxes)).backward()
     assert boxes.grad is None
+
+
+# The fast form against the formula.
+
+
+def test_the_mask_is_that_of_the_formula():
+    grid = AnchorGrid(torch.tensor([[0.0, 0, 8, 8], [-4, 0, 12, 8]]), (8, 8), (4, 6))
+    info = BatchInfo(
+        [(32, 48)], (32, 48), [torch.tensor([[3.0, 5, 27, 17], [30, 20, 37, 31]])], anchors=lambda _: [grid]
+    )
+    found = Imitation(spec(), spec(), psi=0.4).masks([(4, 6)], 1, info)[0][0]
+    assert torch.equal(found, imitation_mask(info.boxes[0], [grid.dense()], psi=0.4)[0])
+
+
+@pytest.mark.parametrize("reduction", ["level_mean", "pooled_mean"])
+def test_value_and_gradient_are_those_of_the_formula(reduction):
+    loss_module = Imitation(spec() * 2, spec() * 2, mode="gt_box", adapter="none", reduction=reduction)
+    student, teacher = [x.requires_grad_() for x in (maps()[0], maps()[0].flip(2))], [maps()[0] + 1, maps()[0].flip(3)]
+    info = batch_info(BOX + 2)
+    expected = imitation_loss(student, teacher, loss_module.masks([(4, 6)] * 2, 1, info), reduction)
+    found = loss_module(student, teacher, info)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, student), torch.autograd.grad(expected, student))

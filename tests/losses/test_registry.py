@@ -1,22 +1,180 @@
-"""Building losses from the blocks of KD.LOSSES."""
+"""The registry of losses: names, options judged from the text alone, building, a user's own module."""
+
+import sys
 
 import pytest
+from torch import nn
 
-from kd2.distill import ConfigError, FeatureSpec, Schedule, LossConfig
-from kd2.losses.registry import active_losses, build_losses, loss_types
-from kd2.losses.hint import Hint
+from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule
+from kd2.losses import (
+    active_losses,
+    build_losses,
+    check_losses,
+    import_losses,
+    loss_types,
+    register_loss,
+)
+from kd2.losses.features import FeatureDistance
 from kd2.losses.imitation import Imitation
+from kd2.losses.kl import KLDivergence
 
 SMALL, LARGE = [FeatureSpec(3, (4, 4), (8.0, 8.0))], [FeatureSpec(5, (4, 4), (8.0, 8.0))]
+
+# A file of a user's own, outside the package.
+OWN = """
+from typing import Literal
+
+import torch
+from torch import nn
+
+from kd2.losses import register_loss
+
+
+@register_loss("{name}")
+class Mine(nn.Module):
+    def __init__(self, student, teacher, *, power: Literal[1, 2] = 2):
+        super().__init__()
+        self.power = power
+
+    def forward(self, student, teacher, batch_info):
+        return sum((s - t).abs().pow(self.power).mean() for s, t in zip(student, teacher))
+"""
 
 
 def build(blocks: dict, student: dict | None = None, teacher: dict | None = None):
     return build_losses(blocks, student or {"fpn": SMALL}, teacher or {"fpn": LARGE})
 
 
-def test_loss_types_are_the_public_files_of_the_folder():
-    assert {"hint", "imitation"} <= set(loss_types())
-    assert not any(name.startswith("_") for name in loss_types())
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """Writes a module into the current folder; what it registers and imports is forgotten afterwards."""
+    from kd2.losses.registry import _LOSSES  # the registry has no way to forget a name
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(_LOSSES, "_obj_map", dict(_LOSSES._obj_map))
+    before = set(sys.modules)
+
+    def write(name: str, text: str) -> str:
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+# Names.
+
+
+def test_every_published_loss_has_a_type():
+    assert loss_types() == [
+        "channel_kd", "dkd", "fgd", "hint", "holistic", "imitation", "logits", "mgd", "mimic", "pairwise", "pixelwise",
+        "tat",
+    ]  # fmt: skip
+
+
+def test_names_of_one_class_have_defaults_of_their_own():
+    modules, _ = build({"hint": {}, "mimic": {}})
+    assert {type(module) for module in modules.values()} == {FeatureDistance}
+    assert [modules[name].reduction for name in ("hint", "mimic")] == ["half_sum_per_image", "sum_per_image"]
+
+
+def test_the_text_goes_before_the_default_of_a_name():
+    modules, _ = build({"channel_kd": {"TEMPERATURE": 2.0}}, teacher={"fpn": SMALL})
+    assert (type(modules["channel_kd"]), modules["channel_kd"].temperature) == (KLDivergence, 2.0)
+
+
+def test_a_name_that_is_taken_is_refused():
+    with pytest.raises(ConfigError, match="a loss 'mgd' is registered already: kd2.losses.mgd.Mgd"):
+        register_loss("mgd")(nn.Identity)
+
+
+def test_a_name_that_is_no_identifier_is_refused():
+    with pytest.raises(ConfigError, match="a loss cannot be registered as 'my-loss', expected a Python identifier"):
+        register_loss("my-loss")
+
+
+@pytest.mark.parametrize(
+    ("presets", "text"),
+    [
+        ({"sharp": 1.0}, "there is no option 'sharp'; did you mean share"),
+        ({"share": "all"}, "share is 'all' .*, expected a number"),
+    ],
+)
+def test_a_default_of_a_name_must_be_an_option_with_a_valid_value(presets, text):
+    class Loss(nn.Module):
+        def __init__(self, student, teacher, *, share: float = 0.0):
+            super().__init__()
+
+    with pytest.raises(ConfigError, match=text):
+        register_loss("mine", **presets)(Loss)
+
+
+def test_an_option_whose_type_cannot_be_checked_is_refused():
+    class Loss(nn.Module):
+        def __init__(self, student, teacher, *, table: dict = {}):  # noqa: B006  # what is refused
+            super().__init__()
+
+    with pytest.raises(ConfigError, match="Loss: option table has the type hint <class 'dict'>, expected bool, int"):
+        register_loss("mine")(Loss)
+
+
+# A user's own module.
+
+
+def test_a_loss_from_outside_the_package_is_built_like_any_other(own_module):
+    import_losses([own_module("my_losses", OWN.format(name="mine"))])
+    modules, configs = build({"first": {"TYPE": "mine", "POWER": 1, "WEIGHT": 0.5}})
+    assert (type(modules["first"]).__module__, modules["first"].power) == ("my_losses", 1)
+    assert configs["first"] == LossConfig("fpn", Schedule(0.5))
+
+
+def test_its_options_are_checked_too(own_module):
+    import_losses([own_module("my_losses", OWN.format(name="mine"))])
+    with pytest.raises(ConfigError, match="KD.LOSSES.mine.POWER is 3; choices: 1, 2"):
+        check_losses({"mine": {"POWER": 3}})
+
+
+def test_a_module_may_be_named_twice(own_module):
+    name = own_module("my_losses", OWN.format(name="mine"))
+    import_losses([name, name])
+    assert "mine" in loss_types()
+
+
+@pytest.mark.parametrize("kind", ["my_losses", "my_losses.Mine"])
+def test_a_config_never_imports_a_module(own_module, kind):
+    own_module("my_losses", "raise RuntimeError('imported')")
+    with pytest.raises(ConfigError, match=f"KD.LOSSES.x.TYPE: there is no loss '{kind}'"):
+        check_losses({"x": {"TYPE": kind}})
+    assert "my_losses" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("x = 1", "it registers no loss; expected a class under @register_loss"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        (OWN.format(name="mgd"), "a loss 'mgd' is registered already: kd2.losses.mgd.Mgd"),
+    ],
+)
+def test_a_module_that_cannot_serve_is_refused(own_module, text, error):
+    with pytest.raises(ConfigError, match=f"--import my_losses: {error}"):
+        import_losses([own_module("my_losses", text)])
+
+
+def test_a_module_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="--import no_such_losses: ModuleNotFoundError: No module named"):
+        import_losses(["no_such_losses"])
+
+
+def test_a_file_name_in_place_of_a_module_is_explained(own_module):
+    own_module("my_losses", OWN.format(name="mine"))
+    with pytest.raises(ConfigError, match="--import my_losses.py: .*; give the name of the module, my_losses"):
+        import_losses(["my_losses.py"])
+
+
+# Building.
 
 
 def test_without_a_type_the_name_of_the_block_is_the_type():
@@ -26,7 +184,9 @@ def test_without_a_type_the_name_of_the_block_is_the_type():
 
 def test_a_type_frees_the_name():
     modules, _ = build({"first": {"TYPE": "hint"}, "second": {"TYPE": "hint"}})
-    assert {name: type(module) for name, module in modules.items()} == {"first": Hint, "second": Hint}
+    assert {name: type(module) for name, module in modules.items()} == dict.fromkeys(
+        ("first", "second"), FeatureDistance
+    )
 
 
 def test_capital_keys_become_options():
@@ -36,13 +196,13 @@ def test_capital_keys_become_options():
 
 def test_common_keys_become_tap_and_schedule():
     block = {"TAP": "x", "WEIGHT": 0.01, "START_ITER": 400, "RAMP_ITERS": 10, "STOP_ITER": 900}
-    _, uses = build({"imitation": block}, {"x": SMALL}, {"x": LARGE})
-    assert uses["imitation"] == LossConfig("x", Schedule(0.01, start=400, ramp=10, stop=900))
+    _, configs = build({"imitation": block}, {"x": SMALL}, {"x": LARGE})
+    assert configs["imitation"] == LossConfig("x", Schedule(0.01, start=400, ramp=10, stop=900))
 
 
 def test_defaults_are_the_fpn_tap_and_weight_one():
-    _, uses = build({"imitation": {}})
-    assert uses["imitation"] == LossConfig("fpn", Schedule(1.0))
+    _, configs = build({"imitation": {}})
+    assert configs["imitation"] == LossConfig("fpn", Schedule(1.0))
 
 
 @pytest.mark.parametrize("weight", [0, 0.0])
@@ -65,34 +225,97 @@ def test_an_unknown_type_lists_near_ones():
 
 
 def test_an_unknown_name_lists_near_ones():
-    with pytest.raises(ConfigError, match="KD.LOSSES.imitations: there is no loss 'imitations'; did you mean imitation"):
+    with pytest.raises(
+        ConfigError, match="KD.LOSSES.imitations: there is no loss 'imitations'; did you mean imitation"
+    ):
         build({"imitations": {}})
 
 
-def test_a_private_file_is_no_type():
-    with pytest.raises(ConfigError, match="there is no loss '_masks'"):
-        build({"_masks": {}})
+@pytest.mark.parametrize("name", ["a-b", "a.b", "", "keys", "training", 3])
+def test_a_name_that_a_log_or_a_module_cannot_carry_is_refused(name):
+    with pytest.raises(ConfigError, match=f"KD.LOSSES.{name}: a loss cannot have this name; expected letters, digits"):
+        check_losses({name: {"TYPE": "mgd"}})
+
+
+def test_losses_must_be_blocks_by_name():
+    with pytest.raises(ConfigError, match=r"KD.LOSSES is \['mgd'\], expected blocks by name"):
+        check_losses(["mgd"])
 
 
 def test_a_block_must_hold_keys():
-    with pytest.raises(ConfigError, match="KD.LOSSES.imitation is 0.5, expected a block of keys such as WEIGHT and TAP"):
+    with pytest.raises(
+        ConfigError, match="KD.LOSSES.imitation is 0.5, expected a block of keys such as WEIGHT and TAP"
+    ):
         build({"imitation": 0.5})
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "text"),
+    ("kind", "key", "value", "text"),
     [
-        ("PSI", "0.5", r"PSI is '0.5' \(str\), expected float"),
-        ("START_ITER", 1.5, r"START_ITER is 1.5 \(float\), expected int"),
-        ("ADAPTER", 1, r"ADAPTER is 1 \(int\), expected bool"),
-        ("WEIGHT", True, r"WEIGHT is True \(bool\), expected float"),
-        ("MODE", "box", "MODE is 'box'; did you mean gt_box"),
-        ("LEVEL_RULE", 3, "LEVEL_RULE is 3; choices: joint, per_level"),
+        ("imitation", "PSI", "0.5", r"PSI is '0.5' \(str\), expected a number in \[0, 1\]"),
+        ("imitation", "START_ITER", 1.5, r"START_ITER is 1.5 \(float\), expected a number of iterations"),
+        ("imitation", "PLUS_ONE", 1, r"PLUS_ONE is 1 \(int\), expected True or False"),
+        ("imitation", "WEIGHT", True, r"WEIGHT is True \(bool\), expected a number of 0 or more"),
+        ("imitation", "MODE", "box", "MODE is 'box'; did you mean gt_box"),
+        ("imitation", "LEVEL_RULE", 3, "LEVEL_RULE is 3; choices: joint, per_level"),
+        ("tat", "PROJECTION_KERNEL", True, "PROJECTION_KERNEL is True; choices: 1, 3"),
+        ("tat", "PROJECTION_KERNEL", 1.0, "PROJECTION_KERNEL is 1.0; did you mean 1"),
+        ("tat", "PATCH", 4, r"PATCH is 4 \(int\), expected two whole numbers above 0: rows and columns"),
+        ("tat", "PATCH", [4], r"PATCH is \[4\], expected two whole numbers above 0: rows and columns"),
+        ("tat", "PATCH", [4, "4"], r"PATCH\[1\] is '4' \(str\), expected two whole numbers above 0"),
+        ("tat", "PATCH", [4.0, 4], r"PATCH\[0\] is 4.0 \(float\), expected two whole numbers above 0"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(key, value, text):
-    with pytest.raises(ConfigError, match=f"KD.LOSSES.imitation.{text}"):
-        build({"imitation": {key: value}})
+def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(kind, key, value, text):
+    with pytest.raises(ConfigError, match=f"^KD.LOSSES.{kind}.{text}"):
+        check_losses({kind: {key: value}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "text"),
+    [
+        ("imitation", "PSI", -0.1, r"expected a number in \[0, 1\]"),
+        ("imitation", "PSI", 1.1, r"expected a number in \[0, 1\]"),
+        ("imitation", "WEIGHT", -1.0, "expected a number of 0 or more"),
+        ("mgd", "RATIO", 2, r"expected a number in \[0, 1\]"),
+        ("logits", "TEMPERATURE", 0.0, "expected a number above 0"),
+        ("fgd", "TEMPERATURE", -1.0, "expected a number above 0"),
+        ("dkd", "TEMPERATURE", 0, "expected a number above 0"),
+        ("pixelwise", "ENLARGE", 0, "expected a whole number above 0"),
+        ("holistic", "WIDTH", 3, "expected an even number of at least 2"),
+        ("holistic", "WIDTH", 0, "expected an even number of at least 2"),
+        ("holistic", "PENALTY", -1.0, "expected a number of 0 or more"),
+        ("holistic", "CLIP", -1.0, "expected a number of 0 or more"),
+        ("pairwise", "SCALE", 0.0, "expected a share of the map between 0 and 1"),
+        ("pairwise", "SCALE", 1.0, "expected a share of the map between 0 and 1"),
+        ("pairwise", "EPS", 0.0, "expected a number above 0"),
+        ("pairwise", "CONNECTION_RANGE", -1, "expected a whole number, 0 or more"),
+        ("tat", "HEADS", 0, "expected a whole number above 0"),
+        ("tat", "GROUP", 0, "expected a whole number above 0"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_from_the_text_alone(kind, key, value, text):
+    with pytest.raises(ConfigError, match=f"^KD.LOSSES.{kind}.{key} is {value}, {text}"):
+        check_losses({kind: {key: value}})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("kind", "key"), [("mgd", "WEIGHT"), ("logits", "TEMPERATURE"), ("holistic", "LR")])
+def test_a_number_that_is_not_finite_is_refused(kind, key, value):
+    with pytest.raises(ConfigError, match=f"^KD.LOSSES.{kind}.{key} is {value}, expected a number .*, finite"):
+        check_losses({kind: {key: value}})
+
+
+@pytest.mark.parametrize("patch", [[2, 0], (0, 2), [2, -1]])
+def test_cells_are_whole_numbers_above_zero(patch):
+    with pytest.raises(ConfigError, match=r"^KD.LOSSES.pairwise.PATCH\[\d\] is .*, expected two whole numbers above 0"):
+        check_losses({"pairwise": {"PATCH": patch}})
+
+
+def test_an_empty_list_of_cells_is_allowed_where_it_means_something():
+    check_losses({"tat": {"PATCH": []}, "pairwise": {"PATCH": ()}})
+    with pytest.raises(ConfigError, match=r"ANCHOR_SIZE is \[\], expected two whole numbers above 0"):
+        check_losses({"tat": {"ANCHOR_SIZE": []}})
 
 
 @pytest.mark.parametrize(
@@ -101,23 +324,15 @@ def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(key, value, t
         ({"START_ITER": -1}, "START_ITER is -1, expected a number of iterations, 0 or more"),
         ({"RAMP_ITERS": -5}, "RAMP_ITERS is -5, expected a number of iterations, 0 or more"),
         ({"STOP_ITER": -2}, r"STOP_ITER is -2, expected -1 \(never\) or an iteration after START_ITER, which is 0"),
-        ({"START_ITER": 400, "STOP_ITER": 400}, r"STOP_ITER is 400, expected -1 \(never\) or an iteration after START_ITER, which is 400"),
+        (
+            {"START_ITER": 400, "STOP_ITER": 400},
+            r"STOP_ITER is 400, expected -1 \(never\) or an iteration after START_ITER, which is 400",
+        ),
     ],
 )
 def test_times_in_no_order_are_refused(block, text):
     with pytest.raises(ConfigError, match=f"^KD.LOSSES.imitation.{text}$"):
         build({"imitation": block})
-
-
-def test_a_number_or_a_list_is_named_as_such():
-    with pytest.raises(ConfigError, match=r"KD.LOSSES.tat.PATCH is 4.0 \(float\), expected int or list"):
-        build({"tat": {"PATCH": 4.0}})
-
-
-@pytest.mark.parametrize("patch", [4, [4, 4]])
-def test_a_number_and_a_list_are_accepted(patch):
-    modules, _ = build({"tat": {"PATCH": patch}})
-    assert modules["tat"].patch == (4, 4)
 
 
 def test_a_whole_number_is_a_float():
@@ -137,5 +352,5 @@ def test_taps_with_different_numbers_of_maps_are_refused():
 
 
 def test_errors_of_a_loss_name_its_block():
-    with pytest.raises(ConfigError, match="KD.LOSSES.imitation: PSI is 2.0, expected a number"):
-        build({"imitation": {"PSI": 2.0}})
+    with pytest.raises(ConfigError, match="KD.LOSSES.tat: HEADS is 4, it must divide the teacher's 5 channels"):
+        build({"tat": {"HEADS": 4}})

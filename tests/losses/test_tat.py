@@ -3,12 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from ..helpers import whole
-from ..helpers.whole import random_map, spec, value
 
 from benchmarks.measure import peak_mib
 from kd2.distill import ConfigError
-from kd2.losses.tat import Tat, patch_tokens
+from kd2.losses import check_losses
+from kd2.losses.tat import Tat, patch_tokens, target_aware_distance
+
+from ..helpers import whole
+from ..helpers.whole import random_map, spec, value
 
 STUDENT, TEACHER = random_map(2, 4, 8, 12), random_map(2, 6, 8, 12, seed=1)
 
@@ -18,31 +20,27 @@ def tat(size: tuple[int, int] = (8, 12), **options) -> Tat:
     return Tat(spec(4, size), spec(6, size), **options)
 
 
-def explicit(query, key, value, target) -> torch.Tensor:
-    return ((query @ key.mT).softmax(-1) @ value - target).square().sum()
-
-
 def test_the_whole_map_is_matched_with_its_raw_target():
-    criterion = tat()
-    query, key, values, target = (x.flatten(2).mT for x in criterion.blocks[0](STUDENT, TEACHER))
+    loss = tat()
+    query, key, values, target = (x.flatten(2).mT for x in loss.adapters[0](STUDENT, TEACHER))
     assert torch.equal(target, TEACHER.flatten(2).mT) and torch.equal(key, target)
-    expected = explicit(query, key, values, target) / TEACHER.numel()
+    expected = target_aware_distance(query, key, values, target) / TEACHER.numel()
     torch.testing.assert_close(tat()([STUDENT], [TEACHER], whole.batch_info()), {"patch": expected})
 
 
 def test_rows_of_the_teacher_are_normalized_over_student_positions():
-    criterion = tat(rows="teacher")
-    query, key, values, target = (x.flatten(2).mT for x in criterion.blocks[0](STUDENT, TEACHER))
-    expected = explicit(key, query, values, target) / TEACHER.numel()
+    loss = tat(rows="teacher")
+    query, key, values, target = (x.flatten(2).mT for x in loss.adapters[0](STUDENT, TEACHER))
+    expected = target_aware_distance(key, query, values, target) / TEACHER.numel()
     torch.testing.assert_close(value(tat(rows="teacher"), STUDENT, TEACHER), expected)
 
 
 def test_heads_are_slices_of_the_channels():
-    criterion = tat(heads=3)
-    maps = criterion.blocks[0](STUDENT, TEACHER)
+    loss = tat(heads=3)
+    maps = loss.adapters[0](STUDENT, TEACHER)
     slices = zip(*(x.split(2, dim=1) for x in maps))
-    expected = sum(explicit(*(x.flatten(2).mT for x in head)) for head in slices) / TEACHER.numel()
-    torch.testing.assert_close(criterion.patch_loss(maps), expected)
+    expected = sum(target_aware_distance(*(x.flatten(2).mT for x in head)) for head in slices) / TEACHER.numel()
+    torch.testing.assert_close(loss.patch_loss(maps), expected)
 
 
 # Patches and anchors.
@@ -62,21 +60,17 @@ def test_rows_and_columns_that_fill_no_patch_are_left_out():
     assert torch.equal(patch_tokens(x, (2, 3), 1, 1), patch_tokens(x[:, :, :4, :6], (2, 3), 1, 1))
 
 
-def test_one_number_is_a_square():
-    assert (tat(patch=4).patch, tat(pool=2).pool) == ((4, 4), (2, 2))
-
-
 @pytest.mark.parametrize("group", [1, 3])
 def test_a_patch_that_does_not_divide_the_map(group):
     assert value(tat(patch=(3, 4), group=group), STUDENT, TEACHER).isfinite()
 
 
 def test_a_group_shares_one_attention():
-    criterion = tat(patch=(4, 6), group=4)
-    maps = criterion.blocks[0](STUDENT, TEACHER)
+    loss = tat(patch=(4, 6), group=4)
+    maps = loss.adapters[0](STUDENT, TEACHER)
     query, key, values, target = (patch_tokens(x, (4, 6), 1, 1).view(2, 4, 24, 6) for x in maps)
     attention = (query @ key.mT).sum(1, keepdim=True).softmax(-1)  # inner products of the patches add up
-    torch.testing.assert_close(criterion.patch_loss(maps), F.mse_loss(attention @ values, target))
+    torch.testing.assert_close(loss.patch_loss(maps), F.mse_loss(attention @ values, target))
 
 
 def test_patch_by_patch_adds_the_means():
@@ -85,11 +79,12 @@ def test_patch_by_patch_adds_the_means():
 
 
 def test_anchors_are_averages():
-    criterion = tat(pool=(4, 4), patch_weight=0.0, anchor_weight=1.0)
-    pooled = [F.avg_pool2d(x, 4).flatten(2).mT for x in criterion.blocks[0](STUDENT, TEACHER)]
-    expected = explicit(*pooled) / pooled[3].numel()
+    loss = tat(anchor_size=(4, 4), patch_weight=0.0, anchor_weight=1.0)
+    pooled = [F.avg_pool2d(x, 4).flatten(2).mT for x in loss.adapters[0](STUDENT, TEACHER)]
+    expected = target_aware_distance(*pooled) / pooled[3].numel()
     torch.testing.assert_close(
-        tat(pool=(4, 4), patch_weight=0.0, anchor_weight=1.0)([STUDENT], [TEACHER], whole.batch_info()), {"anchor": expected}
+        tat(anchor_size=(4, 4), patch_weight=0.0, anchor_weight=1.0)([STUDENT], [TEACHER], whole.batch_info()),
+        {"anchor": expected},
     )
 
 
@@ -109,29 +104,24 @@ def test_a_branch_of_weight_zero_does_no_work(weights, missing, monkeypatch):
 # What is refused.
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"heads": 4}, "HEADS is 4, it must divide the teacher's 6 channels of level 0"),
-        ({"heads": 0}, "HEADS is 0, expected a whole number above 0"),
-        ({"group": 0}, "GROUP is 0, expected a whole number above 0"),
-        ({"patch": [4]}, r"PATCH is \[4\], expected two whole numbers above 0: rows and columns"),
-        ({"pool": [4, 0]}, r"POOL is \[4, 0\], expected two whole numbers above 0"),
-        ({"patch": 0}, "PATCH is 0, expected two whole numbers above 0: rows and columns, or one for both"),
-        ({"pool": -1}, "POOL is -1, expected two whole numbers above 0: rows and columns, or one for both"),
-        ({"patch_weight": 0}, "PATCH_WEIGHT and ANCHOR_WEIGHT are both 0"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options, text):
-    with pytest.raises(ConfigError, match=text):
-        tat(**options)
+def test_heads_that_do_not_divide_the_channels_are_refused():
+    with pytest.raises(ConfigError, match="HEADS is 4, it must divide the teacher's 6 channels of level 0"):
+        tat(heads=4)
+
+
+def test_two_weights_of_zero_are_refused():
+    with pytest.raises(ConfigError, match="KD.LOSSES.tat: PATCH_WEIGHT and ANCHOR_WEIGHT are both 0; to switch"):
+        check_losses({"tat": {"PATCH_WEIGHT": 0}})
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"patch": [9, 4]}, r"PATCH is \[9, 4\], larger than the map of \(8, 12\) cells of level 0"),
-        ({"pool": [4, 13], "anchor_weight": 1.0}, r"POOL is \[4, 13\], larger than the map of \(8, 12\) cells"),
+        (
+            {"anchor_size": [4, 13], "anchor_weight": 1.0},
+            r"ANCHOR_SIZE is \[4, 13\], larger than the map of \(8, 12\) cells",
+        ),
         ({"patch": [4, 4], "group": 4}, r"GROUP is 4, it must divide the 6 patches of \[4, 4\] cells that level 0 has"),
     ],
 )
@@ -144,10 +134,10 @@ def test_maps_that_do_not_fit_the_options_are_refused(options, text):
 
 
 def test_no_map_of_positions_by_positions_is_in_memory():
-    criterion = Tat(spec(8, (48, 48)), spec(8, (48, 48)))
+    loss = Tat(spec(8, (48, 48)), spec(8, (48, 48)))
     student, teacher = random_map(1, 8, 48, 48).requires_grad_(), random_map(1, 8, 48, 48, seed=1)
     one_map = 2304 * 2304 * 4 / 2**20
-    assert peak_mib(lambda: value(criterion, student, teacher).backward(), torch.device("cpu")) < 0.5 * one_map
+    assert peak_mib(lambda: value(loss, student, teacher).backward(), torch.device("cpu")) < 0.5 * one_map
 
 
 @pytest.mark.parametrize("options", [{}, {"patch": (4, 4), "group": 2, "anchor_weight": 1.0}])
@@ -166,5 +156,5 @@ def test_it_never_waits_for_the_device(statistics):
 @pytest.mark.parametrize("dtype", whole.LOW)
 def test_under_autocast_it_equals_float32_within_one_percent(dtype, size):
     torch.manual_seed(0)
-    options = {"kernel": 1, "theta": "learned", "patch": (8, 8), "pool": (8, 8), "anchor_weight": 1.0}
+    options = {"projection_kernel": 1, "theta": "learned", "patch": (8, 8), "anchor_size": (8, 8), "anchor_weight": 1.0}
     assert whole.low_precision_error(Tat(spec(256, size), spec(256, size), **options), size, dtype) < 0.01

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kd2.distill import ConfigError, FeatureSpec, BatchInfo
+from kd2.distill import BatchInfo, ConfigError, FeatureSpec
 from kd2.losses.imitation import Imitation
 
 # Every test compares whole maps (mode "full"), so boxes and anchors do not matter.
-SCENE = BatchInfo([(32, 48)], (32, 48))
+BATCH_INFO = BatchInfo([(32, 48)], (32, 48))
 
 
 def spec(channels: int = 3, height: int = 4, width: int = 6, stride: float = 8) -> list[FeatureSpec]:
@@ -28,11 +28,11 @@ def loss_and_expected(student, teacher, prepare, stride: int, relu: bool = False
     """The loss in full mode, and a dense convolution of ``prepare(student)``."""
     torch.manual_seed(0)
     sizes = [[FeatureSpec(x[0].shape[1], tuple(x[0].shape[2:]), (8, 8))] for x in (student, teacher)]
-    criterion = Imitation(*sizes, mode="full", relu=relu)
-    conv = criterion.adapters[0].conv
+    loss = Imitation(*sizes, mode="full", relu=relu)
+    conv = loss.adapters[0].conv
     torch.nn.init.normal_(conv.weight)
     y = F.conv2d(prepare(student[0]), conv.weight, conv.bias, stride=stride, padding=1)
-    return criterion(student, teacher, SCENE), dense_loss(F.relu(y) if relu else y, teacher[0])
+    return loss(student, teacher, BATCH_INFO), dense_loss(F.relu(y) if relu else y, teacher[0])
 
 
 def test_the_adapter_maps_channels():
@@ -61,26 +61,26 @@ def test_adapters_begin_near_zero():
 
 
 def test_without_an_adapter_the_maps_are_compared_as_they_are():
-    criterion = Imitation(spec(), spec(), mode="full", adapter=False)
+    loss = Imitation(spec(), spec(), mode="full", adapter="none")
     student, teacher = maps()[0], maps()[0].flip(3)
-    torch.testing.assert_close(criterion([student], [teacher], SCENE), dense_loss(student, teacher))
+    torch.testing.assert_close(loss([student], [teacher], BATCH_INFO), dense_loss(student, teacher))
 
 
 def test_without_an_adapter_a_smaller_batch_map_is_interpolated():
-    criterion = Imitation(spec(), spec(), mode="full", adapter=False)
+    loss = Imitation(spec(), spec(), mode="full", adapter="none")
     student, teacher = maps(3, 2, 3)[0], maps()[0]
     expected = dense_loss(F.interpolate(student, (4, 6), mode="bilinear", align_corners=False), teacher)
-    torch.testing.assert_close(criterion([student], [teacher], SCENE), expected)
+    torch.testing.assert_close(loss([student], [teacher], BATCH_INFO), expected)
 
 
 def test_without_an_adapter_different_channels_are_refused():
-    with pytest.raises(ConfigError, match=r"ADAPTER is False, but level 0 is 3 x .* in the student and 5 x \(4, 6\)"):
-        Imitation(spec(3), spec(5), adapter=False)
+    with pytest.raises(ConfigError, match=r"ADAPTER is none, but level 0 is 3 x .* in the student and 5 x \(4, 6\)"):
+        Imitation(spec(3), spec(5), adapter="none")
 
 
 def test_without_an_adapter_different_sizes_are_refused():
     with pytest.raises(ConfigError, match=r"level 0 is 3 x \(8, 12\) in the student and 3 x \(4, 6\) in the teacher"):
-        Imitation(spec(3, 8, 12), spec(3), adapter=False)
+        Imitation(spec(3, 8, 12), spec(3), adapter="none")
 
 
 def test_each_level_has_its_own_adapter():

@@ -1,19 +1,13 @@
-"""Parts of the target-aware transformer: matching without a map of positions by positions, and its norms."""
+"""Matching without a map of positions by positions, against the formula of the target-aware transformer."""
 
 import pytest
 import torch
-from ..helpers.whole import random_map
 
+from kd2.losses.tat import target_aware_distance
 from kd2.ops import matching
 from kd2.ops.sparse_attention import few_entries
-from kd2.ops.projection import Norm
 
-
-def explicit(query, key, value, target) -> torch.Tensor:
-    return ((query @ key.mT).softmax(-1) @ value - target).square().sum()
-
-
-# Matching.
+from ..helpers.whole import random_map
 
 
 @pytest.mark.parametrize("form", [matching._blockwise, matching._fused])
@@ -23,7 +17,7 @@ def test_both_forms_equal_the_explicit_map(form, at_once, monkeypatch):
     inputs = [random_map(3, 6, 5, seed=seed).double().requires_grad_() for seed in range(3)]
     target = random_map(3, 6, 5, seed=3).double()
     results = []
-    for distance in (form, explicit):
+    for distance in (form, target_aware_distance):
         loss = distance(*inputs, target)
         results.append([loss, *torch.autograd.grad(loss, inputs)])
     torch.testing.assert_close(*results)
@@ -33,7 +27,7 @@ def test_both_forms_equal_the_explicit_map(form, at_once, monkeypatch):
 def test_an_input_without_gradient_costs_nothing(fixed):
     inputs = [random_map(2, 6, 5, seed=seed).requires_grad_(seed != fixed) for seed in range(3)]
     expected = [x.clone().detach().requires_grad_(x.requires_grad) for x in inputs]
-    for leaves, distance in ((inputs, matching.matching_distance), (expected, explicit)):
+    for leaves, distance in ((inputs, matching.matching_distance), (expected, target_aware_distance)):
         distance(*leaves, random_map(2, 6, 5, seed=3)).backward()
     assert inputs[fixed].grad is None
     torch.testing.assert_close([x.grad for x in inputs], [x.grad for x in expected])
@@ -47,7 +41,7 @@ def test_an_attention_that_is_nearly_one_hot_is_matched_by_its_few_entries(dtype
     query, key = (8 * x[0].detach() for x in inputs[:2])
     assert 256 <= len(few_entries(query, key, 32).values) < 256 * 256 / 32
     results = []
-    for distance in (matching.matching_distance, explicit):
+    for distance in (matching.matching_distance, target_aware_distance):
         loss = distance(8 * inputs[0], inputs[1], inputs[2], target)
         results.append([loss, *torch.autograd.grad(loss, inputs)])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-3 if dtype == torch.float32 else 1e-9)
@@ -81,32 +75,3 @@ def test_a_number_that_is_none_is_not_lost(bad, monkeypatch):
 
 def test_similarities_in_the_thousands_do_not_overflow():
     assert matching.matching_distance(*(1000 * random_map(4, 1, 6, 5))).isfinite()
-
-
-# Norms.
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_image_statistics_equal_a_loop_over_images(training):
-    x = 3 + random_map(4, 6, 5, 7)
-    ours, plain = Norm(6, "image").train(training), torch.nn.BatchNorm2d(6).train(training)
-    for norm in (ours, plain):
-        torch.nn.init.constant_(norm.weight, 1.5)
-    torch.testing.assert_close(ours(x), torch.cat([plain(image[None]) for image in x]))
-    for name, buffer in plain.named_buffers():
-        torch.testing.assert_close(dict(ours.named_buffers())[name], buffer)
-
-
-def test_batch_statistics_are_those_of_a_plain_batch_norm():
-    x = 3 + random_map(4, 6, 5, 7)
-    torch.testing.assert_close(Norm(6, "batch")(x), torch.nn.BatchNorm2d(6)(x))
-
-
-@pytest.mark.parametrize("statistics", ["batch", "image"])
-@pytest.mark.parametrize("training", [True, False])
-def test_the_gradient_of_one_image_is_right(statistics, training):
-    # A transposed view as incoming gradient, as it comes out of an attention over tokens.
-    norm = Norm(3, statistics).double().train(training)
-    x = random_map(1, 3, 2, 4).double().requires_grad_()
-    slope = random_map(1, 8, 3, seed=1).double()
-    assert torch.autograd.gradcheck(lambda x: (norm(x).flatten(2).transpose(1, 2) * slope).sum(), x)
