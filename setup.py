@@ -40,7 +40,7 @@ setup(
     packages=[*find_packages(include=["kd2", "kd2.*"]), "kd2.configs"],
     package_dir={"kd2.configs": "configs"},
     package_data={"kd2": ["py.typed"], "kd2.configs": ["**/*.yaml", "README.md"]},
-    install_requires=["torch>=2.8", "numpy>=2.1", "pillow>=11.1", "fvcore>=0.1.5.post20221221", "matplotlib>=3.10"],
+    install_requires=["torch>=2.8", "numpy>=1.26.4", "pillow>=11.1", "fvcore>=0.1.5.post20221221", "matplotlib>=3.10"],
     extras_require={
         # The road of FRAMEWORK: torchvision; everything is on PyPI.
         "torchvision": TORCHVISION,

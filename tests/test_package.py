@@ -1,0 +1,36 @@
+"""The metadata of the package agree with the files that they speak of."""
+
+import ast
+import re
+from pathlib import Path
+
+from packaging.version import Version
+
+import kd2
+
+ROOT = Path(__file__).parents[1]
+# Needed beside Detectron2 only, so the suite without it says nothing about them.
+BESIDE_DETECTRON2 = {"opencv-python", "cityscapesscripts"}
+
+
+def bounds() -> dict[str, Version]:
+    """Package -> lower bound, of all requirements in setup.py that have no upper one."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found = [re.fullmatch(r"([\w-]+)>=([\w.]+)", text) for text in texts]
+    return {match[1]: Version(match[2]) for match in found if match}
+
+
+def pinned() -> dict[str, Version]:
+    lines = (ROOT / "tests" / "lower_bounds.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return {name: Version(version) for name, version in pairs}
+
+
+def test_every_lower_bound_is_a_version_that_the_suite_runs_with():
+    assert {name: bound for name, bound in bounds().items() if name not in BESIDE_DETECTRON2} == pinned()
+
+
+def test_the_changelog_begins_with_the_version_of_the_package():
+    versions = re.findall(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == kd2.__version__
