@@ -82,8 +82,10 @@ def add_shared_keys(cfg: CfgNode) -> None:
     # {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
     cfg.DATASETS.CUSTOM = CN(new_allowed=True)
 
-    # SGD or AdamW; with FRAMEWORK timm any optimizer of timm.optim.list_optimizers().
+    # SGD or AdamW of PyTorch, or any other name of timm.optim.list_optimizers().
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # More keyword arguments of the optimizer, such as {betas: [0.9, 0.95]}.
+    cfg.SOLVER.OPTIMIZER_ARGS = CN(new_allowed=True)
 
     cfg.KD = CN()
     # Losses: name -> block. Keys of every block: TYPE (a registered loss; default the name), TAP (alias; default fpn),

@@ -9,7 +9,6 @@ ARCHITECTURES = (*_DETECTORS, "SemanticSegmentor", "PanopticDeepLab")
 
 CHECKS: Checks = {
     **defaults.CHECKS,
-    "SOLVER.OPTIMIZER": one_of("SGD", "AdamW"),
     "SOLVER.LR_SCHEDULER_NAME": one_of(
         "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR"
     ),

@@ -24,8 +24,6 @@ def lightning_solver() -> CN:
     solver.BASE_LR_END = 0.0
     solver.MOMENTUM = 0.9
     solver.NESTEROV = False
-    # More keyword arguments of the optimizer, such as {betas: [0.9, 0.95]}.
-    solver.OPTIMIZER_ARGS = CN(new_allowed=True)
     # As in PyTorch: AdamW takes away LR x WEIGHT_DECAY x w in each step. Papers whose decay is not multiplied by the
     # learning rate (function matching) print wd = BASE_LR x WEIGHT_DECAY: write WEIGHT_DECAY = wd / BASE_LR.
     # SGD and Adam of PyTorch add WEIGHT_DECAY x w to the gradient.
@@ -52,6 +50,8 @@ def lightning_solver() -> CN:
     # value (each entry), norm (of each parameter's gradient) or full_model (the norm of all gradients).
     solver.CLIP_GRADIENTS.CLIP_TYPE = "value"
     solver.CLIP_GRADIENTS.CLIP_VALUE = 1.0
+    # The norm of CLIP_TYPE norm.
+    solver.CLIP_GRADIENTS.NORM_TYPE = 2.0
     solver.AMP = CN()
     solver.AMP.ENABLED = False
     # bf16 or fp16.

@@ -11,7 +11,6 @@ SEGMENTERS = ("PSPNet", "DeepLabV3", "FCN", "LRASPP", "SemSegFPN", "ESPNetC", "E
 CHECKS: Checks = {
     **defaults.CHECKS,
     **solver.CHECKS,
-    "SOLVER.OPTIMIZER": one_of("SGD", "AdamW"),
     "MODEL.META_ARCHITECTURE": one_of(*DETECTORS, *SEGMENTERS),
     "MODEL.PIXEL_MEAN": Check(depth=1, lengths=(3,)),
     "MODEL.PIXEL_STD": Check(above=0, depth=1, lengths=(3,)),

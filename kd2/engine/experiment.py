@@ -190,8 +190,9 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
         distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS)
     if with_weights:
         student = _fill(experiment, student)
-        if cfg.KD.INIT_FROM_TEACHER:
-            parts, partial = cfg.KD.INIT_FROM_TEACHER, cfg.KD.INIT_FROM_TEACHER_PARTIAL
+        parts = cfg.KD.get("INIT_FROM_TEACHER", "")  # classifiers have no such key
+        if parts:
+            partial = cfg.KD.INIT_FROM_TEACHER_PARTIAL
             copied = init_from_teacher(student.module, teacher.module, parts, experiment.backbone, partial)
             logger.info("KD.INIT_FROM_TEACHER %s: %s", parts, copied.text())
     return distiller, facts_of(student, teacher)

@@ -10,10 +10,12 @@ pytest.importorskip("lightning", reason="the timm configs need lightning")
 import torch
 
 from kd2.config import framework_of, load, load_teacher_config, read, taps_of
-from kd2.distill import probed
+from kd2.distill import Probe, probed
 from kd2.engine.lightning.classification.models import build_model
-from kd2.engine.lightning.classification.solver import build_lr_scheduler, build_optimizer, write_iterations
-from kd2.losses.registry import active_losses, build_losses
+from kd2.engine.lightning.classification.epochs import write_iterations
+from kd2.engine.lightning.solver import build_lr_scheduler
+from kd2.engine.optimizer import build_optimizer
+from kd2.losses import active_losses, build_losses
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = [p for p in sorted(ROOT.rglob("*.yaml")) if framework_of(read(str(p)), str(p)) == "timm"]
@@ -52,12 +54,12 @@ def test_networks_taps_and_losses_fit(path):
 def taps(cfg, names: list[str]):
     size = cfg.INPUT.SIZE
     model = build_model(cfg)
-    return probed(model, list(names), lambda: model(torch.zeros(1, 3, size, size)), (size, size), "TAPS")
+    return probed(model, list(names), Probe(lambda: model(torch.zeros(1, 3, size, size)), (size, size)), "TAPS")
 
 
 @every_run
 def test_its_solver_builds(path):
     cfg = config_of(path)
     write_iterations(cfg, 1020)
-    optimizer = build_optimizer(cfg, [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    optimizer = build_optimizer(cfg.SOLVER, [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
     assert build_lr_scheduler(cfg, optimizer).optimizer is optimizer

@@ -10,11 +10,12 @@ pytest.importorskip("timm", reason="the torchvision configs need timm")
 import torch
 
 from kd2.config import framework_of, load, load_teacher_config, read, taps_of
-from kd2.distill import init_from_teacher, probed
+from kd2.distill import Probe, probed
+from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.lightning.detection import models as detection
 from kd2.engine.lightning.segmentation import models as segmentation
-from kd2.engine.lightning.tv_run import task_of
-from kd2.losses.registry import active_losses, build_losses
+from kd2.engine.lightning.run import experiment_for
+from kd2.losses import active_losses, build_losses
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = [p for p in sorted(ROOT.rglob("*.yaml")) if framework_of(read(str(p)), str(p)) == "torchvision"]
@@ -41,7 +42,7 @@ def test_the_model_builds(path):
     cfg = config_of(path)
     cfg.MODEL.BACKBONE.WEIGHTS = ""
     with torch.device("meta"):
-        assert sum(p.numel() for p in task_of(cfg).student(cfg).parameters()) > 0
+        assert sum(p.numel() for p in experiment_for(cfg).build_student().module.parameters()) > 0
 
 
 @every_run
@@ -58,9 +59,9 @@ def test_what_is_inherited_fits(path):
         own = load_teacher_config(cfg)
         own.MODEL.BACKBONE.WEIGHTS = cfg.MODEL.BACKBONE.WEIGHTS = ""
         with torch.device("meta"):
-            student, teacher = task_of(cfg).student(cfg), task_of(own).student(own)
+            student, teacher = (experiment_for(its).build_student().module for its in (cfg, own))
         assert (
-            init_from_teacher(student, teacher, cfg.KD.INIT_FROM_TEACHER, task_of(cfg).body, partial=False).left == []
+            init_from_teacher(student, teacher, cfg.KD.INIT_FROM_TEACHER, experiment_for(cfg).backbone, partial=False).left == []
         )
 
 
@@ -72,7 +73,7 @@ def test_losses_of_segmentation_fit_the_tapped_maps(path):
     for side, its in (("STUDENT", cfg), ("TEACHER", own)):
         model = segmentation.build_segmenter(its)
         taps = taps_of(cfg, side)[0] if active_losses(cfg.KD.LOSSES) else ["score=classifier"]
-        specs.append(probed(model, taps, lambda model=model: model(torch.zeros(1, 3, *size)), size, "TAPS").specs)
+        specs.append(probed(model, taps, Probe(lambda model=model: model(torch.zeros(1, 3, *size)), size), "TAPS").specs)
     build_losses(active_losses(cfg.KD.LOSSES), *specs)
 
 

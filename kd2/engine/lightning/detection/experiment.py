@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kd2.data.detection.records import Records
-from kd2.distill import ConfigError, Probe
+from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.lightning.detection.data import Batch, load_all, test_batches, training_batches
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
@@ -27,9 +27,6 @@ class DetectionExperiment(LightningExperiment):
         return load_all(self.cfg, split)
 
     def check(self, train: list[Records], tests: list[Records]) -> None:
-        names = list(self.cfg.KD.UNLABELED.DATASETS)
-        if names:
-            raise ConfigError(f"KD.UNLABELED.DATASETS is {names}, expected []: images without labels are for segmentation")
         check_classes([*train, *tests], *num_classes(self.cfg))
 
     def build_student(self) -> BuiltModel:
