@@ -1,12 +1,12 @@
-"""The batch_info: what a loss may know of a batch besides the maps. Tensors and numbers only.
+"""Batch info: what a loss may know of a batch besides the maps. Tensors and numbers only.
 
 Frames: boxes and anchors are x1, y1, x2, y2 in pixels of the resized image, origin at its top left corner. Padding is
 added on the right and at the bottom, so the same numbers hold in the padded batch.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 import torch
 from torch import Tensor
@@ -35,9 +35,8 @@ class AnchorGrid:
 
     def dense(self) -> Tensor:
         """All anchors, (H, W, K, 4)."""
-        like = {"dtype": self.base.dtype, "device": self.base.device}
-        y = torch.arange(self.size[0], **like) * self.stride[0]
-        x = torch.arange(self.size[1], **like) * self.stride[1]
+        rows, columns = (torch.arange(n, dtype=self.base.dtype, device=self.base.device) for n in self.size)
+        y, x = rows * self.stride[0], columns * self.stride[1]
         shift = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None], x[None, :], y[:, None]), -1)
         return shift[:, :, None] + self.base
 
@@ -56,12 +55,13 @@ class BatchInfo:
         loss_name: name of the loss that is being evaluated; two losses of one type draw differently.
         rank, ranks: this process among those that share a training step. Image i here is image ``i * ranks + rank`` of
             the whole batch.
-        labels: classes on the device: (N,) int64 of whole images, (N, H, W) int64 of pixels in the padded batch, or (N, K)
-            class probabilities of mixed images; None where a task has none. Pixels without a class, padding and
+        labels: classes on the device: (N,) int64 of whole images, (N, H, W) int64 of pixels in the padded batch, or (N,
+            K) class probabilities of mixed images; None where a task has none. Pixels without a class, padding and
             unlabeled images hold ``ignore_label``.
-        anchors: given the (H, W) of a tap's maps, the student's own anchor grids on them; None for anchor-free students.
+        anchors: given the (H, W) of a tap's maps, the student's own anchor grids on them; None for anchor-free
+            students.
         images: gives the batch as the student's first layer sees it, (N, 3, H, W) normalized and padded; None where a
-            bridge does not offer it.
+            task does not offer it.
     """
 
     image_sizes: list[Size]
@@ -81,14 +81,14 @@ class BatchInfo:
         self.boxes = self.boxes or [torch.zeros(0, 4) for _ in self.image_sizes]
 
     def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
-        """A generator on ``device``. It depends on seed, iteration, loss and ``stream`` alone: a resumed run repeats it."""
+        """A generator on ``device`` that seed, iteration, loss and ``stream`` alone decide: a resumed run repeats it."""
         mixed = 0
         for part in (self.seed, self.iteration, zlib.crc32(self.loss_name.encode()), stream):
             mixed = mixed * 1_000_003 + part
         return torch.Generator(device).manual_seed(mixed % (1 << 63))
 
     def uniform_per_image(self, images: int, device: torch.device, stream: int = 0) -> Tensor:
-        """U(0, 1) for each of this process's images, (images,) float32: the same however many processes share the batch."""
+        """U(0, 1) for each of this process's images, (images,) float32, however many processes share the batch."""
         draws = torch.rand(images * self.ranks, generator=self.generator(device, stream), device=device)
         return draws[self.rank :: self.ranks]
 

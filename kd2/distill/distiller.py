@@ -1,6 +1,6 @@
 """The distiller: a student in training beside its frozen teacher.
 
-A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict of scalars.
+A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -43,17 +43,17 @@ def no_batch_info(batch: Any) -> BatchInfo:
 class Distiller(nn.Module):
     """Wraps a student; in training it returns the student's own losses and those of distillation.
 
-    Without losses it is the student: no teacher is needed and every weight after training equals plain training bit for
-    bit. In eval mode ``Distiller(batch)`` is ``student(batch)``.
+    Without losses it is the student: no teacher is needed and every weight after training equals plain training bit
+    for bit. In eval mode ``Distiller(batch)`` is ``student(batch)``.
 
     Args:
         student: the model to train; the only part that is exported.
         teacher: frozen, with its taps; never part of the state dict.
         student_taps: probed taps with the teacher's aliases.
         losses: name -> module called as ``loss(student_maps, teacher_maps, batch_info)``. It returns an unweighted
-            float32 scalar, or a dict of the scalars that its attribute ``parts`` names; every value has a gradient or is
-            an exact zero that keeps the graph. More numbers for the log it leaves in its attribute ``stats``: detached
-            scalars by name.
+            float32 scalar, or a dict of the scalars that its attribute ``parts`` names; every value has a gradient or
+            is an exact zero that keeps the graph. More numbers for the log it leaves in its attribute ``stats``:
+            detached scalars by name.
         configs: name -> tap and schedule of that loss.
         run_student: (student, batch) to its own losses by name, in train mode.
         run_teacher: (teacher, batch): its forward pass, on the batch as the teacher wants it.
@@ -104,7 +104,8 @@ class Distiller(nn.Module):
         return self.losses
 
     def forward(self, batch: Any) -> Any:
-        """Losses in training: ``{name: float32 scalar}``, weighted, ready to be summed. The student's output in eval mode.
+        """Losses in training, ``{name: float32 scalar}``, weighted, ready to be summed; in eval mode the student's
+        output.
 
         Raises:
             ConfigError: NaN or infinity in the teacher's first maps; a loss that does not suit the batch.
@@ -128,7 +129,7 @@ class Distiller(nn.Module):
         return own | distilled
 
     def evaluate(self, batch: Any, factors: Mapping[str, float]) -> tuple[Losses, Losses]:
-        """The student's own losses of a batch, and those of distillation times their factor; a factor of 0 is left out."""
+        """The student's own losses of a batch, and those of distillation times their factor, none for a factor of 0."""
         teacher = self.teacher_features(batch)
         own, student = self.student_features(batch)
         return own, self.distillation_losses(student, teacher, self.placed_batch_info(batch), factors)
@@ -140,9 +141,11 @@ class Distiller(nn.Module):
             ConfigError: NaN or infinity in the first maps ever; later ones are not checked, that would wait for the
                 device.
         """
-        self.teacher.enforce_mode()
-        with torch.no_grad(), self.teacher.taps.capture(stop=True) as maps:
-            self.run_teacher(self.teacher.model, batch)
+        teacher = self.teacher
+        assert teacher is not None and teacher.taps is not None, "without losses there is no teacher"
+        teacher.enforce_mode()
+        with torch.no_grad(), teacher.taps.capture(stop=True) as maps:
+            self.run_teacher(teacher.model, batch)
         if not self._teacher_checked:
             check_maps(maps)
             self._teacher_checked = True
@@ -150,6 +153,7 @@ class Distiller(nn.Module):
 
     def student_features(self, batch: Any) -> tuple[Losses, Maps]:
         """The student's own losses of a batch, and its maps."""
+        assert self.student_taps is not None, "without losses nothing is tapped"
         with self.student_taps.capture() as maps:
             own = dict(self.run_student(self.student, batch))
         return own, maps
@@ -162,7 +166,9 @@ class Distiller(nn.Module):
             info.rank, info.ranks = distributed.get_rank(), distributed.get_world_size()
         return info
 
-    def distillation_losses(self, student: Maps, teacher: Maps, info: BatchInfo, factors: Mapping[str, float]) -> Losses:
+    def distillation_losses(
+        self, student: Maps, teacher: Maps, info: BatchInfo, factors: Mapping[str, float]
+    ) -> Losses:
         """Every loss with a factor other than 0, times that factor, by its name in the log."""
         found: Losses = {}
         for name, factor in factors.items():
@@ -178,7 +184,7 @@ class Distiller(nn.Module):
         return found
 
     def _inactive(self, name: str, zero: Tensor) -> Losses:
-        """Exact zeros under the names of a loss that rests. They touch its parameters, as DistributedDataParallel asks."""
+        """Exact zeros under the names of an inactive loss; they touch its parameters, as DistributedDataParallel asks."""
         loss = self.losses[name]
         kept = sum((p.flatten()[0] * 0.0 for p in loss.parameters() if p.requires_grad), zero)
         return dict.fromkeys(loss_names(name, loss), kept)
@@ -200,7 +206,9 @@ def loss_names(name: str, loss: nn.Module) -> list[str]:
 
 
 def _named(name: str, loss: nn.Module, value: Tensor | Losses) -> Losses:
-    named = {f"loss_{name}_{part}": x for part, x in value.items()} if isinstance(value, dict) else {f"loss_{name}": value}
+    named = (
+        {f"loss_{name}_{part}": x for part, x in value.items()} if isinstance(value, dict) else {f"loss_{name}": value}
+    )
     if sorted(named) != sorted(loss_names(name, loss)):
         raise ConfigError(
             f"KD.LOSSES.{name} gave {', '.join(sorted(named))}, its attribute 'parts' announces "

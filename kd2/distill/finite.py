@@ -45,8 +45,8 @@ def check_maps(maps: Mapping[str, list[Tensor]]) -> None:
     bad = [f"{alias!r} map {level}" for (alias, level), good in zip(levels, finite) if not good]
     if bad:
         raise ConfigError(
-            f"the teacher gives NaN or infinity at tap {', '.join(bad)}; check KD.TEACHER.WEIGHTS, and MODEL.PIXEL_MEAN "
-            "and MODEL.PIXEL_STD in KD.TEACHER.CONFIG_FILE"
+            f"the teacher gives NaN or infinity at tap {', '.join(bad)}; check KD.TEACHER.WEIGHTS, and "
+            "MODEL.PIXEL_MEAN and MODEL.PIXEL_STD in KD.TEACHER.CONFIG_FILE"
         )
 
 

@@ -27,9 +27,9 @@ class Tap:
     """One place to capture, written ``alias=module.path[:key,key][@layout]`` in a config.
 
     ``keys`` choose the entries of a dict or list output, in this order; without keys every map of the output counts.
-    ``layout`` is ``nchw`` (default), ``nhwc``, ``vector`` for (N, C), which becomes a map of one cell, or ``tokens`` for
-    (N, L, C); ``@tokens+1/14x20`` skips one leading class token and folds the rest into 14 rows of 20. Without a grid the
-    tokens must form a square. An empty path is the network itself: ``logits=@vector``.
+    ``layout`` is ``nchw`` (default), ``nhwc``, ``vector`` for (N, C), which becomes a map of one cell, or ``tokens``
+    for (N, L, C); ``@tokens+1/14x20`` skips one leading class token and folds the rest into 14 rows of 20. Without a
+    grid the tokens must form a square. An empty path is the network itself: ``logits=@vector``.
 
     >>> Tap.parse("fpn=backbone:p3,p4").keys
     ('p3', 'p4')
@@ -57,7 +57,7 @@ class Tap:
             keys=tuple(match["keys"].split(",")) if match["keys"] else (),
             layout=match["layout"] or "nchw",
             prefix=int(match["prefix"] or 0),
-            grid=tuple(map(int, grid.split("x"))) if grid else None,
+            grid=_grid(grid) if grid else None,
         )
 
     def maps(self, output: Any) -> list[Tensor]:
@@ -67,7 +67,9 @@ class Tap:
     def _select(self, output: Any) -> list[Tensor]:
         if isinstance(output, Tensor):
             if self.keys:
-                raise TapError(f"tap {self.alias!r}: module {self.path!r} returns one tensor, it has no keys {self.keys}")
+                raise TapError(
+                    f"tap {self.alias!r}: module {self.path!r} returns one tensor, it has no keys {self.keys}"
+                )
             return [output]
         named = dict(output) if isinstance(output, dict) else {str(i): x for i, x in enumerate(output)}
         for key in self.keys:
@@ -86,7 +88,9 @@ class Tap:
             return x[:, :, None, None]
         if self.layout == "tokens":
             if x.dim() != 3:
-                raise TapError(f"tap {self.alias!r} at {self.path!r}: tokens are (N, L, C), found shape {tuple(x.shape)}")
+                raise TapError(
+                    f"tap {self.alias!r} at {self.path!r}: tokens are (N, L, C), found shape {tuple(x.shape)}"
+                )
             x = x[:, self.prefix :]
             rows, columns = self.grid or (math.isqrt(x.shape[1]),) * 2
             if rows * columns != x.shape[1]:
@@ -101,3 +105,8 @@ class Tap:
                 "for (N, L, C) write @tokens, for (N, C) write @vector"
             )
         return x.permute(0, 3, 1, 2) if self.layout == "nhwc" else x
+
+
+def _grid(text: str) -> tuple[int, int]:
+    rows, columns = text.split("x")
+    return int(rows), int(columns)

@@ -72,7 +72,9 @@ class Taps:
             raise TapError(f"{key}: aliases must differ, found {aliases}")
         for tap in taps:
             if tap.path not in modules:
-                raise TapError(f"{key}: the model has no module {tap.path!r} (tap {tap.alias!r}); {nearest(tap.path, modules)}")
+                raise TapError(
+                    f"{key}: the model has no module {tap.path!r} (tap {tap.alias!r}); {nearest(tap.path, modules)}"
+                )
         self._modules = [modules[tap.path] for tap in taps]
         self.specs: dict[str, list[FeatureSpec]] = {}
         self._calls: dict[str, int] = {}
@@ -92,7 +94,9 @@ class Taps:
             run()
         silent = [alias for alias, calls in record.calls.items() if calls == 0]
         if silent:
-            raise TapError(f"{self.key}: {silent} never fired in a full forward pass; such a module is no place for a tap")
+            raise TapError(
+                f"{self.key}: {silent} never fired in a full forward pass; such a module is no place for a tap"
+            )
         self._calls = dict(record.calls)
         self.specs = {tap.alias: [_spec(x, tap, image_size) for x in record[tap.alias]] for tap in self.taps}
         return self.specs

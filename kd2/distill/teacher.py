@@ -1,6 +1,6 @@
 """The frozen teacher."""
 
-from typing import Callable
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -13,8 +13,8 @@ class Teacher:
     """Holds a model that never trains: no gradient, eval mode. ``watch`` puts it into the mode for a batch.
 
     It is no ``nn.Module``, so it never enters the parameters, the state dict, DDP's buckets or ``train()`` of whatever
-    owns it, and a deep copy of the owner (an EMA copy, say) shares it. Its taps hold its modules, so they live here too:
-    the copy listens to the same model, and letting go of the teacher frees all of it.
+    owns it, and a deep copy of the owner (an EMA copy, say) shares it. Its taps hold its modules, so they live here
+    too: the copy listens to the same model, and letting go of the teacher frees all of it.
 
     Args:
         batch_statistics: normalize by the batch's statistics and drop out as in training, though nothing else trains.

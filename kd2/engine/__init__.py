@@ -9,12 +9,14 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
-
 from kd2.config import config_path, framework_of, read
 from kd2.distill import ConfigError
 
 _ROADS = {
-    "detectron2": ("kd2.engine.detectron2.run", "see https://detectron2.readthedocs.io/en/latest/tutorials/install.html"),
+    "detectron2": (
+        "kd2.engine.detectron2.run",
+        "see https://detectron2.readthedocs.io/en/latest/tutorials/install.html",
+    ),
     "torchvision": ("kd2.engine.lightning.run", "pip install 'kd2[torchvision]'"),
     "timm": ("kd2.engine.lightning.run", "pip install 'kd2[timm]'"),
 }

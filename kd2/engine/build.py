@@ -1,4 +1,4 @@
-"""From two models and blocks of losses to a Distiller: the one way, for every task and framework and without a config."""
+"""From two models and blocks of losses to a Distiller: the one way, for every task and framework, config or not."""
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -110,14 +110,14 @@ def make_distiller(
     else:
         runs = [lambda: run_student(student, example_batch), lambda: run_teacher(teacher, example_batch)]
         own = _own_losses(student, run_student, example_batch)
-    built = [
+    student_model, teacher_model = (
         BuiltModel(model, Probe(run, image_size), list(sides[side]), f"taps[{side!r}]")
         for side, model, run in zip(("student", "teacher"), (student, teacher), runs, strict=True)
-    ]
+    )
     offers = frozenset() if batch_info is None else EVERYTHING
     step = Step(run_student, run_teacher, batch_info or no_batch_info, own, offers)
     blocks = {name: {key.upper(): value for key, value in block.items()} for name, block in losses.items()}
-    return assemble(*built, step, blocks, seed)
+    return assemble(student_model, teacher_model, step, blocks, seed)
 
 
 def assemble(
@@ -174,7 +174,9 @@ def check_pair(student: BuiltModel, teacher: BuiltModel) -> None:
             raise ConfigError(f"{teacher_key} of the teacher is {teacher_count}, {key} of the student is {count}")
     orders = student.color_order, teacher.color_order
     if len(set(orders)) > 1 and set(orders) != {"RGB", "BGR"}:
-        raise ConfigError(f"INPUT.FORMAT: student {orders[0]!r}, teacher {orders[1]!r}; only RGB and BGR can be converted")
+        raise ConfigError(
+            f"INPUT.FORMAT: student {orders[0]!r}, teacher {orders[1]!r}; only RGB and BGR can be converted"
+        )
 
 
 def facts_of(student: BuiltModel, teacher: BuiltModel) -> dict[str, tuple[Any, Any]]:

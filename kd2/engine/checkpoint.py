@@ -39,7 +39,8 @@ def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str
     pickled = path.endswith(".pkl")
     if pickled and not allow_pickle:
         raise ConfigError(
-            f"{key}: {path} is a pickle, which can run code when loaded; set KD.ALLOW_PICKLE True only for a file you trust"
+            f"{key}: {path} is a pickle, which can run code when loaded; KD.ALLOW_PICKLE True, where the road has "
+            "that key, is only for a file you trust"
         )
     try:
         if pickled:
@@ -178,7 +179,9 @@ class Match:
         # A counter that only momentum-free batch norm reads; files of other tools leave it out.
         own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
         self.shapes = {
-            k: (tuple(state[k].shape), tuple(v.shape)) for k, v in own.items() if k in state and state[k].shape != v.shape
+            k: (tuple(state[k].shape), tuple(v.shape))
+            for k, v in own.items()
+            if k in state and state[k].shape != v.shape
         }
         self.missing = [k for k in own if k not in state]
         self.unexpected = [k for k in state if k not in own and not k.endswith("num_batches_tracked")]

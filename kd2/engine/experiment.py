@@ -135,7 +135,9 @@ def evaluate(experiment: Experiment) -> Scores:
     tests = experiment.load_data("TEST")
     experiment.check([], tests)
     student = experiment.build_student().module
-    experiment.load_weights(student, saved or cfg.MODEL.WEIGHTS, "--resume" if saved else "MODEL.WEIGHTS", partial=False)
+    experiment.load_weights(
+        student, saved or cfg.MODEL.WEIGHTS, "--resume" if saved else "MODEL.WEIGHTS", partial=False
+    )
     return experiment.score(student, tests)
 
 
@@ -166,7 +168,8 @@ def prepare(experiment: Experiment, resuming: bool) -> Prepared:
 
 
 def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[Distiller, Facts]:
-    """The distiller of a config, and facts about its two models. Without losses that count nothing of the teacher is read.
+    """The distiller of a config, and facts about its two models. Without losses that count nothing of the teacher is
+    read.
 
     The student is built first and the rest draws nothing from its random stream, so it starts like the plain model of
     the same seed.

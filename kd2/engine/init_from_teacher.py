@@ -22,13 +22,11 @@ class CopiedParts:
         return f"{len(self.copied)} tensors of the teacher copied ({_first(self.copied)}){rest}"
 
 
-def init_from_teacher(
-    student: nn.Module, teacher: nn.Module, parts: str, backbone: str, partial: bool
-) -> CopiedParts:
+def init_from_teacher(student: nn.Module, teacher: nn.Module, parts: str, backbone: str, partial: bool) -> CopiedParts:
     """Copy the teacher's neck, head or both into a student of the same architecture (``init_student`` of FGD and MGD).
 
-    What lies below ``backbone`` is the backbone and is never copied; the rest of ``backbone.`` is the neck, everything else
-    the head. Call it after all other initialization.
+    What lies below ``backbone`` is the backbone and is never copied; the rest of ``backbone.`` is the neck, everything
+    else the head. Call it after all other initialization.
 
     Args:
         parts: ``neck``, ``head`` or ``neck+head``.
@@ -47,8 +45,8 @@ def init_from_teacher(
     if not copied or (left and not partial):
         way_out = "; KD.INIT_FROM_TEACHER_PARTIAL True leaves them out" if copied else ""
         raise ConfigError(
-            f"KD.INIT_FROM_TEACHER is {parts!r}, but {len(left)} tensors are on one side only or of another shape in the teacher "
-            f"({_first(left)}), {len(copied)} agree{way_out}"
+            f"KD.INIT_FROM_TEACHER is {parts!r}, but {len(left)} tensors are on one side only or of another shape in the "
+            f"teacher ({_first(left)}), {len(copied)} agree{way_out}"
         )
     for name in copied:
         own[name].copy_(source[name])

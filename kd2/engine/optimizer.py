@@ -41,8 +41,8 @@ def clip_gradients(groups: Iterable[dict[str, Any]], clip: CfgNode) -> None:
 
     Args:
         groups: of the optimizer, with unscaled gradients.
-        clip: ``SOLVER.CLIP_GRADIENTS``. ``CLIP_TYPE`` is ``value`` (each entry), ``norm`` (each tensor) or ``full_model``
-            (the norm of everything that the run's solver trains).
+        clip: ``SOLVER.CLIP_GRADIENTS``. ``CLIP_TYPE`` is ``value`` (each entry), ``norm`` (each tensor) or
+            ``full_model`` (the norm of everything that the run's solver trains).
     """
     parameters = clip_overrides(groups)
     if not clip.ENABLED:

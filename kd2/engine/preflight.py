@@ -21,7 +21,9 @@ def tap_rows(distiller: Distiller) -> Rows:
     rows = []
     for alias in distiller.student_taps.specs:
         sides = [taps.specs.get(alias, []) for taps in (distiller.student_taps, distiller.teacher.taps)]
-        rows.append([alias, *[text for specs in sides for text in (len(specs), _each(specs, "channels"), _strides(specs))]])
+        rows.append(
+            [alias, *[text for specs in sides for text in (len(specs), _each(specs, "channels"), _strides(specs))]]
+        )
     return rows
 
 

@@ -32,6 +32,8 @@ class SpectralConv(nn.Module):
         super().__init__()
         plain = nn.Conv2d(channels, out, 4)
         self.weight, self.bias = plain.weight, plain.bias
+        self.u: Tensor
+        self.v: Tensor
         self.register_buffer("u", F.normalize(torch.randn(out), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(channels * 16), dim=0))
 
