@@ -81,7 +81,7 @@ class BatchInfo:
         self.boxes = self.boxes or [torch.zeros(0, 4) for _ in self.image_sizes]
 
     def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
-        """A generator on ``device`` that seed, iteration, loss and ``stream`` alone decide: a resumed run repeats it."""
+        """A generator on ``device`` that seed, iteration, loss and ``stream`` decide: a resumed run repeats it."""
         mixed = 0
         for part in (self.seed, self.iteration, zlib.crc32(self.loss_name.encode()), stream):
             mixed = mixed * 1_000_003 + part

@@ -184,7 +184,7 @@ class Distiller(nn.Module):
         return found
 
     def _inactive(self, name: str, zero: Tensor) -> Losses:
-        """Exact zeros under the names of an inactive loss; they touch its parameters, as DistributedDataParallel asks."""
+        """Exact zeros under the names of an inactive loss; they reach its parameters, as distributed training asks."""
         loss = self.losses[name]
         kept = sum((p.flatten()[0] * 0.0 for p in loss.parameters() if p.requires_grad), zero)
         return dict.fromkeys(loss_names(name, loss), kept)

@@ -30,7 +30,7 @@ def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str
     Args:
         path: a file of ``torch.save``, or a ``.pkl`` of Detectron2's zoo.
         key: the config key that named it, for errors.
-        allow_pickle: the explicit opt-in (``KD.ALLOW_PICKLE``) that ``.pkl`` files need.
+        allow_pickle: the explicit opt-in that ``.pkl`` files need.
 
     Raises:
         ConfigError: a missing, truncated or foreign file, or one that needs the opt-in.
@@ -38,10 +38,7 @@ def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str
     check_file(path, key)
     pickled = path.endswith(".pkl")
     if pickled and not allow_pickle:
-        raise ConfigError(
-            f"{key}: {path} is a pickle, which can run code when loaded; KD.ALLOW_PICKLE True, where the road has "
-            "that key, is only for a file you trust"
-        )
+        raise ConfigError(f"{key}: {path} is a pickle, which can run code when loaded; expected a file of torch.save")
     try:
         if pickled:
             with open(path, "rb") as file:

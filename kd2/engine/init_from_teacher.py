@@ -45,8 +45,8 @@ def init_from_teacher(student: nn.Module, teacher: nn.Module, parts: str, backbo
     if not copied or (left and not partial):
         way_out = "; KD.INIT_FROM_TEACHER_PARTIAL True leaves them out" if copied else ""
         raise ConfigError(
-            f"KD.INIT_FROM_TEACHER is {parts!r}, but {len(left)} tensors are on one side only or of another shape in the "
-            f"teacher ({_first(left)}), {len(copied)} agree{way_out}"
+            f"KD.INIT_FROM_TEACHER is {parts!r}, but {len(left)} tensors are on one side only or of another shape "
+            f"in the teacher ({_first(left)}), {len(copied)} agree{way_out}"
         )
     for name in copied:
         own[name].copy_(source[name])
