@@ -5,11 +5,11 @@
 
 ``losses`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
 faster ours is, the extra memory of either at its peak and what autograd keeps of it for the backward pass, and the
-largest error between their values and gradients relative to the largest element. Exit status 1 when an error is beyond
-the case's tolerance.
+largest error between their values and gradients relative to the largest element. ``--compile`` adds time and peak
+memory of the formula under torch.compile. Exit status 1 when an error is beyond the case's tolerance.
 
-``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the losses alone and the whole
-distilled step (forward and backward), and the overhead: whole / (teacher + student + losses).
+``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the losses alone and the
+whole distilled step (forward and backward), and the overhead: whole / (teacher + student + losses).
 """
 
 import argparse
@@ -19,16 +19,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import rows, loss_cases
-from benchmarks.step import step_times
-from kd2.engine import bridge
-from kd2.cli import config_arguments, guarded, table
-from kd2.config import framework_of, read
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
+
+from benchmarks import loss_cases, rows  # noqa: E402
+from benchmarks.step import step_times  # noqa: E402
+from kd2.cli import config_arguments, guarded, table  # noqa: E402
+from kd2.config import framework_of, read  # noqa: E402
 
 _COLUMNS = (
-    "name", "threads", "ours_ms", "reference_ms", "ratio", "ours_mib", "reference_mib",
-    "ours_saved_mib", "reference_saved_mib", "max_error",
+    "name", "threads", "ours_ms", "formula_ms", "ratio", "ours_mib", "formula_mib",
+    "ours_saved_mib", "formula_saved_mib", "max_error",
 )  # fmt: skip
+_COMPILED = ("compiled_ms", "compiled_mib")
 
 
 def main() -> int:
@@ -38,6 +40,7 @@ def main() -> int:
     losses.add_argument("--only", choices=loss_cases(), metavar="NAME", help=f"one of {', '.join(loss_cases())}")
     losses.add_argument("--threads", choices=("one", "all", "both"), default="both")
     losses.add_argument("--device", type=torch.device, default="cpu")
+    losses.add_argument("--compile", action="store_true", help="measure the formula under torch.compile too")
     losses.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as a list")
     losses.set_defaults(run=run_losses)
     step = commands.add_parser("step", help="what distillation adds to a training step")
@@ -51,10 +54,11 @@ def run_losses(arguments: argparse.Namespace) -> int:
     everything = torch.get_num_threads()
     threads = {"one": [1], "all": [everything], "both": sorted({1, everything})}[arguments.threads]
     names = [arguments.only] if arguments.only else list(loss_cases())
-    print(line(dict(zip(_COLUMNS, _COLUMNS))))
+    columns = _COLUMNS + _COMPILED if arguments.compile else _COLUMNS
+    print(line(dict(zip(columns, columns, strict=True)), columns))
     measured = []
-    for row in rows(names, threads, arguments.device):
-        print(line(row), flush=True)
+    for row in rows(names, threads, arguments.device, compiled=arguments.compile):
+        print(line(row, columns), flush=True)
         measured.append(row)
     if arguments.json:
         arguments.json.write_text(json.dumps(measured, indent=1) + "\n")
@@ -62,15 +66,17 @@ def run_losses(arguments: argparse.Namespace) -> int:
 
 
 def run_step(arguments: argparse.Namespace) -> int:
+    from kd2.engine import bridge
+
     framework = framework_of(read(arguments.config_file, arguments.opts), arguments.config_file)
     with bridge(framework, "trial").trial(arguments.config_file, arguments.opts) as trial:
         print(table(["", "median"], step_times(trial).items()))
     return 0
 
 
-def line(row: dict) -> str:
-    cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in _COLUMNS]
-    return f"{cells[0]:<33}" + "".join(f"{cell:>{len(c) + 2}}" for c, cell in zip(_COLUMNS[1:], cells[1:]))
+def line(row: dict, columns: tuple[str, ...]) -> str:
+    cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns]
+    return f"{cells[0]:<33}" + "".join(f"{cell:>{len(c) + 2}}" for c, cell in zip(columns[1:], cells[1:], strict=True))
 
 
 if __name__ == "__main__":

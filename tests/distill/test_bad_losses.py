@@ -47,13 +47,13 @@ def test_an_unknown_side():
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.5])
 def test_a_ratio_that_is_no_share(ratio):
-    with pytest.raises(ConfigError, match=rf"^KD.LOSSES.mine: RATIO is {ratio}, expected a number in \[0, 1\]$"):
+    with pytest.raises(ConfigError, match=rf"^KD.LOSSES.mine.RATIO is {ratio}, expected a number in \[0, 1\]$"):
         build({"TYPE": "mgd", "RATIO": ratio}, [level(8)], [level(8)])
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_a_temperature_that_is_not_above_zero(temperature):
-    with pytest.raises(ConfigError, match=f"^KD.LOSSES.mine: TEMPERATURE is {temperature}, expected a number above 0$"):
+    with pytest.raises(ConfigError, match=f"^KD.LOSSES.mine.TEMPERATURE is {temperature}, expected a number above 0$"):
         build({"TYPE": "fgd", "TEMPERATURE": temperature}, [level(8)], [level(8)])
 
 
@@ -70,12 +70,12 @@ def test_heads_that_do_not_divide_the_channels():
     [
         ({"PATCH": [10, 4]}, r"PATCH is \[10, 4\], larger than the map of \(8, 12\) cells of level 1$"),
         (
-            {"ANCHOR_WEIGHT": 1.0, "POOL": [4, 13]},
-            r"POOL is \[4, 13\], larger than the map of \(8, 12\) cells of level 1$",
+            {"ANCHOR_WEIGHT": 1.0, "ANCHOR_SIZE": [4, 13]},
+            r"ANCHOR_SIZE is \[4, 13\], larger than the map of \(8, 12\) cells of level 1$",
         ),
         ({"PATCH": [4, 4], "GROUP": 5}, r"GROUP is 5, it must divide the 24 patches of \[4, 4\] cells"),
     ],
-    ids=["patch", "pool", "group"],
+    ids=["patch", "anchor", "group"],
 )
 def test_pieces_that_do_not_fit_the_map(block, text):
     with pytest.raises(ConfigError, match=f"^KD.LOSSES.mine: {text}"):

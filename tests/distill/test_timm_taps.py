@@ -14,7 +14,7 @@ SIZE = (64, 64)
 FEATURE_TERMS = {
     "mgd": {"RATIO": 0.5},
     "fgd": {},
-    "tat": {"ANCHOR_WEIGHT": 0.5, "POOL": [2, 2]},
+    "tat": {"ANCHOR_WEIGHT": 0.5, "ANCHOR_SIZE": [2, 2]},
     "mimic": {},
     "hint": {},
 }
