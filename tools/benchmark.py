@@ -1,12 +1,12 @@
 """Benchmarks.
 
     python tools/benchmark.py losses [--only NAME] [--threads one|all|both] [--device cuda] [--json FILE]
-    python tools/benchmark.py step --config-file FILE [--import MODULE] [KEY VALUE ...]
+    python tools/benchmark.py step --config-file FILE [KEY VALUE ...]
 
 ``losses`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
 faster ours is, the extra memory of either at its peak and what autograd keeps of it for the backward pass, and the
-largest error between their values and gradients relative to the largest element. Exit status 1 when an error is beyond
-the case's tolerance.
+largest error between their values and gradients relative to the largest element. ``--compile`` adds time and peak
+memory of the formula under torch.compile. Exit status 1 when an error is beyond the case's tolerance.
 
 ``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the losses alone and the
 whole distilled step (forward and backward), and the overhead: whole / (teacher + student + losses).
@@ -28,19 +28,20 @@ from kd2.cli import config_arguments, guarded, table
 from kd2.losses import import_losses
 
 _COLUMNS = (
-    "name", "threads", "ours_ms", "reference_ms", "ratio", "ours_mib", "reference_mib",
-    "ours_saved_mib", "reference_saved_mib", "max_error",
+    "name", "threads", "ours_ms", "formula_ms", "ratio", "ours_mib", "formula_mib",
+    "ours_saved_mib", "formula_saved_mib", "max_error",
 )  # fmt: skip
+_COMPILED = ("compiled_ms", "compiled_mib")
 
 
 def main() -> int:
-    """Parse the arguments and run one of the two commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     losses = commands.add_parser("losses", help="every loss against its plain formula")
     losses.add_argument("--only", choices=loss_cases(), metavar="NAME", help=f"one of {', '.join(loss_cases())}")
     losses.add_argument("--threads", choices=("one", "all", "both"), default="both")
     losses.add_argument("--device", type=torch.device, default="cpu")
+    losses.add_argument("--compile", action="store_true", help="measure the formula under torch.compile too")
     losses.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as a list")
     losses.set_defaults(run=run_losses)
     step = commands.add_parser("step", help="what distillation adds to a training step")
@@ -51,14 +52,14 @@ def main() -> int:
 
 
 def run_losses(arguments: argparse.Namespace) -> int:
-    """Print a row a case; 1 when an error is beyond its tolerance."""
     everything = torch.get_num_threads()
     threads = {"one": [1], "all": [everything], "both": sorted({1, everything})}[arguments.threads]
     names = [arguments.only] if arguments.only else list(loss_cases())
-    print(line(dict(zip(_COLUMNS, _COLUMNS))))
+    columns = _COLUMNS + _COMPILED if arguments.compile else _COLUMNS
+    print(line(dict(zip(columns, columns, strict=True)), columns))
     measured = []
-    for row in rows(names, threads, arguments.device):
-        print(line(row), flush=True)
+    for row in rows(names, threads, arguments.device, compiled=arguments.compile):
+        print(line(row, columns), flush=True)
         measured.append(row)
     if arguments.json:
         arguments.json.write_text(json.dumps(measured, indent=1) + "\n")
@@ -73,10 +74,9 @@ def run_step(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def line(row: dict) -> str:
-    """A row as one line of text."""
-    cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in _COLUMNS]
-    return f"{cells[0]:<33}" + "".join(f"{cell:>{len(c) + 2}}" for c, cell in zip(_COLUMNS[1:], cells[1:]))
+def line(row: dict, columns: tuple[str, ...]) -> str:
+    cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns]
+    return f"{cells[0]:<33}" + "".join(f"{cell:>{len(c) + 2}}" for c, cell in zip(columns[1:], cells[1:], strict=True))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_an_unknown_side():
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.5])
 def test_a_ratio_that_is_no_share(ratio):
-    with pytest.raises(ConfigError, match=rf"^KD.LOSSES.mine.RATIO is {ratio}"):
+    with pytest.raises(ConfigError, match=rf"^KD.LOSSES.mine.RATIO is {ratio}, expected a number in \[0, 1\]$"):
         build({"TYPE": "mgd", "RATIO": ratio}, [level(8)], [level(8)])
 
 
@@ -75,7 +75,7 @@ def test_heads_that_do_not_divide_the_channels():
         ),
         ({"PATCH": [4, 4], "GROUP": 5}, r"GROUP is 5, it must divide the 24 patches of \[4, 4\] cells"),
     ],
-    ids=["patch", "pool", "group"],
+    ids=["patch", "anchor", "group"],
 )
 def test_pieces_that_do_not_fit_the_map(block, text):
     with pytest.raises(ConfigError, match=f"^KD.LOSSES.mine: {text}"):

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from kd2.distill import DataError
-from tests.golden.runners import verify
+from tests.golden.runners import verify, verify_case
 
-ROOT = Path(__file__).parents[1]
-IMITATION = ROOT / "golden" / "imitation"
-STORED = verify([ROOT / "golden"])
+FOLDER = Path(__file__).parent
+IMITATION = FOLDER / "imitation"
+TOOL = FOLDER.parents[1] / "tools" / "verify_golden.py"
+STORED = sorted(path.with_suffix("") for path in FOLDER.rglob("*.npz"))
 
 
-@pytest.mark.parametrize("result", STORED, ids=[Path(result.name).name for result in STORED])
-def test_stored_vectors_are_reproduced(result):
+@pytest.mark.parametrize("stem", STORED, ids=lambda stem: f"{stem.parent.name}/{stem.name}")
+def test_stored_vectors_are_reproduced(stem):
+    result = verify_case(stem)
     assert result.ok, f"{result.reason} (largest error {result.error} of its tolerance, in {result.output})"
 
 
@@ -121,7 +123,7 @@ def command(monkeypatch, capsys, *directories: Path) -> tuple[int, str, str]:
     """Exit status, last line of the output, errors."""
     monkeypatch.setattr(sys, "argv", ["verify_golden.py", *map(str, directories)])
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT.parent / "tools" / "verify_golden.py"), run_name="__main__")
+        runpy.run_path(str(TOOL), run_name="__main__")
     printed = capsys.readouterr()
     return end.value.code, printed.out.strip().rpartition("\n")[2], printed.err.strip()
 

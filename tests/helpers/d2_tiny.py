@@ -122,7 +122,7 @@ def every_loss(**common: int) -> dict:
         "logits": {"WEIGHT": 0.1, "TAP": "cls", "TEMPERATURE": 2.0},
         "mgd": {"WEIGHT": 0.0001, "RATIO": 0.5},
         "fgd": {"WEIGHT": 0.1},
-        "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
+        "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "ANCHOR_SIZE": [2, 2]},
         "mimic": {"WEIGHT": 0.0001},
         "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
         "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},

@@ -47,7 +47,7 @@ EVERY_LOSS = {
     "logits": {"WEIGHT": 0.1, "TAP": "cls", "TEMPERATURE": 2.0},
     "mgd": {"WEIGHT": 0.001, "RATIO": 0.5},
     "fgd": {"WEIGHT": 1.0},
-    "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "POOL": [2, 2]},
+    "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "ANCHOR_SIZE": [2, 2]},
     "mimic": {"WEIGHT": 0.001},
     "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
     "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},

@@ -77,7 +77,7 @@ def test_resume_without_a_checkpoint_starts_the_run(retinanets, tmp_path):
 
 
 def test_a_run_with_other_losses_cannot_be_resumed(retinanets, tmp_path):
-    train(retinanets, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "1", "KD.LOSSES.imitation.ADAPTER", "True")
+    train(retinanets, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "1", "KD.LOSSES.imitation.ADAPTER", "conv3x3")
     other = ["KD.LOSSES.hint.WEIGHT", "0.1", "KD.LOSSES.imitation.WEIGHT", "0"]
     with pytest.raises(ConfigError, match="--resume: .*model_final.pth is of a run with other losses"):
         train(retinanets, "OUTPUT_DIR", str(tmp_path), *other, resume=True)

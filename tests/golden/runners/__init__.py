@@ -6,6 +6,7 @@ underscore knows how to run some methods: its ``CASES`` maps the json's ``method
 outputs.
 """
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
@@ -50,10 +51,10 @@ def verify(directories: Iterable[str | Path]) -> list[Result]:
     Raises:
         DataError: a directory that does not exist or holds no case.
     """
-    known = _runners()
-    return [_check(stem, known) for directory in directories for stem in _stems(Path(directory))]
+    return [verify_case(stem) for directory in directories for stem in _stems(Path(directory))]
 
 
+@functools.cache
 def _runners() -> dict[str, Runner]:
     runners: dict[str, Runner] = {}
     for module in pkgutil.iter_modules(__path__):
@@ -71,7 +72,9 @@ def _stems(directory: Path) -> list[Path]:
     return sorted(stems)
 
 
-def _check(stem: Path, runners: Mapping[str, Runner]) -> Result:
+def verify_case(stem: Path) -> Result:
+    """Check the pair of this path without suffix."""
+    runners = _runners()
     # A case that cannot be read or run is a failed case; the others are still checked.
     try:
         case = Case.load(stem)

@@ -18,7 +18,7 @@ from tests.golden.runners.logits import logit_loss
 
 
 def divergence(case: Case) -> dict[str, Tensor]:
-    """The loss and its gradient. The reference cuts small target probabilities in its entropy, which has no gradient."""
+    """The loss and its gradient. The reference cuts small probabilities in its entropy, which has no gradient."""
     student, teacher = case.leaf("in.student"), case.arrays["in.teacher"]
     loss, temperature = logit_loss(case, student, teacher), case.options["temperature"]
     exact = divergences(student, teacher, temperature)
