@@ -2,7 +2,7 @@
 
 python tests/installed.py
 
-Draws a data set in BCCD's layout, then calls ``kd2-train`` in an empty folder for the teacher and the student, a step each.
+Draws a data set in BCCD's layout, then calls ``kd2-train`` in an empty folder for teacher and student, one step each.
 """
 
 import json

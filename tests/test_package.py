@@ -34,3 +34,8 @@ def test_every_lower_bound_is_a_version_that_the_suite_runs_with():
 def test_the_changelog_begins_with_the_version_of_the_package():
     versions = re.findall(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert versions[0] == kd2.__version__
+
+
+def test_every_folder_with_modules_is_a_package_that_setup_finds():
+    folders = {path.parent for path in (ROOT / "kd2").rglob("*.py")}
+    assert sorted(str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()) == []
