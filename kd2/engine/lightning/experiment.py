@@ -72,7 +72,7 @@ class LightningExperiment(Experiment):
             module.test = tests[0]
             during = self.test_loader(tests[0], rank, ranks)
         trainer.fit(module, batches, during, ckpt_path=saved, weights_only=True)
-        trainer.save_checkpoint(os.path.join(cfg.OUTPUT_DIR, FINAL))
+        trainer.save_checkpoint(os.path.join(cfg.OUTPUT_DIR, FINAL), weights_only=False)
         return self._scores(trainer, module, tests)
 
     def score(self, student: nn.Module, tests: list[Any]) -> Scores:

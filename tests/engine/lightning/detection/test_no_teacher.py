@@ -7,6 +7,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 
 from kd2.distill import DataError
+from kd2.engine.lightning.detection.experiment import DetectionExperiment
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_detection as tiny

@@ -137,9 +137,9 @@ def test_a_drawn_seed_is_kept_when_resuming(tmp_path, data, monkeypatch):
 def test_a_truncated_checkpoint_is_refused(tmp_path, data):
     config = tiny.write_config(tmp_path, data)
     runs.train(config)
-    with open(tmp_path / "out" / "model_0000006.pth", "r+b") as file:
+    with open(tmp_path / "out" / "model_final.pth", "r+b") as file:
         file.truncate(1000)
-    with pytest.raises(ConfigError, match="^--resume: .*model_0000006.pth is truncated or no checkpoint"):
+    with pytest.raises(ConfigError, match="^--resume: .*model_final.pth is truncated or no checkpoint"):
         runs.train(config, resume=True)
 
 

@@ -79,11 +79,11 @@ def test_an_anchor_free_student_needs_other_anchors(prepare):
         distiller(batch)
 
 
-@pytest.mark.parametrize("loss", [{"ANCHORS": "retinanet"}, {"MODE": "gt_box"}, {"MODE": "full"}])
-def test_an_anchor_free_student_can_be_distilled(prepare, criterion):
+@pytest.mark.parametrize("block", [{"ANCHORS": "retinanet"}, {"MODE": "gt_box"}, {"MODE": "full"}])
+def test_an_anchor_free_student_can_be_distilled(prepare, block):
     fcos = {
         "MODEL": {"META_ARCHITECTURE": "FCOS", "FPN": {"OUT_CHANNELS": 64}},
-        "KD": {"LOSSES": {"imitation": criterion}},
+        "KD": {"LOSSES": {"imitation": block}},
     }
     distiller, batch = prepare(fcos)
     assert distiller(batch)["loss_imitation"] > 0
