@@ -85,7 +85,7 @@ def test_cross_entropy_is_the_divergence_and_the_entropy_of_the_teacher():
         ({"softmax": "memory_runs"},
          lambda s, t: divergences(s.reshape(-1, 6), t.reshape(-1, 6)).mean()),
     ],
-    ids=str,
+    ids=lambda x: str(x) if isinstance(x, dict) else "formula",
 )  # fmt: skip
 def test_value_and_gradient_are_those_of_the_formula(options, formula):
     student = STUDENT.clone().requires_grad_()
