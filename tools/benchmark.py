@@ -34,6 +34,7 @@ _COMPILED = ("compiled_ms", "compiled_mib")
 
 
 def main() -> int:
+    """Run the command that the command line names; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     losses = commands.add_parser("losses", help="every loss against its plain formula")
@@ -51,6 +52,7 @@ def main() -> int:
 
 
 def run_losses(arguments: argparse.Namespace) -> int:
+    """Measure the cases; exit status 1 when one is beyond its tolerance."""
     everything = torch.get_num_threads()
     threads = {"one": [1], "all": [everything], "both": sorted({1, everything})}[arguments.threads]
     names = [arguments.only] if arguments.only else list(loss_cases())
@@ -66,6 +68,7 @@ def run_losses(arguments: argparse.Namespace) -> int:
 
 
 def run_step(arguments: argparse.Namespace) -> int:
+    """Measure a training step of a config."""
     from kd2.engine import bridge
 
     framework = framework_of(read(arguments.config_file, arguments.opts), arguments.config_file)
@@ -75,6 +78,7 @@ def run_step(arguments: argparse.Namespace) -> int:
 
 
 def line(row: dict, columns: tuple[str, ...]) -> str:
+    """A row of the table."""
     cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns]
     return f"{cells[0]:<33}" + "".join(f"{cell:>{len(c) + 2}}" for c, cell in zip(columns[1:], cells[1:], strict=True))
 

@@ -18,6 +18,7 @@ from tests.golden.runners import Result, verify  # noqa: E402
 
 
 def main() -> int:
+    """Check the directories of the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="searched for pairs NAME.npz and NAME.json")
     try:
@@ -33,6 +34,7 @@ def main() -> int:
 
 
 def line(result: Result) -> str:
+    """What is printed of one case."""
     verdict = "ok  " if result.ok else "FAIL"
     measured = f"{result.error:9.3g} ({result.raw:.3g} in {result.output})" if result.output else ""
     return "  ".join(part for part in (verdict, result.name, measured, result.reason) if part)
