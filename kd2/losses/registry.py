@@ -180,7 +180,7 @@ def build_losses(blocks: Blocks, student: Specs, teacher: Specs) -> tuple[dict[s
 
 def _entry(name: str, block: Mapping[str, Any]) -> _Entry:
     kind = block.get("TYPE", name)
-    if kind not in _LOSSES:
+    if not isinstance(kind, str) or kind not in _LOSSES:
         key = f"KD.LOSSES.{name}.TYPE" if "TYPE" in block else f"KD.LOSSES.{name}"
         raise ConfigError(f"{key}: there is no loss {kind!r}; {nearest(kind, loss_types())}")
     return _LOSSES.get(kind)
