@@ -51,7 +51,7 @@ class Dkd(nn.Module):
     """DKD of a classifier's logits: ``alpha`` times the true class's part and ``beta`` times the other classes' part.
 
     It needs labels, so it goes with no mixup. The authors' warm-up, the factor min(epoch / W, 1) with epochs counted
-    from 1, is ``RAMP_ITERS: (W - 1) * iterations per epoch``: a line with the same sum over the W epochs that is never
+    from 1, is a RAMP_ITERS of (W - 1) * iterations per epoch: a line with the same sum over the W epochs that is never
     further than 1 / W from the authors' stairs, and equal to them when an epoch is one iteration. Their ImageNet
     setting W = 1 is no warm-up: RAMP_ITERS 0.
 

@@ -94,7 +94,7 @@ class Adapter(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor, size: Size, cells: Tensor) -> Tensor:
-        """Adapted columns (P, Ct) at ``cells`` (P,) of a map (N, Cs, H, W) that is compared at the teacher's ``size``."""
+        """Adapted columns (P, Ct) at ``cells`` (P,) of a map (N, Cs, H, W), compared at the teacher's ``size``."""
         if self.conv.stride == (2, 2):
             y = at_cells(self.conv(x), cells)
         else:

@@ -118,6 +118,13 @@ def check_losses(blocks: Any) -> None:
         ConfigError: a name that cannot stand in a log; an unknown type or key; a value of the wrong type, outside its
             range or not finite; iterations in no order. Names ``KD.LOSSES.x.KEY``, what was found and what was
             expected.
+
+    Example:
+        >>> check_losses({"mgd": {"WEIGHT": 2e-5, "RATIO": 0.65}})
+        >>> check_losses({"mgd": {"RATIO": 65}})
+        Traceback (most recent call last):
+            ...
+        kd2.distill.errors.ConfigError: KD.LOSSES.mgd.RATIO is 65, expected a number in [0, 1]
     """
     if not isinstance(blocks, Mapping):
         raise ConfigError(f"KD.LOSSES is {blocks!r}, expected blocks by name, such as mgd: {{WEIGHT: 0.00002}}")
@@ -173,7 +180,7 @@ def build_losses(blocks: Blocks, student: Specs, teacher: Specs) -> tuple[dict[s
 
 def _entry(name: str, block: Mapping[str, Any]) -> _Entry:
     kind = block.get("TYPE", name)
-    if kind not in _LOSSES:
+    if not isinstance(kind, str) or kind not in _LOSSES:
         key = f"KD.LOSSES.{name}.TYPE" if "TYPE" in block else f"KD.LOSSES.{name}"
         raise ConfigError(f"{key}: there is no loss {kind!r}; {nearest(kind, loss_types())}")
     return _LOSSES.get(kind)

@@ -25,6 +25,11 @@ def reduced(total: Tensor, reduction: Reduction, images: int, channels: int, pix
         images, channels: N and C.
         pixels: how many pixels of the whole batch count: N * H * W, or fewer where some are left out. With none the
             divisor is 1, and the sum is 0 then.
+
+    Example:
+        >>> import torch
+        >>> reduced(torch.tensor(12.0), "pixel_mean", images=2, channels=3, pixels=4)
+        tensor(3.)
     """
     images = max(images, 1)
     pixels = pixels.clamp(min=1) if isinstance(pixels, Tensor) else max(pixels, 1)

@@ -139,7 +139,7 @@ def test_without_clipping_cells_over_padding_count():
 def test_retinanet_anchors_serve_a_student_without_anchors():
     info = batch_info(torch.tensor([[0.0, 0, 32, 32]]))
     info.anchors = None
-    # The 32 x 32 box is RetinaNet's smallest square at cell (2, 2), centerd there.
+    # The 32 x 32 box is RetinaNet's smallest square at cell (2, 2), centered there.
     assert [2, 2] in marked(Imitation(spec(), spec(), anchors="retinanet"), info)
 
 

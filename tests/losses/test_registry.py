@@ -1,6 +1,7 @@
 """The registry of losses: names, options judged from the text alone, building, a user's own module."""
 
 import sys
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 from torch import nn
@@ -17,6 +18,7 @@ from kd2.losses import (
 from kd2.losses.features import FeatureDistance
 from kd2.losses.imitation import Imitation
 from kd2.losses.kl import KLDivergence
+from kd2.losses.options import defaults_of, options_of
 
 SMALL, LARGE = [FeatureSpec(3, (4, 4), (8.0, 8.0))], [FeatureSpec(5, (4, 4), (8.0, 8.0))]
 
@@ -118,6 +120,28 @@ def test_an_option_whose_type_cannot_be_checked_is_refused():
 
     with pytest.raises(ConfigError, match="Loss: option table has the type hint <class 'dict'>, expected bool, int"):
         register_loss("mine")(Loss)
+
+
+def test_a_key_has_one_type_in_all_losses():
+    from kd2.losses.registry import _LOSSES
+
+    types: dict[str, set] = {}
+    for _, entry in _LOSSES:
+        for option, hint in options_of(entry.loss).items():
+            kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+            types.setdefault(option, set()).add(type(get_args(kind)[0]) if get_origin(kind) is Literal else kind)
+    assert {option: found for option, found in types.items() if len(found) > 1} == {}
+
+
+def test_resizing_and_clipping_have_one_default_in_all_losses():
+    from kd2.losses.registry import _LOSSES
+
+    defaults: dict[str, set] = {}
+    for option in ("resize", "clip_to_image"):
+        for _, entry in _LOSSES:
+            known = defaults_of(entry.loss) | dict(entry.presets)
+            defaults.setdefault(option, set()).update({known[option]} if option in known else ())
+    assert defaults == {"resize": {"none"}, "clip_to_image": {False}}
 
 
 # A user's own module.
@@ -222,6 +246,12 @@ def test_a_loss_of_weight_zero_is_still_checked():
 def test_an_unknown_type_lists_near_ones():
     with pytest.raises(ConfigError, match="KD.LOSSES.x.TYPE: there is no loss 'imitatoin'; did you mean imitation"):
         build({"x": {"TYPE": "imitatoin"}})
+
+
+@pytest.mark.parametrize("kind", [3, ["mgd"]])
+def test_a_type_that_is_no_text_is_refused(kind):
+    with pytest.raises(ConfigError, match="KD.LOSSES.x.TYPE: there is no loss"):
+        check_losses({"x": {"TYPE": kind}})
 
 
 def test_an_unknown_name_lists_near_ones():

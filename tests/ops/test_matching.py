@@ -33,18 +33,21 @@ def test_an_input_without_gradient_costs_nothing(fixed):
     torch.testing.assert_close([x.grad for x in inputs], [x.grad for x in expected])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_attention_that_is_nearly_one_hot_is_matched_by_its_few_entries(dtype, monkeypatch):
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-3), (torch.float64, 1e-12)])
+def test_an_attention_that_is_nearly_one_hot_is_matched_by_its_few_entries(dtype, error, monkeypatch):
+    """Relative to the largest element. Similarities of hundreds have an error of 1e-4 in float32, and so has their exp."""
     monkeypatch.setattr(matching, "_AT_ONCE", 1 << 13)
     inputs = [random_map(2, 256, 96, seed=seed).to(dtype).requires_grad_() for seed in range(3)]
     target = random_map(2, 256, 96, seed=3).to(dtype)
     query, key = (8 * x[0].detach() for x in inputs[:2])
     assert 256 <= len(few_entries(query, key, 32).values) < 256 * 256 / 32
     results = []
-    for distance in (matching.matching_distance, target_aware_distance):
-        loss = distance(8 * inputs[0], inputs[1], inputs[2], target)
-        results.append([loss, *torch.autograd.grad(loss, inputs)])
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-3 if dtype == torch.float32 else 1e-9)
+    for distance, kind in ((matching.matching_distance, dtype), (target_aware_distance, torch.float64)):
+        leaves = [x.detach().to(kind).requires_grad_() for x in inputs]
+        loss = distance(8 * leaves[0], leaves[1], leaves[2], target.to(kind))
+        results.append([loss, *torch.autograd.grad(loss, leaves)])
+    for found, expected in zip(*results, strict=True):
+        assert (found - expected).abs().max() <= error * expected.abs().max()
 
 
 def test_an_even_attention_has_no_few_entries():
