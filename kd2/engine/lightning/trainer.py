@@ -35,6 +35,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class _Checkpoints(ModelCheckpoint):
     FILE_EXTENSION = ".pth"
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is remembered: every file is kept, and the folder of a run may move."""
+        return {}
+
 
 def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Callback] = ()) -> lightning.Trainer:
     """A Trainer that stops after ``SOLVER.MAX_ITER`` optimizer steps.

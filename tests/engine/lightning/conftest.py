@@ -4,7 +4,7 @@ import pytest
 
 
 def pytest_configure(config):
-    for text in ("Checkpoint directory", "The dirpath has changed", "`isinstance.treespec, LeafSpec.` is deprecated"):
+    for text in ("Checkpoint directory", "`isinstance.treespec, LeafSpec.` is deprecated"):
         config.addinivalue_line("filterwarnings", f"ignore:{text}")
 
 

@@ -9,8 +9,8 @@ pytest.importorskip("torchmetrics", reason="needs torchmetrics")
 
 import torch
 
-from kd2.engine.lightning.segmentation.data import load_all
-from kd2.engine.lightning.segmentation.data import test_batches as batches_of
+from kd2.engine.lightning.run import experiment_for
+from kd2.engine.lightning.segmentation.data import Batch
 from kd2.engine.lightning.segmentation.evaluation import SemSegEvaluator, score
 
 from ....helpers import tiny_segmentation as tiny
@@ -34,11 +34,13 @@ class Colors(torch.nn.Module):
 
 def evaluated(data, student: Colors, **test) -> dict[str, float]:
     cfg = tiny.config({"DATASETS": {"TEST": ["drawn"]}, "TEST": test}, data)
-    (records,) = load_all(cfg, "TEST")
-    evaluator = SemSegEvaluator(cfg, records)
-    for batch in batches_of(cfg, records, 0, 1):
-        evaluator(student, batch.to(torch.device("cpu")))
-    return evaluator.result()
+    experiment = experiment_for(cfg)
+    (records,) = experiment.load_data("TEST")
+    evaluator = experiment.evaluator(records)
+    for batch in experiment.test_loader(records, rank=0, ranks=1):
+        moved = batch.to(torch.device("cpu"))
+        evaluator.process(moved, experiment.predict(student, moved))
+    return evaluator.evaluate()
 
 
 def test_a_student_that_is_right_everywhere(semantic_data):
@@ -85,13 +87,8 @@ def test_the_numbers_are_detectron2s():
         expected = theirs.evaluate()["sem_seg"]
     finally:
         DatasetCatalog.remove(name), MetadataCatalog.remove(name)
-    own = SemSegEvaluator(tiny.config(), _Named(classes))
-    own.see(scores.argmax(1), labels)
-    found = own.result()
+    own = SemSegEvaluator(classes)
+    own.process(Batch([], labels, [], (20, 30)), scores.argmax(1))
+    found = own.evaluate()
     wanted = {f"sem_seg/{key}": value for key, value in expected.items() if "Bound" not in key and "B-I" not in key}
     assert found == pytest.approx(wanted, nan_ok=True) and 0 < found["sem_seg/mIoU"] < 100
-
-
-class _Named:
-    def __init__(self, classes):
-        self.classes = classes

@@ -7,9 +7,11 @@ pytest.importorskip("timm", reason="needs timm")
 
 import torch
 import torchvision
-from kd2.engine.lightning.tv_run import task_of
 
-from kd2.distill import ConfigError, probed
+from kd2.distill import ConfigError, Probe, probed
+from kd2.engine.lightning.detection.experiment import DetectionExperiment
+from kd2.engine.lightning.run import experiment_for
+from kd2.engine.lightning.segmentation.experiment import SegmentationExperiment
 from kd2.engine.lightning.segmentation.models import ARCHITECTURES, build_segmenter
 
 from ....helpers import lightning_runs as runs
@@ -58,7 +60,7 @@ def test_the_documented_taps(name):
     path, channels, stride = FEATURES[name]
     model, size = build(name), (64, 96)
     names = ["score=classifier", f"feature={path}"]
-    taps = probed(model, names, lambda: model(torch.zeros(1, 3, *size)), size, "TAPS")
+    taps = probed(model, names, Probe(lambda: model(torch.zeros(1, 3, *size)), size), "TAPS")
     (score,), (feature,) = taps.specs["score"], taps.specs["feature"]
     assert (score.channels, score.stride) == (5, (stride, stride)) and feature.channels == channels
 
@@ -161,10 +163,6 @@ def test_basic_blocks_of_torchvision_are_not_dilated():
         build_segmenter(cfg)
 
 
-def test_the_architecture_picks_the_task():
-    from kd2.engine.lightning import detection, segmentation
-
-    assert task_of(tiny.config()) is segmentation.TASK and task_of(tiny_detection.config()) is detection.TASK
-    text = r"^MODEL.META_ARCHITECTURE is 'RetinaNett'; did you mean RetinaNet\?"
-    with pytest.raises(ConfigError, match=text):
-        task_of(tiny_detection.config({"MODEL": {"META_ARCHITECTURE": "RetinaNett"}}))
+def test_the_architecture_picks_the_experiment():
+    assert type(experiment_for(tiny.config())) is SegmentationExperiment
+    assert type(experiment_for(tiny_detection.config())) is DetectionExperiment

@@ -28,7 +28,7 @@ def config(tmp_path_factory, semantic_data, psp_teacher):
 @pytest.fixture(scope="module")
 def seen(config):
     """What the two processes saw."""
-    return in_two_processes("tv", config)
+    return in_two_processes(config)
 
 
 def test_gradients_are_equal_in_both_processes(seen):
