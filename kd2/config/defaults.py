@@ -41,11 +41,14 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     cfg.KD.UNLABELED.DATASETS = []
     cfg.KD.UNLABELED.IMS_PER_BATCH = 0
 
+    # Where to capture on both sides, as alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]].
+    cfg.KD.TAPS = ["fpn=backbone"]
+
     cfg.KD.STUDENT = CN()
-    # The student's meta-architecture in Detectron2, wrapped when MODEL.META_ARCHITECTURE is Distiller.
-    cfg.KD.STUDENT.META_ARCHITECTURE = "RetinaNet"
-    # Where to capture, as alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]].
-    cfg.KD.STUDENT.TAPS = ["fpn=backbone"]
+    # The student's meta-architecture where MODEL.META_ARCHITECTURE is Distiller, and only there.
+    cfg.KD.STUDENT.META_ARCHITECTURE = ""
+    # The student's taps where they are not KD.TAPS.
+    cfg.KD.STUDENT.TAPS = []
 
     cfg.KD.TEACHER = CN()
     # The teacher's own config file: a path relative to this file, to the working folder, or a Detectron2 zoo name such as
@@ -55,8 +58,8 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     cfg.KD.TEACHER.WEIGHTS = ""
     # KEY VALUE pairs over the teacher's config file.
     cfg.KD.TEACHER.OPTS = []
-    # The teacher's taps; aliases as on the student's side.
-    cfg.KD.TEACHER.TAPS = ["fpn=backbone"]
+    # The teacher's taps where they are not KD.TAPS.
+    cfg.KD.TEACHER.TAPS = []
     # Let the teacher normalize by the batch's statistics and drop out, as in the authors' segmentation code of TaT. Its
     # weights stay frozen, its running statistics drift.
     cfg.KD.TEACHER.BATCH_STATISTICS = False

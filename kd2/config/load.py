@@ -132,3 +132,33 @@ def teacher_file(name: str, config_file: str) -> str | None:
         if os.path.isfile(path):
             return path
     return None
+
+
+def assemble(defaults: CfgNode, loaded: Mapping[str, Any], config_file: str) -> CfgNode:
+    """A new config from the defaults and a dict from ``read``, with its paths resolved, and checked."""
+    cfg = merge(defaults.clone(), loaded)
+    resolve_teacher(cfg, config_file)
+    for key, value, choices in (
+        ("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE, ("value", "norm", "full_model")),
+    ):
+        if value not in choices:
+            raise ConfigError(f"{key} is {value!r}; {nearest(value, choices)}")
+    return cfg
+
+
+def taps_of(cfg: CfgNode, side: str) -> tuple[list[str], str]:
+    """The taps of one side, STUDENT or TEACHER, and the name of the key that gives them, for errors."""
+    own = list(cfg.KD[side].TAPS)
+    return (own, f"KD.{side}.TAPS") if own else (list(cfg.KD.TAPS), "KD.TAPS")
+
+
+def load_teacher_config(cfg: CfgNode, node: str, defaults: CfgNode) -> CfgNode:
+    """The teacher's own config: ``CONFIG_FILE``, then ``OPTS``."""
+    name = cfg.KD.TEACHER.CONFIG_FILE
+    if not name:
+        raise ConfigError(f"{node}.CONFIG_FILE is empty, but KD.LOSSES has losses that need a teacher")
+    loaded = read(name, [str(x) for x in cfg.KD.TEACHER.OPTS])
+    if framework_of(loaded, name) != cfg.FRAMEWORK:
+        raise ConfigError(f"{node}.CONFIG_FILE: FRAMEWORK in {name} is not {cfg.FRAMEWORK}, the student's")
+    return assemble(defaults, loaded, name)
