@@ -7,13 +7,12 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 import json
 
 import torch
-from ...helpers.d2_tiny import different, train, weights, write_config, write_pair
 
-from kd2.engine.detectron2.config import load_config
-from kd2.engine.detectron2.models import build_student
 from kd2.engine.detectron2.solver import build_optimizer
 from kd2.distill import FeatureSpec
 from kd2.losses.holistic import Holistic
+
+from ...helpers.d2_tiny import different, load_config, student_of, train, weights, write_config, write_pair
 
 TAPS = {"TAPS": ["fpn=backbone", "body=backbone.bottom_up:res3"]}
 BLOCK = {"TAP": "body", "WEIGHT": 0.1, "ENLARGE": 8, "WIDTH": 2, "CLIP": 1.0}
@@ -63,7 +62,7 @@ def test_the_critic_is_clipped_by_its_own_norm_and_the_student_without_it(data, 
         options += ["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5"]
     cfg = load_config(write_config(tmp_path, data), options)
     specs = [FeatureSpec(3, (64, 64), (1, 1))]
-    student, criterion = build_student(cfg), Holistic(specs, specs, width=2, lr=0.25, weight_decay=0.125, clip=2.0)
+    student, criterion = student_of(cfg), Holistic(specs, specs, width=2, lr=0.25, weight_decay=0.125, clip=2.0)
     optimizer = build_optimizer(cfg, student, criterion)
     first = next(p for p in student.parameters() if p.requires_grad)
     for p in [*student.parameters(), *criterion.parameters()]:
@@ -80,4 +79,4 @@ def test_the_critic_is_clipped_by_its_own_norm_and_the_student_without_it(data, 
 
 def test_a_run_without_clipping_has_the_plain_optimizer(data, tmp_path):
     cfg = load_config(write_config(tmp_path, data))
-    assert type(build_optimizer(cfg, build_student(cfg), torch.nn.Linear(2, 2))) is torch.optim.SGD
+    assert type(build_optimizer(cfg, student_of(cfg), torch.nn.Linear(2, 2))) is torch.optim.SGD

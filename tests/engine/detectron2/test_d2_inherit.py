@@ -9,14 +9,13 @@ import contextlib
 import io
 
 import torch
-from ...helpers.d2_tiny import DETECTORS, different, train, weights, write_pair
 
-from kd2.engine.detectron2.config import load_config
-from kd2.engine.detectron2.models import build_student
 from kd2.engine.detectron2.run import setup
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.dry_run import trial
 from kd2.distill import ConfigError
+
+from ...helpers.d2_tiny import DETECTORS, different, load_config, student_of, train, weights, write_pair
 
 # As wide as the teacher.
 WIDE = {"MODEL": {"FPN": {"OUT_CHANNELS": 32}}}
@@ -67,7 +66,7 @@ def test_one_part_alone(retinanet, part, other):
 
 def test_it_comes_after_the_initial_weights(retinanet, tmp_path):
     torch.manual_seed(11)
-    initial = build_student(load_config(retinanet)).state_dict()
+    initial = student_of(load_config(retinanet)).state_dict()
     torch.save({"model": initial}, tmp_path / "initial.pth")
     found = student_of(retinanet, "KD.INIT_FROM_TEACHER", "head", "MODEL.WEIGHTS", str(tmp_path / "initial.pth"))
     source = source_of(retinanet)

@@ -8,14 +8,14 @@ import json
 
 import numpy as np
 import torch
-from ...helpers.d2_tiny import FASTER_RCNN, SIZES, merged, save_model, train, weights, write_config
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.modeling import build_model
 from PIL import Image
 
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import train_loader
+
+from ...helpers.d2_tiny import FASTER_RCNN, SIZES, distiller_of, load_config, merged, save_model, train, weights, write_config
 
 TAPS = {"TAPS": ["fpn=backbone:p2,p3,p4,p5", "score=sem_seg_head.predictor"]}
 PANOPTIC = merged(FASTER_RCNN, {
@@ -68,7 +68,7 @@ def config(data, tmp_path_factory):
 
 def test_one_step_has_the_students_losses_and_losses_of_both_kinds(config):
     cfg = load_config(config)
-    model = build_model(cfg)
+    model = distiller_of(cfg)
     losses = model(next(iter(train_loader(cfg))))
     own = {"loss_sem_seg", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
     assert set(losses) == own | {"loss_imitation", "loss_mgd", "loss_pixelwise"}
@@ -80,7 +80,7 @@ def test_one_step_has_the_students_losses_and_losses_of_both_kinds(config):
 def test_the_scene_knows_boxes_anchors_and_classes_of_pixels(config):
     cfg = load_config(config)
     batch = next(iter(train_loader(cfg)))
-    batch_info = build_model(cfg).batch_info(batch)
+    batch_info = distiller_of(cfg).batch_info(batch)
     assert batch_info.labels.shape == (2, *batch_info.padded_size) and batch_info.images().shape == (2, 3, *batch_info.padded_size)
     assert batch_info.anchors is not None
     for labels, boxes in zip(batch_info.labels, batch_info.boxes):
@@ -91,7 +91,7 @@ def test_the_scene_knows_boxes_anchors_and_classes_of_pixels(config):
 def test_ignored_pixels_alone_leave_the_detectors_losses(config):
     cfg = load_config(config)
     batch = [{**x, "sem_seg": torch.full_like(x["sem_seg"], 255)} for x in next(iter(train_loader(cfg)))]
-    losses = build_model(cfg)(batch)
+    losses = distiller_of(cfg)(batch)
     assert losses["loss_sem_seg"] == 0 < losses["loss_rpn_cls"]
 
 

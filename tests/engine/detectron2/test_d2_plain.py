@@ -5,12 +5,12 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
 import torch
-from ...helpers.d2_tiny import DETECTORS, different, write_config
 from detectron2.engine import DefaultTrainer
 
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import train_loader
 from kd2.engine.detectron2.trainer import Trainer
+
+from ...helpers.d2_tiny import DETECTORS, different, load_config, write_config
 
 LONG = {"SOLVER": {"MAX_ITER": 20, "STEPS": [15], "CHECKPOINT_PERIOD": 100}}
 

@@ -12,10 +12,11 @@ import time
 
 import torch
 import yaml
-from ...helpers.d2_tiny import different, every_loss, train, weights, write_pair
 
 from kd2.distill import ConfigError
 from kd2.losses.registry import loss_types
+
+from ...helpers.d2_tiny import different, every_loss, train, weights, write_pair
 
 
 @pytest.fixture(scope="module")

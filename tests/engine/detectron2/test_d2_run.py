@@ -8,16 +8,15 @@ import os
 
 import numpy as np
 import torch
-from ...helpers.d2_tiny import train, weights, write_config
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
 
 from kd2.engine.detectron2 import add_d2_config, distiller, trial
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import train_loader
-from kd2.engine.detectron2.models import build_student
 from kd2.engine.detectron2.solver import build_optimizer
 from kd2.distill import ConfigError, NonFiniteLoss
+
+from ...helpers.d2_tiny import load_config, student_of, train, weights, write_config
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +132,7 @@ def test_the_losses_have_groups_of_their_own(data, tmp_path, name, clip):
     ]
     cfg = load_config(write_config(tmp_path, data), options)
     losses = torch.nn.Linear(2, 2)
-    optimizer = build_optimizer(cfg, build_student(cfg), losses)
+    optimizer = build_optimizer(cfg, student_of(cfg), losses)
     groups = [g for g in optimizer.param_groups if any(p is losses.weight or p is losses.bias for p in g["params"])]
     assert [g["weight_decay"] for g in groups] == [cfg.SOLVER.WEIGHT_DECAY, 0.0]
     assert all(len(g["params"]) == 1 for g in groups)

@@ -8,16 +8,16 @@ import itertools
 
 import numpy as np
 import torch
-from ...helpers.d2_semantic import CLASSES, semantic_config, write_semantic
-from ...helpers.d2_tiny import train
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.distill import ConfigError, DataError
+
+from ...helpers.d2_semantic import CLASSES, semantic_config, write_semantic
+from ...helpers.d2_tiny import load_config, train
 
 UNLABELED = ["KD.UNLABELED.DATASETS", "['more']", "KD.UNLABELED.IMS_PER_BATCH", "1"]
 
