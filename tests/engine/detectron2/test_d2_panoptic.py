@@ -10,22 +10,23 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
-from detectron2.modeling import build_model
 from PIL import Image
 
 from kd2.engine.detectron2.data import train_loader
+from kd2.engine.detectron2.models import own_losses
 
 from ...helpers.d2_tiny import FASTER_RCNN, SIZES, distiller_of, load_config, merged, save_model, train, weights, write_config
 
-TAPS = {"TAPS": ["fpn=backbone:p2,p3,p4,p5", "score=sem_seg_head.predictor"]}
+TAPS = ["fpn=backbone:p2,p3,p4,p5", "score=sem_seg_head.predictor"]
 PANOPTIC = merged(FASTER_RCNN, {
     "MODEL": {
+        "META_ARCHITECTURE": "PanopticFPN",
         "MASK_ON": True,
         "SEM_SEG_HEAD": {"NUM_CLASSES": 3, "CONVS_DIM": 32, "NORM": "GN", "LOSS_WEIGHT": 0.5},
         "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8, "POOLER_RESOLUTION": 7},
     },
     "DATASETS": {"TRAIN": ["drawn_panoptic"]},
-    "KD": {"STUDENT": {"META_ARCHITECTURE": "PanopticFPN", **TAPS}, "TEACHER": TAPS},
+    "KD": {"TAPS": TAPS},
 })
 LOSSES = {"imitation": {"WEIGHT": 0.0001}, "mgd": {"WEIGHT": 0.0001}, "pixelwise": {"TAP": "score", "WEIGHT": 1.0}}
 
@@ -71,13 +72,14 @@ def test_one_step_has_the_students_losses_and_losses_of_both_kinds(config):
     model = distiller_of(cfg)
     losses = model(next(iter(train_loader(cfg))))
     own = {"loss_sem_seg", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
+    assert own_losses(model.student) == own
     assert set(losses) == own | {"loss_imitation", "loss_mgd", "loss_pixelwise"}
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.losses.parameters())
     assert model.student.sem_seg_head.predictor.weight.grad.any()
 
 
-def test_the_scene_knows_boxes_anchors_and_classes_of_pixels(config):
+def test_the_batch_info_knows_boxes_anchors_and_classes_of_pixels(config):
     cfg = load_config(config)
     batch = next(iter(train_loader(cfg)))
     batch_info = distiller_of(cfg).batch_info(batch)

@@ -6,7 +6,6 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import torch
 import torch.multiprocessing
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel

@@ -5,19 +5,17 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
 import torch
-from detectron2.engine import DefaultTrainer
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from kd2.engine.detectron2 import windows as windows_module
 from kd2.engine.detectron2.data import train_loader
-from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import Windowed
 from kd2.distill import ConfigError
 from kd2.networks.window import predict
 
 from ...helpers.d2_semantic import NETWORKS, SEM_SEG_FPN, LOSSES, semantic_config
-from ...helpers.d2_tiny import different, distiller_of, load_config, save_model, student_of, train, weights
+from ...helpers.d2_plain import plain_weights
+from ...helpers.d2_tiny import different, distiller_of, load_config, previous, save_model, student_of, train, weights
 
 OPTIONS = ["DATASETS.TEST", "['shapes']", "TEST.EVAL_PERIOD", "2"]
 
@@ -66,7 +64,7 @@ def test_without_a_weight_there_is_no_auxiliary_head(pixels, tmp_path):
     assert set(distiller_of(cfg)(batch_of(cfg))) == {"loss_sem_seg"}
 
 
-def test_the_scene_has_labels_and_images_of_the_padded_batch(pspnets):
+def test_the_batch_info_has_labels_and_images_of_the_padded_batch(pspnets):
     cfg = load_config(pspnets, ["INPUT.CROP.ENABLED", "False", "DATALOADER.ASPECT_RATIO_GROUPING", "False"])
     model, batch = distiller_of(cfg), batch_of(cfg)
     seen = []
@@ -82,11 +80,11 @@ def test_the_scene_has_labels_and_images_of_the_padded_batch(pspnets):
         assert (labels[height:] == 255).all() and (labels[:, width:] == 255).all()
 
 
-def test_the_rehearsal_has_the_crops_size(pspnets):
+def test_the_probe_has_the_crops_size(pspnets):
     assert distiller_of(load_config(pspnets)).student_taps.specs["score"][0].size == (6, 8)
 
 
-def test_another_ignored_value_becomes_255_in_the_scene(pspnets):
+def test_another_ignored_value_becomes_255_in_the_batch_info(pspnets):
     model, batch = distiller_of(load_config(pspnets)), batch_of(load_config(pspnets))
     expected = model.batch_info(batch).labels
     model.student.sem_seg_head.ignore_value = 200
@@ -112,31 +110,19 @@ def test_a_resumed_run_ends_with_the_weights_of_the_whole_run(pspnets, tmp_path)
     results = train(pspnets, *options)
     assert {"sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/IoU-box", "sem_seg/mACC", "sem_seg/pACC"} <= results.keys()
     whole = weights(tmp_path)
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    previous(tmp_path)
     torch.manual_seed(12345)
     train(pspnets, *options, resume=True)
     assert different(weights(tmp_path), whole) == []
 
 
-class PlainTrainer(DefaultTrainer):
-    """Detectron2's trainer on the same batches."""
-
-    @classmethod
-    def build_train_loader(cls, cfg):
-        return train_loader(cfg)
-
-
 def test_weight_0_equals_plain_training_bit_for_bit(pspnets, tmp_path):
-    options = [word for name in LOSSES for word in (f"KD.LOSSES.{name}.WEIGHT", "0")] + ["OUTPUT_DIR", str(tmp_path)]
-    cfg = load_config(pspnets, options)
-    states = []
-    for kind in (Trainer, PlainTrainer):
-        torch.manual_seed(cfg.SEED)
-        trainer = kind(cfg)
-        trainer.train()
-        states.append(getattr(trainer.model, "student", trainer.model).state_dict())
-        cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
-    assert different(*states) == []
+    """On whole images: Detectron2's mapper crops before it resizes, that of pixel classes after."""
+    whole = ["INPUT.CROP.ENABLED", "False", "OUTPUT_DIR"]
+    expected = plain_weights(load_config(pspnets, [*whole, str(tmp_path / "theirs")]))
+    off = [word for name in LOSSES for word in (f"KD.LOSSES.{name}.WEIGHT", "0.0")]
+    train(pspnets, *off, *whole, str(tmp_path / "ours"))
+    assert different(weights(tmp_path / "ours"), expected) == []
 
 
 def test_a_map_below_the_critics_smallest_is_named_by_training(pspnets, tmp_path):
@@ -155,8 +141,8 @@ def test_a_teacher_of_another_kind(pixels, tmp_path):
     save_model(load_config(semantic_config(tmp_path, pixels, SEM_SEG_FPN, name="teacher")), tmp_path / "teacher.pth")
     taps = ["score=sem_seg_head.predictor"]
     source = {"CONFIG_FILE": "teacher.yaml", "WEIGHTS": str(tmp_path / "teacher.pth"), "TAPS": taps}
-    criterion = {"pixelwise": LOSSES["pixelwise"] | {"RESIZE": "teacher"}}
-    cfg = load_config(semantic_config(tmp_path, pixels, {"KD": {"TEACHER": source, "LOSSES": criterion}}))
+    losses = {"pixelwise": LOSSES["pixelwise"] | {"RESIZE": "teacher"}}
+    cfg = load_config(semantic_config(tmp_path, pixels, {"KD": {"TEACHER": source, "LOSSES": losses}}))
     assert distiller_of(cfg)(batch_of(cfg))["loss_pixelwise"] > 0
 
 
@@ -188,6 +174,5 @@ def test_windows_are_what_the_student_sees_at_evaluation(student, pspnets, tmp_p
 
 
 def test_windows_are_refused_for_a_detector(retinanets):
-    cfg = load_config(retinanets, ["TEST.WINDOW.SIZE", "[32, 32]", "TEST.WINDOW.STRIDE", "[32, 32]"])
     with pytest.raises(ConfigError, match=r"TEST.WINDOW.SIZE is \[32, 32\], RetinaNet finds objects"):
-        Trainer(cfg)
+        train(retinanets, "TEST.WINDOW.SIZE", "[32, 32]", "TEST.WINDOW.STRIDE", "[32, 32]")

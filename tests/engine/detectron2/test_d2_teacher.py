@@ -8,10 +8,10 @@ import glob
 import os
 
 import torch
-from detectron2.modeling import build_model
 
 from kd2.engine.detectron2 import zoo
-from kd2.engine.detectron2.teacher import teacher_config, weights_file
+from kd2.engine.detectron2.config import teacher_config
+from kd2.engine.detectron2.zoo import weights_file
 from kd2.distill import ConfigError
 
 from ...helpers.d2_tiny import FASTER_RCNN, distiller_of, load_config, merged, save_model, write_config
@@ -30,8 +30,8 @@ def test_a_zoo_name_is_detectron2s_own_file_with_the_options_over_it(retinanets)
 
 
 def test_weights_are_a_path_a_url_or_a_zoo_name():
-    assert weights_file("detectron2://a/b.pkl") == "detectron2://a/b.pkl"
-    url = weights_file(NAME)
+    assert weights_file("detectron2://a/b.pkl", "KEY") == "detectron2://a/b.pkl"
+    url = weights_file(NAME, "KEY")
     assert url.startswith("https://") and url.endswith(".pkl")
 
 
