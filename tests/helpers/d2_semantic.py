@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-from .d2_tiny import COMMON, merged, save_model, write_config
 from PIL import Image
 
-from kd2.engine.detectron2.config import load_config
+from .d2_tiny import COMMON, load_config, merged, save_model, write_config
 
 CLASSES = ["ground", "box", "bar"]
 SIZES = [(48, 64), (64, 48), (56, 72), (48, 56)]  # (height, width)
 
 PSPNET = {
     "MODEL": {
+        "META_ARCHITECTURE": "SemanticSegmentor",
         "BACKBONE": {"NAME": "build_timm_backbone"},
         "TIMM": {"NAME": "test_resnet", "ARGS": {"output_stride": 8}},
         "SEM_SEG_HEAD": {
@@ -24,13 +24,7 @@ PSPNET = {
         "MIN_SIZE_TRAIN": [40, 60], "MIN_SIZE_TRAIN_SAMPLING": "range", "MAX_SIZE_TRAIN": 200, "MIN_SIZE_TEST": 48,
         "CROP": {"ENABLED": True, "TYPE": "absolute", "SIZE": [48, 64]},
     },
-    "KD": {
-        "STUDENT": {
-            "META_ARCHITECTURE": "SemanticSegmentor",
-            "TAPS": ["score=sem_seg_head.predictor", "feature=sem_seg_head.bottleneck"],
-        },
-        "TEACHER": {"TAPS": ["score=sem_seg_head.predictor", "feature=sem_seg_head.bottleneck"]},
-    },
+    "KD": {"TAPS": ["score=sem_seg_head.predictor", "feature=sem_seg_head.bottleneck"]},
 }
 SEM_SEG_FPN = {
     "MODEL": {

@@ -5,14 +5,21 @@ import contextlib
 import copy
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from PIL import Image
 
-from kd2.engine.detectron2.config import load_config
+from kd2.config import read
+from kd2.distill import Distiller
+from kd2.engine.detectron2 import distill_cfg
+from kd2.engine.detectron2.config import run_config
+from kd2.engine.detectron2.models import build_plain
 from kd2.engine.detectron2.run import run
 
 SIZES = [(64, 80), (80, 64), (72, 96), (64, 72), (96, 72), (70, 90)]  # (height, width)
@@ -23,7 +30,6 @@ COMMON = {
     "VERSION": 2,
     "SEED": 7,
     "MODEL": {
-        "META_ARCHITECTURE": "Distiller",
         "DEVICE": "cpu",
         "WEIGHTS": "",
         "BACKBONE": {"FREEZE_AT": 0},
@@ -39,15 +45,16 @@ COMMON = {
 }
 RETINANET = {
     "MODEL": {
+        "META_ARCHITECTURE": "RetinaNet",
         "BACKBONE": {"NAME": "build_retinanet_timm_fpn_backbone"},
         "FPN": {"IN_FEATURES": ["res3", "res4", "res5"]},
         "ANCHOR_GENERATOR": {"SIZES": [[8], [16], [32], [64], [128]]},
         "RETINANET": {"NUM_CLASSES": 2, "NUM_CONVS": 1, "IOU_THRESHOLDS": [0.4, 0.5], "IOU_LABELS": [0, -1, 1]},
     },
-    "KD": {"STUDENT": {"META_ARCHITECTURE": "RetinaNet"}},
 }
 FASTER_RCNN = {
     "MODEL": {
+        "META_ARCHITECTURE": "GeneralizedRCNN",
         "BACKBONE": {"NAME": "build_timm_fpn_backbone"},
         "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"]},
         "ANCHOR_GENERATOR": {"SIZES": [[8], [16], [32], [64], [128]]},
@@ -61,10 +68,7 @@ FASTER_RCNN = {
         },
         "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 16, "POOLER_RESOLUTION": 3},
     },
-    "KD": {
-        "STUDENT": {"META_ARCHITECTURE": "GeneralizedRCNN", "TAPS": ["fpn=backbone:p2,p3,p4,p5"]},
-        "TEACHER": {"TAPS": ["fpn=backbone:p2,p3,p4,p5"]},
-    },
+    "KD": {"TAPS": ["fpn=backbone:p2,p3,p4,p5"]},
 }
 DETECTORS = {"RetinaNet": RETINANET, "GeneralizedRCNN": FASTER_RCNN}
 
@@ -129,17 +133,30 @@ def every_loss(**common: int) -> dict:
         "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
         "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
     }
-    taps = {"TAPS": ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score", "body=backbone.bottom_up:res3"]}
+    taps = ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score", "body=backbone.bottom_up:res3"]
     blocks = {name: block | common for name, block in losses.items()}
-    return {"KD": {"STUDENT": taps, "TEACHER": taps, "LOSSES": blocks}}
+    return {"KD": {"TAPS": taps, "LOSSES": blocks}}
 
 
-def save_model(cfg, path: Path) -> None:
+def load_config(path: str, options: Sequence[str] = ()) -> CfgNode:
+    """The config of a run, as ``tools/train_net.py --config-file path *options`` has it."""
+    return run_config(read(path, list(options)), path)
+
+
+def student_of(cfg: CfgNode) -> torch.nn.Module:
+    """The plain student of a config, with weights from the global generator."""
+    return build_plain(cfg, "MODEL.META_ARCHITECTURE")
+
+
+def distiller_of(cfg: CfgNode) -> Distiller:
+    """What a script of one's own gets from ``build_model``."""
+    return build_model(distill_cfg(cfg))
+
+
+def save_model(cfg: CfgNode, path: Path) -> None:
     """Freshly drawn weights of the config's model as a checkpoint."""
-    from kd2.engine.detectron2.models import build_student
-
     torch.manual_seed(cfg.SEED)
-    torch.save({"model": build_student(cfg).state_dict()}, path)
+    torch.save({"model": student_of(cfg).state_dict()}, path)
 
 
 def merged(base: dict, changes: dict) -> dict:
@@ -150,13 +167,19 @@ def merged(base: dict, changes: dict) -> dict:
     return result
 
 
+def previous(folder: Path) -> None:
+    """Make the checkpoint after two iterations the last one of a finished run."""
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+
+
 def train(config: str, *options: str, **changes) -> dict[str, float]:
     """``tools/train_net.py --config-file config *options`` in this process, without its log on the screen."""
     defaults = {
         "num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "resume": False, "eval_only": False,
+        "imports": [],
     }
     with contextlib.redirect_stdout(io.StringIO()):
-        return run(config, list(options), argparse.Namespace(**(defaults | changes)))
+        return run(read(config, list(options)), config, argparse.Namespace(**(defaults | changes)))
 
 
 def weights(folder: str | Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:

@@ -1,19 +1,23 @@
-"""Detectron2's config with kd2's keys, and the reading of a run's config file."""
+"""Detectron2's config with kd2's keys: of a run, of its teacher, and of the student that a run leaves."""
 
 import logging
+import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from kd2.config import add_kd_config, merge, read, resolve_teacher
+from kd2.config import add_kd_config, assemble, load_teacher_config, merge, overrides
 from kd2.distill import ConfigError
+from kd2.engine.detectron2 import zoo
 
 logger = logging.getLogger(__name__)
 
 
 def add_d2_config(cfg: CfgNode) -> CfgNode:
-    """Add every key that this bridge reads to Detectron2's ``get_cfg()``; returns ``cfg``."""
+    """Add every key that training with Detectron2 reads to Detectron2's ``get_cfg()``; returns ``cfg``."""
     add_kd_config(cfg)
     # Keys of Detectron2's DeepLab heads, and of SOLVER.LR_SCHEDULER_NAME WarmupPolyLR.
     add_deeplab_config(cfg)
@@ -21,6 +25,9 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     # [data set name, factor] pairs for the weighted samplers; other data sets count once. Detectron2 reads the key
     # without giving it a default.
     cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
+
+    # More arguments for the optimizer.
+    cfg.SOLVER.OPTIMIZER_ARGS = CfgNode(new_allowed=True)
 
     # Evaluate segmentation window by window: [height, width] in pixels of the resized image ([]: the whole image at
     # once), and [y, x] from one window to the next.
@@ -53,19 +60,85 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def load_config(config_file: str, options: list[str] = ()) -> CfgNode:
-    """The config of a run: Detectron2's and kd2's defaults, the file with its bases, then ``KEY VALUE`` pairs.
+def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
+    """The config of a run: Detectron2's and kd2's defaults, then what ``kd2.config.read`` gave of ``config_file``.
 
-    ``MODEL.META_ARCHITECTURE`` becomes ``Distiller``: a file that names a plain one trains that model without losses.
+    ``MODEL.META_ARCHITECTURE`` names the student, whichever of the two forms the file has, see ``distill_cfg``.
 
     Raises:
-        ConfigError: see ``kd2.config.read`` and ``merge``; CUDA is asked for and absent; losses without a Distiller.
+        ConfigError: see ``kd2.config.assemble``; CUDA is asked for and absent.
     """
-    loaded = read(config_file, options)
-    cfg = merge(add_d2_config(get_cfg()), loaded)
-    resolve_teacher(cfg, config_file)
+    cfg = plain_cfg(assemble(add_d2_config(get_cfg()), loaded, config_file))
     _choose_device(cfg, given="DEVICE" in loaded.get("MODEL", {}))
-    _wrap_student(cfg)
+    return cfg
+
+
+def teacher_config(cfg: CfgNode) -> CfgNode:
+    """Detectron2's defaults, the teacher's own file (a path or a zoo name), then ``KD.TEACHER.OPTS``.
+
+    Raises:
+        ConfigError: no file is named, it does not exist or is of another framework; see ``kd2.config.assemble``.
+    """
+    name, options = cfg.KD.TEACHER.CONFIG_FILE, [str(x) for x in cfg.KD.TEACHER.OPTS]
+    defaults = add_d2_config(get_cfg())
+    if not name or os.path.isfile(name):
+        own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", defaults))
+    else:
+        # Detectron2's own packaged file: the only one whose YAML tags may be evaluated.
+        defaults.merge_from_file(zoo.config_path(name, "KD.TEACHER.CONFIG_FILE"))
+        own = merge(defaults, overrides(options))
+    own.MODEL.DEVICE = cfg.MODEL.DEVICE
+    own.MODEL.TIMM.PRETRAINED = False
+    return own
+
+
+def distill_cfg(cfg: CfgNode) -> CfgNode:
+    """The config that ``build_model`` makes the whole Distiller of; ``cfg`` itself stays as it is.
+
+    ``MODEL.META_ARCHITECTURE`` becomes ``Distiller``, and ``KD.STUDENT.META_ARCHITECTURE`` the student's.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    return cfg.clone() if name == "Distiller" else _named(cfg, "Distiller", name)
+
+
+def plain_cfg(cfg: CfgNode) -> CfgNode:
+    """Undo ``distill_cfg``: ``MODEL.META_ARCHITECTURE`` names the student. Returns a clone."""
+    wrapped = cfg.MODEL.META_ARCHITECTURE == "Distiller"
+    return _named(cfg, cfg.KD.STUDENT.META_ARCHITECTURE, "") if wrapped else cfg.clone()
+
+
+def student_cfg(cfg: CfgNode, weights: str) -> CfgNode:
+    """The config of the student alone: the keys of Detectron2's ``get_cfg()``, and those that its parts need besides.
+
+    Args:
+        weights: becomes ``MODEL.WEIGHTS``.
+    """
+    own, defaults = cfg.clone(), add_d2_config(get_cfg())
+    own.defrost()
+    own.MODEL.WEIGHTS, own.MODEL.TIMM.PRETRAINED = weights, False
+    for part in ("TIMM", "ESPNET"):
+        if part.lower() not in own.MODEL.BACKBONE.NAME:
+            own.MODEL[part] = defaults.MODEL[part]
+    _reduce(own, get_cfg(), defaults, inside_model=False)
+    return own
+
+
+def _reduce(node: CfgNode, known: CfgNode, defaults: CfgNode, inside_model: bool) -> None:
+    """Drop the keys that are not ``known``, unless they describe the model and have another value than the default."""
+    for key, value in list(node.items()):
+        if key not in known:
+            if not inside_model or value == defaults[key]:
+                del node[key]
+        elif isinstance(value, CfgNode):
+            _reduce(value, known[key], defaults[key], inside_model or key == "MODEL")
+
+
+def _named(cfg: CfgNode, name: str, student: str) -> CfgNode:
+    frozen, cfg = cfg.is_frozen(), cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE, cfg.KD.STUDENT.META_ARCHITECTURE = name, student
+    if frozen:
+        cfg.freeze()
     return cfg
 
 
@@ -79,12 +152,3 @@ def _choose_device(cfg: CfgNode, given: bool) -> None:
         cfg.MODEL.DEVICE = "cpu"
     if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise ConfigError("SOLVER.AMP.ENABLED is True, Detectron2 trains in mixed precision on CUDA devices only")
-
-
-def _wrap_student(cfg: CfgNode) -> None:
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name == "Distiller":
-        return
-    if cfg.KD.LOSSES:
-        raise ConfigError(f"KD.LOSSES is given, but MODEL.META_ARCHITECTURE is {name!r}; set it to Distiller")
-    cfg.KD.STUDENT.META_ARCHITECTURE, cfg.MODEL.META_ARCHITECTURE = name, "Distiller"

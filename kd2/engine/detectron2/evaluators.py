@@ -8,9 +8,11 @@ from detectron2 import evaluation
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.modeling import GeneralizedRCNN, PanopticFPN
+from torch import nn
 
-from kd2.engine.detectron2.cityscapes import check_instances, provide_scripts
 from kd2.distill import ConfigError, DataError, nearest
+from kd2.engine.detectron2.compat import provide_cityscapes
 
 
 def _coco(name: str, folder: str) -> DatasetEvaluator:
@@ -71,6 +73,18 @@ def check_evaluators(names: Iterable[str]) -> None:
         _builders(name)
 
 
+def check_augmentation(cfg: CfgNode, student: nn.Module) -> None:
+    """Raises ConfigError for ``TEST.AUG.ENABLED`` with a model whose boxes or masks Detectron2 does not merge."""
+    if not cfg.TEST.AUG.ENABLED:
+        return
+    if not isinstance(student, GeneralizedRCNN) or isinstance(student, PanopticFPN):
+        kind = type(student).__name__
+        raise ConfigError(f"TEST.AUG.ENABLED is True, {kind} has no test-time augmentation: it takes a GeneralizedRCNN")
+    for key in ("KEYPOINT_ON", "LOAD_PROPOSALS"):
+        if cfg.MODEL[key]:
+            raise ConfigError(f"TEST.AUG.ENABLED and MODEL.{key} are both True: only one of them can be")
+
+
 def build_evaluator(cfg: CfgNode, name: str, folder: str | None = None) -> DatasetEvaluator:
     """The evaluator of data set ``name``; it writes below ``folder`` (default ``OUTPUT_DIR``/inference).
 
@@ -89,9 +103,7 @@ def _builders(name: str) -> list[Callable[[str, str], DatasetEvaluator]]:
         raise ConfigError(f"{key} has the evaluator type {kind!r}; {nearest(kind, _BUILDERS)}")
     found = _BUILDERS[kind]
     if _cityscapes_sem_seg in found or _cityscapes_instance in found:
-        provide_scripts(key)
-    if _cityscapes_instance in found:
-        check_instances(key)
+        provide_cityscapes(key)
     if kind == "sem_seg" and metadata.get("labels"):
         _check_labels(name, key)
     return found

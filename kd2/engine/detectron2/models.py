@@ -1,46 +1,52 @@
-"""Plain Detectron2 models for the two roles, and their class counts."""
+"""Plain Detectron2 models for the two roles: their building, classes, losses and probe."""
 
 from collections.abc import Iterable
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 from torch import nn
 
+from kd2.distill import ConfigError, Probe, nearest
 from kd2.engine.detectron2.batch_info import padded_size
-from kd2.distill import ConfigError, Taps, nearest, probed
 
-
-# Where the backbone without its feature pyramid lies in a model's key names.
-BODY = "backbone.bottom_up."
 # Where Detectron2's metadata have the names of what ``class_keys`` counts.
-_CLASSES = {"things": "thing_classes", "stuff": "stuff_classes"}
+METADATA = {"things": "thing_classes", "stuff": "stuff_classes"}
+
+# Class of a module -> names of the losses that it gives. By name: importing Detectron2's projects registers parts.
+_LOSSES = {
+    "RetinaNet": ["loss_cls", "loss_box_reg"],
+    "FCOS": ["loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr"],
+    "RPN": ["loss_rpn_cls", "loss_rpn_loc"],
+    "FastRCNNOutputLayers": ["loss_cls", "loss_box_reg"],
+    "BaseMaskRCNNHead": ["loss_mask"],
+    "BaseKeypointRCNNHead": ["loss_keypoint"],
+    "PointRendMaskHead": ["loss_mask", "loss_mask_point"],
+    "PointRendSemSegHead": ["loss_sem_seg_point"],
+    "PanopticDeepLabInsEmbedHead": ["loss_center", "loss_offset"],
+}
 
 
-def build_student(cfg: CfgNode) -> nn.Module:
-    """The model of ``KD.STUDENT.META_ARCHITECTURE`` on ``MODEL.DEVICE``, exactly as plain Detectron2 builds it."""
-    return build_plain(cfg, cfg.KD.STUDENT.META_ARCHITECTURE, "KD.STUDENT.META_ARCHITECTURE")
+def build_plain(cfg: CfgNode, key: str) -> nn.Module:
+    """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, exactly as plain Detectron2 builds it.
 
-
-def build_plain(cfg: CfgNode, name: str, key: str) -> nn.Module:
-    """The model of ``cfg`` with meta-architecture ``name``; raises ConfigError naming ``key`` for an unknown one."""
+    Raises:
+        ConfigError: no such architecture; names ``key``.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
     choices = [known for known, _ in META_ARCH_REGISTRY if known != "Distiller"]
     if name not in choices:
         raise ConfigError(f"{key} is {name!r}; {nearest(name, choices)}")
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.META_ARCHITECTURE = name
-    return build_model(cfg)
+    return META_ARCH_REGISTRY.get(name)(cfg).to(torch.device(cfg.MODEL.DEVICE))
 
 
-def probed_taps(model: nn.Module, cfg: CfgNode, taps: Iterable[str], key: str, size: tuple[int, int]) -> Taps:
-    """Taps of ``model``, probed on a blank image of ``size`` (H, W), padded to a multiple of every stride."""
+def blank_probe(model: nn.Module, channels: int, size: tuple[int, int]) -> Probe:
+    """A forward pass on one blank image of ``size`` (H, W), padded to a multiple of every stride of ``model``."""
     height, width = padded_size([size], model.backbone)
-    image = torch.zeros(len(cfg.MODEL.PIXEL_MEAN), height, width, dtype=torch.uint8)
-    batch = [{"image": image, "height": height, "width": width}]
-    return probed(model, list(taps), lambda: model(batch), (height, width), key)
+    image = torch.zeros(channels, height, width, dtype=torch.uint8)
+    return Probe(lambda: model([{"image": image, "height": height, "width": width}]), (height, width))
 
 
 def probe_size(cfg: CfgNode) -> tuple[int, int]:
@@ -65,7 +71,23 @@ def check_data_classes(student: nn.Module, cfg: CfgNode, names: Iterable[str]) -
     """Raises ConfigError when a data set has another number of classes, of boxes or of pixels, than the student."""
     for kind, (key, count) in class_keys(student, cfg).items():
         for name in names:
-            classes = MetadataCatalog.get(name).get(_CLASSES[kind])
+            classes = MetadataCatalog.get(name).get(METADATA[kind])
             if classes is not None and len(classes) != count:
                 found = f"{len(classes)} classes ({', '.join(classes[:9])})"
                 raise ConfigError(f"{key} is {count}, data set {name!r} has {found}")
+
+
+def own_losses(model: nn.Module) -> set[str]:
+    """Names of the losses that a model gives in training, as far as Detectron2's or kd2's parts tell."""
+    found = set()
+    for module in model.modules():
+        for kind in type(module).__mro__:
+            found.update(_LOSSES.get(kind.__name__, ()))
+    stages = getattr(getattr(model, "roi_heads", None), "num_cascade_stages", 0)
+    if stages:
+        found.update([f"{name}_stage{i}" for name in _LOSSES["FastRCNNOutputLayers"] for i in range(stages)])
+    if hasattr(model, "sem_seg_head"):
+        found.add("loss_sem_seg")
+    if getattr(getattr(model, "sem_seg_head", None), "auxiliary", None) is not None:
+        found.add("loss_sem_seg_aux")
+    return found

@@ -1,117 +1,126 @@
-"""Training and evaluation on the Detectron2 path, as tools/train_net.py asks for it."""
+"""Training, evaluation and dry run on the road of Detectron2, in as many processes as there are GPUs."""
 
-import argparse
+import glob
 import json
-import logging
 import os
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup, launch
-from detectron2.evaluation import verify_results
-from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.engine import launch
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from kd2.engine.detectron2.augmented import check_augmentation
-from kd2.engine.detectron2.checkpoint import CheckedCheckpointer
-from kd2.engine.detectron2.config import load_config
-from kd2.engine.detectron2.data import register
-from kd2.engine.detectron2.evaluators import check_evaluators
-from kd2.engine.detectron2.models import build_student, check_data_classes
-from kd2.engine.detectron2.trainer import Trainer
-from kd2.engine.detectron2.windows import check_windows
-from kd2.engine.checkpoint import check_writable, last_checkpoint, read_checkpoint, write_atomically
-from kd2.distill import ConfigError
-from kd2.engine.preflight import start_up
+from kd2.distill import ConfigError, DataError, NonFiniteLoss
+from kd2.engine import ONE_PROCESS
+from kd2.engine import experiment as flow
+from kd2.engine.checkpoint import last_checkpoint, saved_seed, write_atomically
+from kd2.engine.detectron2 import compat
+from kd2.engine.detectron2.config import run_config
+from kd2.engine.detectron2.experiment import Detectron2Experiment
+from kd2.engine.experiment import DryRun, Scores, open_output
 
-logger = logging.getLogger(__name__)
-
+# What a user can put right: one line on the screen, from whatever process.
+_ERRORS = {kind.__name__: kind for kind in (ConfigError, DataError, NonFiniteLoss, OSError)}
 _RESULTS = "results.json"
 
 
-def run(config_file: str, options: list[str], args: argparse.Namespace) -> dict[str, float]:
-    """Train (or with ``args.eval_only`` evaluate) by a config file; returns the metrics of the last evaluation.
+def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
+    """Train, or with ``args.eval_only`` evaluate; returns the scores of the last evaluation on the first machine.
 
     Args:
-        args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts.
+        loaded: what ``kd2.config.read`` gave of ``config_file``.
+        args: see ``kd2.engine.run``.
 
     Raises:
-        ConfigError, DataError, NonFiniteLoss: what is wrong with the config, the data or a loss.
+        ConfigError, DataError, NonFiniteLoss, OSError: from whichever process found it, with its text.
     """
-    cfg = load_config(config_file, options)
-    check_writable(cfg.OUTPUT_DIR)
+    cfg = run_config(loaded, config_file)
+    open_output(cfg)
     processes = _processes(cfg, args)
     results = os.path.join(cfg.OUTPUT_DIR, _RESULTS)
     if args.machine_rank == 0 and os.path.exists(results):
         os.remove(results)
-    work = (config_file, list(options), args)
-    launch(main, processes, args.num_machines, args.machine_rank, args.dist_url, args=work)
+    launched(_work, processes, args, (cfg, args))
     if args.machine_rank or not os.path.exists(results):
         return {}
     with open(results) as file:
         return json.load(file)
 
 
-def main(config_file: str, options: list[str], args: argparse.Namespace) -> None:
-    """What every process does; the first one leaves the metrics in ``OUTPUT_DIR``."""
-    cfg = setup(config_file, options, args)
-    results = flatten_results_dict(evaluate(cfg, args.resume) if args.eval_only else train(cfg, args.resume))
-    if comm.is_main_process() and results:
-        write_atomically(json.dumps(results, indent=1), os.path.join(cfg.OUTPUT_DIR, _RESULTS))
+def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[DryRun]:
+    """See ``kd2.engine.experiment.dry_run``."""
+    cfg = run_config(loaded, config_file)
+    open_output(cfg)
+    return flow.dry_run(_seeded(cfg, ONE_PROCESS))
 
 
-def setup(config_file: str, options: list[str], args: argparse.Namespace) -> CfgNode:
-    """The run's config with its seed (drawn once when ``SEED`` < 0), logs, and Detectron2's own set-up."""
-    cfg = load_config(config_file, options)
-    check_writable(cfg.OUTPUT_DIR)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="kd2")
-    if cfg.SEED < 0 and not args.eval_only:
-        cfg.SEED = _saved_seed(cfg.OUTPUT_DIR) if args.resume else None
-        if cfg.SEED is None:
-            cfg.SEED = comm.shared_random_seed()
+def launched(work: Callable[..., None], processes: int, args: Namespace, work_args: tuple) -> None:
+    """Run ``work(*work_args)`` in processes of their own, or in this one when it is the only one.
+
+    Raises:
+        ConfigError, DataError, NonFiniteLoss, OSError: as the first process to meet one raised it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            launch(_telling, processes, args.num_machines, args.machine_rank, args.dist_url, (work, folder, work_args))
+        except (ProcessRaisedException, ProcessExitedException):
+            told = sorted(glob.glob(os.path.join(folder, "*.json")), key=os.path.getmtime)
+            if not told:
+                raise
+            with open(told[0]) as file:
+                kind, text = json.load(file)
+            raise _ERRORS[kind](text) from None
+
+
+def _telling(work: Callable[..., None], folder: str, work_args: tuple) -> None:
+    """Run ``work``; a user's error leaves its kind and text in a file of this process in ``folder``."""
+    try:
+        work(*work_args)
+    except tuple(_ERRORS.values()) as error:
+        kind = next(name for name, kind in _ERRORS.items() if isinstance(error, kind))
+        write_atomically(json.dumps([kind, str(error)]), os.path.join(folder, f"{comm.get_rank()}.json"))
+        raise
+
+
+def _work(cfg: CfgNode, args: Namespace) -> None:
+    """What every process does; the first one leaves the scores in ``OUTPUT_DIR``."""
+    if args.imports:
+        from kd2.losses.registry import import_losses
+
+        import_losses(args.imports)
+    for name in ("fvcore", None, "kd2"):
+        logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), **({"name": name} if name else {}))
+    logger.info("%s\n%s\n%s", args, collect_env_info(), cfg.dump())
+    scores = flow.run(_seeded(cfg, args))
+    if comm.is_main_process() and scores:
+        write_atomically(json.dumps(scores, indent=1), os.path.join(cfg.OUTPUT_DIR, _RESULTS))
+
+
+def _seeded(cfg: CfgNode, args: Namespace) -> Detectron2Experiment:
+    """The experiment, after the generators of this process are seeded as plain Detectron2 does.
+
+    A ``SEED`` below 0 is drawn, once for all processes; a resumed run has that of its checkpoint.
+    """
+    saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    if cfg.SEED < 0:
+        cfg.SEED = saved_seed(saved) if saved else comm.shared_random_seed()
     cfg.freeze()
-    default_setup(cfg, args)
-    return cfg
+    seed_all_rng(cfg.SEED + comm.get_rank())
+    compat.set_precision(cfg)
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    return Detectron2Experiment(cfg, args)
 
 
-def train(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    """Train to ``SOLVER.MAX_ITER``; returns Detectron2's nested results."""
-    trainer = Trainer(cfg)
-    for line in start_up(trainer.distiller):
-        logger.info(line)
-    trainer.resume_or_load(resume)
-    return trainer.train()
-
-
-def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
-    """Score the student of ``MODEL.WEIGHTS``, or with ``resume`` of the last checkpoint. No teacher is built."""
-    path = last_checkpoint(cfg.OUTPUT_DIR) if resume else None
-    path = path or cfg.MODEL.WEIGHTS
-    if not path:
-        raise ConfigError("MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate")
-    register(cfg, cfg.DATASETS.TEST)
-    check_evaluators(cfg.DATASETS.TEST)
-    student = build_student(cfg)
-    check_data_classes(student, cfg, cfg.DATASETS.TEST)
-    check_windows(cfg, student)
-    check_augmentation(cfg, student)
-    CheckedCheckpointer(student, "MODEL.WEIGHTS", cfg.KD.ALLOW_PICKLE).load(path)
-    results = Trainer.test(cfg, student)
-    if cfg.TEST.AUG.ENABLED:
-        results.update(Trainer.test_augmented(cfg, student))
-    if comm.is_main_process():
-        verify_results(cfg, results)
-    return results
-
-
-def _saved_seed(folder: str) -> int | None:
-    path = last_checkpoint(folder)
-    return read_checkpoint(path, "--resume")["trainer"]["hooks"]["RankStates"]["seed"] if path else None
-
-
-def _processes(cfg: CfgNode, args: argparse.Namespace) -> int:
+def _processes(cfg: CfgNode, args: Namespace) -> int:
     """Processes on this machine: one a GPU, or a single one on the CPU."""
     if not cfg.MODEL.DEVICE.startswith("cuda"):
         if args.num_machines > 1:

@@ -22,7 +22,11 @@ Losses = dict[str, Tensor]
 
 
 def head_output(
-    head: nn.Module, scores: Tensor, stride: int, targets: Tensor | None, aux: Tensor | None = None,
+    head: nn.Module,
+    scores: Tensor,
+    stride: int,
+    targets: Tensor | None,
+    aux: Tensor | None = None,
     aux_weight: float = 0.0,
 ) -> tuple[Tensor | None, Losses]:
     """What Detectron2 expects of a head: no scores and the losses in training, else scores (N, K, H, W) and no losses.
@@ -54,8 +58,17 @@ class PSPNetHead(PSPHead):
 
     @configurable
     def __init__(
-        self, input_shape: Mapping[str, ShapeSpec], *, in_features: list[str], num_classes: int, width: int, norm: str,
-        dropout: float, ignore_value: int, loss_weight: float, aux_weight: float,
+        self,
+        input_shape: Mapping[str, ShapeSpec],
+        *,
+        in_features: list[str],
+        num_classes: int,
+        width: int,
+        norm: str,
+        dropout: float,
+        ignore_value: int,
+        loss_weight: float,
+        aux_weight: float,
     ):
         own, layer = input_shape[in_features[-1]], functools.partial(get_norm, norm)
         super().__init__(own.channels, num_classes, width, layer, dropout)
@@ -75,8 +88,15 @@ class PSPNetHead(PSPHead):
             )
         if not head.NORM:
             raise ConfigError("MODEL.SEM_SEG_HEAD.NORM is empty, PSPNetHead needs a norm layer such as BN or SyncBN")
-        return {"input_shape": input_shape, "in_features": head.IN_FEATURES, "width": head.CONVS_DIM, "norm": head.NORM,
-                "dropout": head.DROPOUT, "aux_weight": head.AUX_WEIGHT, **common(cfg)}
+        return {
+            "input_shape": input_shape,
+            "in_features": head.IN_FEATURES,
+            "width": head.CONVS_DIM,
+            "norm": head.NORM,
+            "dropout": head.DROPOUT,
+            "aux_weight": head.AUX_WEIGHT,
+            **common(cfg),
+        }
 
     def forward(self, features: Mapping[str, Tensor], targets: Tensor | None = None) -> tuple[Tensor | None, Losses]:
         """See ``head_output``."""

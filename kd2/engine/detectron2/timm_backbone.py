@@ -4,9 +4,11 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from kd2.distill import ConfigError, nearest
+from kd2.engine.timm_backbone import TimmNetwork, channels, feature_maps, strides
 
 _LEVELS = ("res2", "res3", "res4", "res5")
 # Pixels a cell: the usual ones, and dilated at output stride 16 and 8.
@@ -17,7 +19,7 @@ class TimmBackbone(Backbone):
     """The feature maps of a timm network under Detectron2's names res2 to res5.
 
     Args:
-        net: made by ``timm.create_model(..., features_only=True)``.
+        net: made by ``TimmNetwork.build``.
         levels: name -> index of the map in the network's output.
         shapes: name -> channels and stride.
     """
@@ -34,7 +36,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W), normalized, to maps (N, C, H / stride, W / stride)."""
-        maps = self.net(x)
+        maps = feature_maps(self.net, x)
         return {name: maps[index] for name, index in self.levels.items()}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -49,8 +51,6 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         ConfigError: an unknown name, arguments that the network does not take, one without maps of the strides 4 to 32
             (4, 8, 16, 16 or 4, 8, 8, 8 when dilated), an unknown norm, frozen stages.
     """
-    from timm.utils.model import freeze_batch_norm_2d
-
     options = cfg.MODEL.TIMM
     if cfg.MODEL.BACKBONE.FREEZE_AT:
         raise ConfigError(
@@ -58,30 +58,18 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         )
     if options.NORM not in ("BN", "FrozenBN"):
         raise ConfigError(f"MODEL.TIMM.NORM is {options.NORM!r}; {nearest(options.NORM, ('BN', 'FrozenBN'))}")
-    net = _network(options, input_shape.channels)
-    strides, channels = net.feature_info.reduction(), net.feature_info.channels()
-    first = len(strides) - len(_LEVELS)
-    if strides[max(first, 0) :] not in _STRIDES:
+    keys = {"name_key": "MODEL.TIMM.NAME", "args_key": "MODEL.TIMM.ARGS"}
+    net = TimmNetwork(options.NAME, options.ARGS, options.PRETRAINED, input_shape.channels, **keys).build()
+    steps, widths = strides(net), channels(net)
+    first = len(steps) - len(_LEVELS)
+    if steps[max(first, 0) :] not in _STRIDES:
         raise ConfigError(
-            f"MODEL.TIMM.NAME {options.NAME!r} has maps of strides {strides}, expected 4, 8, 16 and 32, or with "
+            f"MODEL.TIMM.NAME {options.NAME!r} has maps of strides {steps}, expected 4, 8, 16 and 32, or with "
             "MODEL.TIMM.ARGS.output_stride 16 or 8 none above it"
         )
     levels = {name: first + i for i, name in enumerate(_LEVELS)}
-    shapes = {name: ShapeSpec(channels=channels[i], stride=strides[i]) for name, i in levels.items()}
+    shapes = {name: ShapeSpec(channels=widths[i], stride=steps[i]) for name, i in levels.items()}
     return TimmBackbone(freeze_batch_norm_2d(net) if options.NORM == "FrozenBN" else net, levels, shapes)
-
-
-def _network(options: CfgNode, channels: int) -> nn.Module:
-    import timm
-
-    if not timm.is_model(options.NAME):
-        raise ConfigError(f"MODEL.TIMM.NAME is {options.NAME!r}; {nearest(options.NAME, timm.list_models())}")
-    common = {"features_only": True, "pretrained": options.PRETRAINED, "in_chans": channels}
-    try:
-        return timm.create_model(options.NAME, **common, **options.ARGS)
-    except (TypeError, AssertionError, ValueError) as error:
-        reason = str(error) or "a value that it does not take"
-        raise ConfigError(f"MODEL.TIMM.ARGS {dict(options.ARGS)} does not suit {options.NAME!r}: {reason}") from None
 
 
 @BACKBONE_REGISTRY.register()
@@ -100,7 +88,7 @@ def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> F
 
 def _pyramid(cfg: CfgNode, bottom_up: TimmBackbone, top: nn.Module) -> FPN:
     fpn, shapes = cfg.MODEL.FPN, bottom_up.output_shape()
-    strides = [shapes[name].stride for name in fpn.IN_FEATURES]
-    if len(set(strides)) < len(strides):
-        raise ConfigError(f"MODEL.TIMM.ARGS makes maps of strides {strides}, an FPN needs a different stride a level")
+    steps = [shapes[name].stride for name in fpn.IN_FEATURES]
+    if len(set(steps)) < len(steps):
+        raise ConfigError(f"MODEL.TIMM.ARGS makes maps of strides {steps}, an FPN needs a different stride a level")
     return FPN(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, top, fpn.FUSE_TYPE)

@@ -1,98 +1,103 @@
-"""Detectron2's DefaultTrainer for a Distiller."""
+"""Detectron2's DefaultTrainer around a distiller."""
 
 import os
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.solver import LRScheduler
+from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from kd2.engine.detectron2.augmented import check_augmentation
-from kd2.engine.detectron2.checkpoint import StudentCheckpointer
-from kd2.engine.detectron2.data import eval_loader, register, train_loader
-from kd2.engine.detectron2.distiller import Distiller
-from kd2.engine.detectron2.evaluators import build_evaluator, check_evaluators
-from kd2.engine.detectron2.loop import WatchedAMPTrainer, WatchedTrainer
-from kd2.engine.detectron2.models import BODY, check_data_classes
-from kd2.engine.detectron2.resume import RankStates, warm_up
-from kd2.engine.detectron2.solver import build_optimizer
-from kd2.engine.detectron2.windows import check_windows, windowed
-from kd2.engine.init_student import initialize
+from kd2.data.seeding import random_states, restore_random_states
+from kd2.distill import ConfigError, Distiller, check_weights, override_groups, without_overrides
+from kd2.engine.checkpoint import run_entry, save_atomically, tag_last_checkpoint
+from kd2.engine.detectron2 import compat
+from kd2.engine.detectron2.data import eval_loader, train_loader
+from kd2.engine.detectron2.evaluators import build_evaluator
+from kd2.engine.detectron2.windows import windowed
+from kd2.engine.experiment import Prepared
+from kd2.engine.optimizer import build_optimizer, clip_gradients
 
 
 class Trainer(DefaultTrainer):
-    """Trains the student and the losses of a config whose ``MODEL.META_ARCHITECTURE`` is ``Distiller``.
+    """Trains the distiller of a prepared experiment.
 
     Resumed at a checkpoint it repeats what the uninterrupted run did: batches, augmentation, random draws, weights.
 
     Args:
-        cfg: with a drawn ``SEED`` (0 or more), as ``kd2.engine.detectron2.run.setup`` makes it.
+        cfg: the run's config; its ``SEED`` is drawn (0 or more).
+        prepared: the distiller becomes the model, on ``MODEL.DEVICE``.
     """
 
-    def __init__(self, cfg: CfgNode):
-        register(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-        check_evaluators(cfg.DATASETS.TEST)
+    def __init__(self, cfg: CfgNode, prepared: Prepared):
+        self.distiller, self.classes = prepared.distiller, prepared.classes
         super().__init__(cfg)
-        kind = WatchedAMPTrainer if cfg.SOLVER.AMP.ENABLED else WatchedTrainer
-        self._trainer = kind(self.model, self.data_loader, self.optimizer)
+        compat.name_losses(self)
 
-    @property
-    def distiller(self) -> Distiller:
-        """The model without its parallel wrapper."""
-        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+    def restore(self, path: str) -> None:
+        """Go on behind the iteration at which ``path`` was saved.
 
-    def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint of ``OUTPUT_DIR``, or initialize the student: ``MODEL.WEIGHTS``, ``KD.INIT_FROM_TEACHER``."""
-        super().resume_or_load(resume)
+        Raises:
+            ConfigError: the file does not fit the student; it is of a run with other losses or another optimizer.
+        """
+        content = compat.CheckedCheckpointer(self.distiller.student, "--resume").load(path)
+        try:
+            self.distiller.losses.load_state_dict(content["adapters"])
+            self.load_state_dict(compat.joined_state(content))
+            self.process_states.rng = content["kd2"]["rng"]
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ConfigError(f"--resume: {path} is of a run with other losses or optimizer: {error}") from None
+        self.start_iter = self.distiller.iteration = self.iter + 1
         self.data_loader.batch_sampler.start = self.start_iter
-        if self.start_iter > 0:
-            warm_up()
-        else:
-            initialize(self.distiller, self.cfg, BODY)
-        period = self.cfg.TEST.EVAL_PERIOD
-        if self._precise_bn_loader is not None and period > 0:
-            done = self.start_iter // period
+        compat.warm_up()
+        if self._precise_bn_loader is not None and self.cfg.TEST.EVAL_PERIOD > 0:
+            done = self.start_iter // self.cfg.TEST.EVAL_PERIOD
             self._precise_bn_loader.batch_sampler.start = done * self.cfg.TEST.PRECISE_BN.NUM_ITER
 
     def train(self) -> dict[str, Any]:
-        """Run training; returns the results of the last evaluation (on the main process)."""
+        """Run training; returns the nested results of the last evaluation (on the main process)."""
         super().train()
-        return getattr(self, "_last_eval_results", None) or {}
+        return compat.last_results(self)
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the model, see ``kd2.engine.checkpoint``."""
+        entry = run_entry(self.cfg, self.classes, self.process_states.rng)
+        return {
+            "adapters": self.distiller.losses.state_dict(),
+            **compat.split_state(self.state_dict()),
+            "kd2": entry,
+        }
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; checkpoints hold the student, precise BN runs the student alone."""
-        student = self.distiller.student
-        self.checkpointer = StudentCheckpointer(
-            student,
-            self.distiller.losses,
-            self.cfg.OUTPUT_DIR,
-            self.cfg.KD.ALLOW_PICKLE,
-            trainer=weakref.proxy(self),
-        )
+        cfg, student = self.cfg, self.distiller.student
+        self.checkpointer = RunCheckpointer(student, cfg.OUTPUT_DIR, weakref.proxy(self).content)
+        self.process_states = ProcessStates(cfg.SOLVER.CHECKPOINT_PERIOD, student)
         self._precise_bn_loader = None
         found = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PreciseBN)]
         saving = next(i for i, h in enumerate(found) if isinstance(h, (hooks.PeriodicCheckpointer, hooks.EvalHook)))
-        found.insert(saving, RankStates(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.SEED, student))
-        if self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(student):
+        found.insert(saving, self.process_states)
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(student):
             found.insert(saving, self._precise_bn(student))
-        if self.cfg.TEST.AUG.ENABLED:
+        if cfg.TEST.AUG.ENABLED:
             evaluation = next(i for i, hook in enumerate(found) if isinstance(hook, hooks.EvalHook))
             found.insert(evaluation + 1, hooks.EvalHook(0, self._augmented))
         return found
 
     def _augmented(self) -> OrderedDict:
         results = self.test_augmented(self.cfg, self.distiller.student)
-        self._last_eval_results.update(results)
+        compat.last_results(self).update(results)
         return results
 
     def _precise_bn(self, student: nn.Module) -> HookBase:
@@ -102,17 +107,13 @@ class Trainer(DefaultTrainer):
         self._precise_bn_loader = self.build_train_loader(cfg)
         return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, student, self._precise_bn_loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> Distiller:
-        model = super().build_model(cfg)
-        check_data_classes(model.student, cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-        check_windows(cfg, model.student)
-        check_augmentation(cfg, model.student)
-        return model
+    def build_model(self, cfg: CfgNode) -> Distiller:
+        """The distiller, which is there already: plain Detectron2 draws the model's weights here, first of all."""
+        return self.distiller.to(cfg.MODEL.DEVICE)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: Distiller) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model.student, model.losses)
+        return clipped_optimizer(cfg, model.student, model.losses)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
@@ -147,3 +148,86 @@ class Trainer(DefaultTrainer):
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
         results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, student), evaluators)
         return OrderedDict((f"{task}_TTA", scores) for task, scores in results.items())
+
+
+def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.Module) -> torch.optim.Optimizer:
+    """``SOLVER.OPTIMIZER`` over the student's groups, as plain Detectron2 makes them, then those of the losses.
+
+    Parts of the losses with a ``parameter_group`` come last. Before each step, when the gradients are unscaled and
+    averaged over the processes, they are clipped.
+
+    Raises:
+        ConfigError: see ``kd2.engine.optimizer.build_optimizer``.
+    """
+    own = override_groups(losses)
+    groups = compat.parameter_groups(cfg, student)
+    groups += without_overrides(compat.parameter_groups(cfg, losses), own) + own
+    optimizer = build_optimizer(cfg.SOLVER, groups, foreach=True)
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    optimizer.register_step_pre_hook(lambda optimizer, _args, _kwargs: clip_gradients(optimizer.param_groups, clip))
+    return optimizer
+
+
+class RunCheckpointer(DetectionCheckpointer):
+    """Saves the checkpoints of a run, intermediate and final alike.
+
+    Args:
+        student: under its own key names it is the entry ``model``.
+        folder: ``OUTPUT_DIR``.
+        content: gives the other entries.
+    """
+
+    def __init__(self, student: nn.Module, folder: str, content: Callable[[], dict[str, Any]]):
+        super().__init__(student, folder)
+        self.content = content
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``name``.pth and tag it as the last. An error leaves the older files alone.
+
+        Raises:
+            NonFiniteLoss: a weight of the student is not finite.
+            OSError: the file could not be written.
+        """
+        if not self.save_to_disk:
+            return
+        content = self.content()
+        check_weights(self.model, content["iteration"] + 1)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        save_atomically({"model": self.model.state_dict(), **content, **kwargs}, path)
+        tag_last_checkpoint(path)
+
+
+class ProcessStates(HookBase):
+    """Gathers for checkpoints what each process keeps for itself. Comes before the hook that saves.
+
+    Args:
+        period: iterations between checkpoints.
+        model: see ``compat.RunningNumbers``.
+
+    Attributes:
+        rng: the random states of each process; after a restore those of the checkpoint, until training begins.
+    """
+
+    def __init__(self, period: int, model: nn.Module):
+        self.period, self.numbers = period, compat.RunningNumbers(model)
+        self.rng: list[dict[str, Any]] = []
+        self._changed: list[dict[str, dict[str, float]]] = []
+
+    def before_train(self) -> None:
+        # With more processes than the run was saved with, the new ones go on with their own draws.
+        rank = comm.get_rank()
+        if rank < min(len(self.rng), len(self._changed)):
+            restore_random_states(self.rng[rank])
+            self.numbers.restore(self._changed[rank])
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done == self.trainer.max_iter:
+            self.rng, self._changed = comm.gather(random_states()), comm.gather(self.numbers.changed())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"numbers": self._changed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._changed = state["numbers"]

@@ -1,16 +1,12 @@
 """Names of Detectron2's model zoo: config files that it brings along, and the URLs of their weights."""
 
 import glob
-import importlib
-import importlib.resources
-import importlib.util
 import os
-import sys
-import types
 
 import detectron2
 
 from kd2.distill import ConfigError, nearest
+from kd2.engine.detectron2 import compat
 
 _FOLDER = os.path.join(os.path.dirname(detectron2.__file__), "model_zoo", "configs")
 
@@ -31,22 +27,17 @@ def config_path(name: str, key: str) -> str:
     return path
 
 
-def weights_url(name: str, key: str) -> str:
-    """The URL of the weights of a name; raises ConfigError naming ``key`` when the zoo has none."""
+def weights_file(name: str, key: str) -> str:
+    """Where the weights of a teacher lie: a path or URL is taken as it is, a name of the zoo has a URL.
+
+    Raises:
+        ConfigError: an empty name, or one of which the zoo has no weights; names ``key``.
+    """
+    if not name:
+        raise ConfigError(f"{key} is empty, expected a path, a URL or the name of a zoo config")
+    if os.path.isfile(name) or not name.endswith((".yaml", ".yml")):
+        return name
     try:
-        return _model_zoo().get_checkpoint_url(name)
+        return compat.model_zoo().get_checkpoint_url(name)
     except RuntimeError:
         raise ConfigError(f"{key}: the zoo has no weights of {name!r}; {nearest(name, config_names())}") from None
-
-
-def _model_zoo() -> types.ModuleType:
-    if importlib.util.find_spec("pkg_resources") is not None:
-        return importlib.import_module("detectron2.model_zoo")
-    # Setuptools dropped the package that Detectron2's zoo imports for one function.
-    stand_in = types.ModuleType("pkg_resources")
-    stand_in.resource_filename = lambda package, path: str(importlib.resources.files(package) / path)
-    sys.modules["pkg_resources"] = stand_in
-    try:
-        return importlib.import_module("detectron2.model_zoo")
-    finally:
-        del sys.modules["pkg_resources"]  # others look whether the real one is there

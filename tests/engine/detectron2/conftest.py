@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def compiled():
     """The first plain run of a process differs from its second one in the last bit; here none is the first."""
-    from kd2.engine.detectron2.resume import warm_up
+    from kd2.engine.detectron2.compat import warm_up
 
     warm_up()
 

@@ -4,9 +4,10 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
-from ...helpers.d2_tiny import FASTER_RCNN, train, write_config, write_pair
 
 from kd2.distill import ConfigError
+
+from ...helpers.d2_tiny import FASTER_RCNN, train, write_config, write_pair
 
 ON = ["DATASETS.TEST", "['tiny']", "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64, 80)"]
 

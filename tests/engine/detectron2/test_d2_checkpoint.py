@@ -1,4 +1,4 @@
-"""Checkpoints: the student under its plain names, adapters apart; all or nothing; loading says what is wrong."""
+"""Checkpoints: one form, of use everywhere; all or nothing; loading says what is wrong."""
 
 import pytest
 
@@ -7,67 +7,102 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 import os
 import pickle
 
+import numpy as np
 import torch
-from ...helpers.d2_tiny import different, train, weights, write_config
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
 
-from kd2.engine.detectron2.checkpoint import CheckedCheckpointer, StudentCheckpointer
-from kd2.engine.detectron2.config import load_config
-from kd2.engine.detectron2.models import build_student
-from kd2.distill import ConfigError
+from kd2.distill import ConfigError, NonFiniteLoss
+from kd2.engine.detectron2.compat import CheckedCheckpointer
+from kd2.engine.detectron2.trainer import RunCheckpointer
+
+from ...helpers.d2_tiny import different, distiller_of, load_config, student_of, train, weights, write_config
 
 
 @pytest.fixture(scope="module")
 def finished(retinanets, tmp_path_factory):
     """Config and output folder of a finished distillation."""
     folder = str(tmp_path_factory.mktemp("finished"))
-    train(retinanets, "OUTPUT_DIR", folder, "SOLVER.MAX_ITER", "2")
+    train(retinanets, "OUTPUT_DIR", folder, "SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "[2]")
     return load_config(retinanets), folder
 
 
 def checkpointer(cfg, partial=False) -> CheckedCheckpointer:
-    return CheckedCheckpointer(build_student(cfg), "MODEL.WEIGHTS", partial=partial)
+    return CheckedCheckpointer(student_of(cfg), "MODEL.WEIGHTS", partial=partial)
 
 
-def test_the_final_file_holds_student_adapters_and_trainer_and_no_teacher(finished):
-    cfg, folder = finished
-    content = torch.load(os.path.join(folder, "model_final.pth"), weights_only=True)
-    assert set(content) == {"model", "adapters", "trainer", "iteration"}
-    assert list(content["model"]) == list(build_student(cfg).state_dict())
+@pytest.fixture(params=["model_0000001.pth", "model_final.pth"], ids=["intermediate", "final"])
+def saved(request, finished) -> str:
+    """Either of the run's files."""
+    return os.path.join(finished[1], request.param)
+
+
+def test_every_file_holds_the_same_entries_and_no_teacher(finished, saved):
+    content = torch.load(saved, weights_only=True)
+    assert set(content) == {"model", "adapters", "optimizer", "scheduler", "iteration", "kd2", "trainer"}
+    assert set(content["kd2"]) == {"version", "seed", "rng", "classes", "teacher", "config"}
+    assert content["kd2"]["classes"] == {"things": ["box", "bar"]} and content["kd2"]["seed"] == finished[0].SEED
+    assert list(content["model"]) == list(student_of(finished[0]).state_dict())
     assert {name.split(".")[0] for name in content["adapters"]} == {"imitation"}
+    assert "optimizer" not in content["trainer"]["_trainer"] and "LRScheduler" not in content["trainer"]["hooks"]
 
 
-def test_plain_detectron2_loads_it_with_equal_outputs(finished):
-    cfg, folder = finished
-    path = os.path.join(folder, "model_final.pth")
-    cfg = cfg.clone()
-    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
-    ours = build_model(cfg)
-    StudentCheckpointer(ours.student, ours.losses, "", False).load(path)
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    plain = build_model(cfg)
-    DetectionCheckpointer(plain).load(path)
-    image = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0)) * 255
-    with torch.no_grad():
-        a, b = [model.eval()([{"image": image}])[0]["instances"] for model in (ours, plain)]
-    assert len(a) > 0 and torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor) and torch.equal(a.scores, b.scores)
+def test_the_iteration_is_the_last_one_that_was_done(saved):
+    expected = {"model_0000001.pth": 1, "model_final.pth": 2}[os.path.basename(saved)]
+    assert torch.load(saved, weights_only=True)["iteration"] == expected
 
 
-def test_a_distilled_student_can_be_a_teacher(finished, retinanets, data, tmp_path):
-    cfg, folder = finished
-    teacher = {"CONFIG_FILE": retinanets, "WEIGHTS": os.path.join(folder, "model_final.pth")}
+def test_the_saved_config_is_read_back(finished, saved, tmp_path):
+    (tmp_path / "saved.yaml").write_text(torch.load(saved, weights_only=True)["kd2"]["config"])
+    assert load_config(str(tmp_path / "saved.yaml")).KD == finished[0].KD
+
+
+def test_plain_detectron2_loads_it_whole(finished, saved):
+    plain = student_of(finished[0])
+    DetectionCheckpointer(plain).load(saved)
+    assert different(plain.state_dict(), torch.load(saved, weights_only=True)["model"]) == []
+
+
+def test_detectron2s_predictor_runs_it(finished, saved):
+    cfg = finished[0].clone()
+    cfg.MODEL.WEIGHTS = saved
+    predictor = DefaultPredictor(cfg)
+    assert different(predictor.model.state_dict(), torch.load(saved, weights_only=True)["model"]) == []
+    assert predictor(np.zeros((64, 80, 3), np.uint8))["instances"].image_size == (64, 80)
+
+
+def test_it_can_be_a_teacher(retinanets, saved, data, tmp_path):
+    teacher = {"CONFIG_FILE": retinanets, "WEIGHTS": saved}
     path = write_config(tmp_path, data, {"KD": {"TEACHER": teacher, "LOSSES": {"imitation": {"WEIGHT": 0.1}}}})
-    model = build_model(load_config(path)).teacher.model
+    model = distiller_of(load_config(path)).teacher.model
     assert type(model).__name__ == "RetinaNet"
-    assert different(model.state_dict(), torch.load(teacher["WEIGHTS"], weights_only=True)["model"]) == []
+    assert different(model.state_dict(), torch.load(saved, weights_only=True)["model"]) == []
+
+
+def test_it_can_start_another_student(retinanets, saved, tmp_path):
+    """With a learning rate of 0 the student stays what it was."""
+    options = ["MODEL.WEIGHTS", saved, "SOLVER.BASE_LR", "0.0", "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path)]
+    train(retinanets, *options)
+    parameters = dict(student_of(load_config(retinanets)).named_parameters())
+    started, expected = (torch.load(x, weights_only=True)["model"] for x in (tmp_path / "model_final.pth", saved))
+    assert all(torch.equal(started[name], expected[name]) for name in parameters)
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["weights", "resume"])
+def test_it_is_evaluated(retinanets, finished, saved, resume):
+    folder = finished[1]
+    options = ["OUTPUT_DIR", folder, "DATASETS.TEST", "['tiny']"]
+    with open(os.path.join(folder, "last_checkpoint"), "w") as file:
+        file.write(os.path.basename(saved))
+    named = [] if resume else ["MODEL.WEIGHTS", saved]
+    assert "bbox/AP" in train(retinanets, *options, *named, eval_only=True, resume=resume)
 
 
 def test_a_failing_disk_leaves_the_old_file_and_the_tag(finished, tmp_path, monkeypatch):
-    cfg, _ = finished
-    model = build_model(cfg)
-    saver = StudentCheckpointer(model.student, model.losses, str(tmp_path), False)
-    saver.save("model_0", iteration=0)
+    student = student_of(finished[0])
+    saver = RunCheckpointer(student, str(tmp_path), lambda: {"adapters": {}, "iteration": 0})
+    saver.save("model_0")
     before = weights(tmp_path, "model_0.pth")
 
     def full_disk(content, file):
@@ -76,14 +111,23 @@ def test_a_failing_disk_leaves_the_old_file_and_the_tag(finished, tmp_path, monk
 
     monkeypatch.setattr(torch, "save", full_disk)
     with torch.no_grad():
-        next(model.student.parameters()).zero_()
+        next(student.parameters()).zero_()
     for name in ("model_0", "model_1"):
         with pytest.raises(OSError, match="No space left"):
-            saver.save(name, iteration=1)
+            saver.save(name)
     monkeypatch.undo()
     assert different(weights(tmp_path, "model_0.pth"), before) == []
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0.pth"
+
+
+def test_weights_that_are_not_finite_are_not_saved(finished, tmp_path):
+    student = student_of(finished[0])
+    with torch.no_grad():
+        next(student.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteLoss, match="1 weights became NaN or infinite by iteration 8"):
+        RunCheckpointer(student, str(tmp_path), lambda: {"iteration": 7}).save("model_0")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_missing_file_is_named_with_its_neighbors(finished):
@@ -103,7 +147,7 @@ def test_a_truncated_file_is_named(finished, tmp_path):
 def test_a_pickle_needs_the_opt_in_and_then_goes_through_detectron2s_name_conversion(finished, tmp_path):
     """Caffe2's names: a bare array file without Detectron2's author entry is matched by suffix."""
     cfg, _ = finished
-    model = build_student(cfg)
+    model = student_of(cfg)
     stem = "backbone.bottom_up.net.conv1.0.weight"
     array = torch.ones_like(model.state_dict()[stem]).numpy()
     path = str(tmp_path / "caffe2.pkl")
@@ -133,11 +177,11 @@ def test_a_file_of_which_nothing_fits_is_refused_even_for_a_backbone(finished, t
 
 def test_a_backbone_may_start_the_student(finished, tmp_path):
     cfg, _ = finished
-    state = {k: torch.zeros_like(v) for k, v in build_student(cfg).state_dict().items() if "bottom_up" in k}
+    state = {k: torch.zeros_like(v) for k, v in student_of(cfg).state_dict().items() if "bottom_up" in k}
     torch.save(state, tmp_path / "backbone.pth")
     loader = checkpointer(cfg, partial=True)
     loader.load(str(tmp_path / "backbone.pth"))
-    assert 0 < loader.match.share < 1
+    assert 0 < loader.match.matched < 1
     assert all(not v.any() for k, v in loader.model.state_dict().items() if "bottom_up" in k)
 
 

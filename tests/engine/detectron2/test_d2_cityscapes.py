@@ -10,15 +10,16 @@ import io
 
 import numpy as np
 import torch
-from ...helpers.d2_semantic import semantic_config
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from kd2.engine.detectron2 import cityscapes
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import eval_loader
 from kd2.engine.detectron2.evaluators import build_evaluator, check_evaluators
 from kd2.distill import ConfigError
+
+from ...helpers.d2_semantic import semantic_config
+from ...helpers.d2_tiny import load_config
 
 IDS = [7, 8, 11, 0]  # road, sidewalk, building, nothing
 

@@ -12,13 +12,14 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from kd2.engine.detectron2 import add_d2_config, zoo
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.models import BODY, build_student, class_keys, probed_taps, probe_size
 from kd2.engine.detectron2.teacher import flip_colors, teacher_config
 from kd2.config import framework_of, read
 from kd2.distill import Tap
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.losses.registry import active_losses, build_losses
+
+from ...helpers.d2_tiny import load_config, student_of, distiller_of
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "..", "configs")
 
@@ -68,7 +69,7 @@ def test_the_zoos_teacher_fits_the_student(name):
     """Weights, classes, colors, tapped levels, and what is inherited."""
     cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "meta"])
     own = teacher_config(cfg)
-    student, teacher = build_student(cfg), build_model(own)
+    student, teacher = student_of(cfg), distiller_of(own)
     assert zoo.weights_url(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
     assert cfg.KD.TEACHER.WEIGHTS == cfg.KD.TEACHER.CONFIG_FILE
     assert counts(student, cfg) == counts(teacher, own)
@@ -102,7 +103,7 @@ def test_our_bases_are_the_zoos(base, original, changed):
 
 @pytest.mark.parametrize("name, millions", [("bccd/teacher_detectron2", 12.0), ("bccd/imitation_detectron2", 0.5)])
 def test_students_of_the_blood_cell_configs_have_the_stated_size(name, millions):
-    model = build_student(load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "cpu"]))
+    model = student_of(load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "cpu"]))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
 
@@ -121,7 +122,7 @@ def test_students_of_the_blood_cell_configs_have_the_stated_size(name, millions)
 def test_networks_for_cityscapes_have_the_stated_size(name, millions):
     options = ["MODEL.DEVICE", "meta", "MODEL.TIMM.PRETRAINED", "False"]
     with torch.device("meta"):
-        model = build_student(load_config(os.path.join(CONFIGS, "cityscapes", f"{name}.yaml"), options))
+        model = student_of(load_config(os.path.join(CONFIGS, "cityscapes", f"{name}.yaml"), options))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
@@ -134,7 +135,7 @@ def test_taps_and_losses_of_segmentation_fit_both_models(name):
     assert own.MODEL.SEM_SEG_HEAD.NUM_CLASSES == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for model_cfg, texts in ((cfg, cfg.KD.STUDENT.TAPS), (own, cfg.KD.TEACHER.TAPS)):
         with torch.device("meta"):
-            model = build_student(model_cfg)
+            model = student_of(model_cfg)
         specs.append(probed_taps(model, model_cfg, texts, "taps", probe_size(cfg)).specs)
     with torch.device("meta"):
         build_losses(cfg.KD.LOSSES, *specs)
@@ -144,4 +145,4 @@ def test_build_model_of_a_plain_script_works_after_an_import(monkeypatch):
     cfg = add_d2_config(get_cfg())
     cfg.merge_from_file(os.path.join(CONFIGS, "coco", "fgd_imitation.yaml"))
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "KD.LOSSES.imitation.WEIGHT", 0.0, "MODEL.RESNETS.DEPTH", 50])
-    assert type(build_model(cfg).student).__name__ == "RetinaNet"
+    assert type(distiller_of(cfg).student).__name__ == "RetinaNet"

@@ -7,15 +7,14 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 import json
 
 import torch
-from ...helpers.d2_tiny import different, train, weights, write_config, write_pair
 
-from kd2.engine.detectron2.config import load_config
-from kd2.engine.detectron2.models import build_student
-from kd2.engine.detectron2.solver import build_optimizer
 from kd2.distill import FeatureSpec
+from kd2.engine.detectron2.trainer import clipped_optimizer
 from kd2.losses.holistic import Holistic
 
-TAPS = {"TAPS": ["fpn=backbone", "body=backbone.bottom_up:res3"]}
+from ...helpers.d2_tiny import different, load_config, previous, student_of, train, weights, write_config, write_pair
+
+TAPS = ["fpn=backbone", "body=backbone.bottom_up:res3"]
 BLOCK = {"TAP": "body", "WEIGHT": 0.1, "ENLARGE": 8, "WIDTH": 2, "CLIP": 1.0}
 
 
@@ -23,7 +22,7 @@ BLOCK = {"TAP": "body", "WEIGHT": 0.1, "ENLARGE": 8, "WIDTH": 2, "CLIP": 1.0}
 def finished(data, tmp_path_factory):
     """Config and folder of a run with a critic."""
     folder = tmp_path_factory.mktemp("critic")
-    pair = write_pair(folder, data, {"KD": {"STUDENT": TAPS, "TEACHER": TAPS, "LOSSES": {"holistic": BLOCK}}})
+    pair = write_pair(folder, data, {"KD": {"TAPS": TAPS, "LOSSES": {"holistic": BLOCK}}})
     train(pair)
     return pair, folder / "out"
 
@@ -43,7 +42,7 @@ def test_the_stats_are_no_part_of_the_total(finished):
 def test_a_resumed_run_has_the_same_critic_and_optimizer_state(finished):
     pair, folder = finished
     whole, solver = weights(folder), momenta(folder)
-    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    previous(folder)
     torch.manual_seed(12345)
     train(pair, resume=True)
     assert any(name.endswith("critic.convs.0.u") for name in whole)
@@ -51,7 +50,7 @@ def test_a_resumed_run_has_the_same_critic_and_optimizer_state(finished):
 
 
 def momenta(folder) -> dict[str, torch.Tensor]:
-    state = torch.load(folder / "model_final.pth", weights_only=True)["trainer"]["_trainer"]["optimizer"]["state"]
+    state = torch.load(folder / "model_final.pth", weights_only=True)["optimizer"]["state"]
     return {str(number): entry["momentum_buffer"] for number, entry in state.items()}
 
 
@@ -63,21 +62,21 @@ def test_the_critic_is_clipped_by_its_own_norm_and_the_student_without_it(data, 
         options += ["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5"]
     cfg = load_config(write_config(tmp_path, data), options)
     specs = [FeatureSpec(3, (64, 64), (1, 1))]
-    student, criterion = build_student(cfg), Holistic(specs, specs, width=2, lr=0.25, weight_decay=0.125, clip=2.0)
-    optimizer = build_optimizer(cfg, student, criterion)
+    student, loss = student_of(cfg), Holistic(specs, specs, width=2, lr=0.25, weight_decay=0.125, clip=2.0)
+    optimizer = clipped_optimizer(cfg, student, loss)
     first = next(p for p in student.parameters() if p.requires_grad)
-    for p in [*student.parameters(), *criterion.parameters()]:
+    for p in [*student.parameters(), *loss.parameters()]:
         p.grad = torch.zeros_like(p)
     first.grad.flatten()[0] = 1.0
-    for p in criterion.parameters():
+    for p in loss.parameters():
         p.grad.fill_(1e3)
     optimizer.step()
     assert first.grad.norm().item() == pytest.approx(0.5 if clip else 1.0, rel=1e-4)
-    assert torch.cat([p.grad.flatten() for p in criterion.parameters()]).norm().item() == pytest.approx(2.0, rel=1e-4)
+    assert torch.cat([p.grad.flatten() for p in loss.parameters()]).norm().item() == pytest.approx(2.0, rel=1e-4)
     own = optimizer.param_groups[-1]
-    assert own["params"] == list(criterion.parameters()) and (own["lr"], own["weight_decay"]) == (0.25, 0.125)
+    assert own["params"] == list(loss.parameters()) and (own["lr"], own["weight_decay"]) == (0.25, 0.125)
 
 
 def test_a_run_without_clipping_has_the_plain_optimizer(data, tmp_path):
     cfg = load_config(write_config(tmp_path, data))
-    assert type(build_optimizer(cfg, build_student(cfg), torch.nn.Linear(2, 2))) is torch.optim.SGD
+    assert type(clipped_optimizer(cfg, student_of(cfg), torch.nn.Linear(2, 2))) is torch.optim.SGD

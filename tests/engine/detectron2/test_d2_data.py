@@ -10,14 +10,14 @@ import os
 from pathlib import Path
 
 import torch
-from ...helpers.d2_tiny import write_config, write_data
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 from kd2.distill import ConfigError, DataError
+
+from ...helpers.d2_tiny import load_config, write_config, write_data
 
 
 @pytest.fixture

@@ -4,19 +4,13 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
-import argparse
-import contextlib
-import io
-
 import torch
-from ...helpers.d2_tiny import DETECTORS, different, train, weights, write_pair
 
-from kd2.engine.detectron2.config import load_config
-from kd2.engine.detectron2.models import build_student
-from kd2.engine.detectron2.run import setup
-from kd2.engine.detectron2.trainer import Trainer
-from kd2.engine.detectron2.dry_run import trial
+from kd2.engine import dry_run
 from kd2.distill import ConfigError
+
+from ...helpers.d2_tiny import DETECTORS, different, load_config, previous, train, weights, write_pair
+from ...helpers.d2_tiny import student_of as plain_student
 
 # As wide as the teacher.
 WIDE = {"MODEL": {"FPN": {"OUT_CHANNELS": 32}}}
@@ -41,11 +35,8 @@ def source_of(config: str) -> dict[str, torch.Tensor]:
 
 def student_of(config: str, *options: str) -> dict[str, torch.Tensor]:
     """The student's weights when training begins."""
-    args = argparse.Namespace(eval_only=False, resume=False)
-    with contextlib.redirect_stdout(io.StringIO()):
-        trainer = Trainer(setup(config, list(options), args))
-        trainer.resume_or_load(resume=False)
-    return trainer.distiller.student.state_dict()
+    with dry_run(config, list(options)) as found:
+        return found.distiller.student.state_dict()
 
 
 def test_neck_and_head_are_the_teachers_bit_for_bit_and_the_body_is_untouched(config):
@@ -67,18 +58,18 @@ def test_one_part_alone(retinanet, part, other):
 
 def test_it_comes_after_the_initial_weights(retinanet, tmp_path):
     torch.manual_seed(11)
-    initial = build_student(load_config(retinanet)).state_dict()
+    initial = plain_student(load_config(retinanet)).state_dict()
     torch.save({"model": initial}, tmp_path / "initial.pth")
     found = student_of(retinanet, "KD.INIT_FROM_TEACHER", "head", "MODEL.WEIGHTS", str(tmp_path / "initial.pth"))
     source = source_of(retinanet)
     assert all(torch.equal(x, (source if name.startswith("head.") else initial)[name]) for name, x in found.items())
 
 
-def test_the_trial_before_training_inherits_too(retinanet):
-    with trial(retinanet, ["KD.INIT_FROM_TEACHER", "head"]) as found:
-        state = found.distiller.student.state_dict()
-    source = source_of(retinanet)
-    assert all(torch.equal(x, source[name]) for name, x in state.items() if name.startswith("head."))
+def test_training_begins_so_too(retinanet, tmp_path):
+    """With a learning rate of 0 the parameters stay what they were."""
+    train(retinanet, "KD.INIT_FROM_TEACHER", "head", "SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "0.0")
+    found, source = weights(tmp_path / "out"), source_of(retinanet)
+    assert all(torch.equal(x, source[name]) for name, x in found.items() if name.startswith("head."))
 
 
 def test_another_width_is_refused_with_names_unless_allowed(retinanets, tmp_path):
@@ -94,14 +85,16 @@ def test_an_unknown_part_is_refused(retinanet):
         student_of(retinanet, "KD.INIT_FROM_TEACHER", "heads")
 
 
-def test_without_an_active_loss_nothing_is_inherited(retinanet):
-    plain = student_of(retinanet)
-    assert different(student_of(retinanet, "KD.INIT_FROM_TEACHER", "head", "KD.LOSSES.imitation.WEIGHT", "0"), plain) == []
+def test_without_an_active_loss_nothing_is_copied(retinanet, tmp_path):
+    options = ["KD.LOSSES.imitation.WEIGHT", "0", "SOLVER.MAX_ITER", "1", "OUTPUT_DIR"]
+    train(retinanet, *options, str(tmp_path / "plain"))
+    train(retinanet, *options, str(tmp_path / "head"), "KD.INIT_FROM_TEACHER", "head")
+    assert different(weights(tmp_path / "head"), weights(tmp_path / "plain")) == []
 
 
-def test_a_resumed_run_does_not_inherit_again(retinanet, tmp_path):
+def test_a_resumed_run_does_not_copy_again(retinanet, tmp_path):
     train(retinanet, "KD.INIT_FROM_TEACHER", "neck+head")
     whole = weights(tmp_path / "out")
-    (tmp_path / "out" / "last_checkpoint").write_text("model_0000001.pth")
+    previous(tmp_path / "out")
     train(retinanet, "KD.INIT_FROM_TEACHER", "neck+head", resume=True)
     assert different(weights(tmp_path / "out"), whole) == []

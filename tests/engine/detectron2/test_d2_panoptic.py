@@ -8,24 +8,25 @@ import json
 
 import numpy as np
 import torch
-from ...helpers.d2_tiny import FASTER_RCNN, SIZES, merged, save_model, train, weights, write_config
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
-from detectron2.modeling import build_model
 from PIL import Image
 
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import train_loader
+from kd2.engine.detectron2.models import own_losses
 
-TAPS = {"TAPS": ["fpn=backbone:p2,p3,p4,p5", "score=sem_seg_head.predictor"]}
+from ...helpers.d2_tiny import FASTER_RCNN, SIZES, distiller_of, load_config, merged, save_model, train, weights, write_config
+
+TAPS = ["fpn=backbone:p2,p3,p4,p5", "score=sem_seg_head.predictor"]
 PANOPTIC = merged(FASTER_RCNN, {
     "MODEL": {
+        "META_ARCHITECTURE": "PanopticFPN",
         "MASK_ON": True,
         "SEM_SEG_HEAD": {"NUM_CLASSES": 3, "CONVS_DIM": 32, "NORM": "GN", "LOSS_WEIGHT": 0.5},
         "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8, "POOLER_RESOLUTION": 7},
     },
     "DATASETS": {"TRAIN": ["drawn_panoptic"]},
-    "KD": {"STUDENT": {"META_ARCHITECTURE": "PanopticFPN", **TAPS}, "TEACHER": TAPS},
+    "KD": {"TAPS": TAPS},
 })
 LOSSES = {"imitation": {"WEIGHT": 0.0001}, "mgd": {"WEIGHT": 0.0001}, "pixelwise": {"TAP": "score", "WEIGHT": 1.0}}
 
@@ -68,19 +69,20 @@ def config(data, tmp_path_factory):
 
 def test_one_step_has_the_students_losses_and_losses_of_both_kinds(config):
     cfg = load_config(config)
-    model = build_model(cfg)
+    model = distiller_of(cfg)
     losses = model(next(iter(train_loader(cfg))))
     own = {"loss_sem_seg", "loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
+    assert own_losses(model.student) == own
     assert set(losses) == own | {"loss_imitation", "loss_mgd", "loss_pixelwise"}
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.losses.parameters())
     assert model.student.sem_seg_head.predictor.weight.grad.any()
 
 
-def test_the_scene_knows_boxes_anchors_and_classes_of_pixels(config):
+def test_the_batch_info_knows_boxes_anchors_and_classes_of_pixels(config):
     cfg = load_config(config)
     batch = next(iter(train_loader(cfg)))
-    batch_info = build_model(cfg).batch_info(batch)
+    batch_info = distiller_of(cfg).batch_info(batch)
     assert batch_info.labels.shape == (2, *batch_info.padded_size) and batch_info.images().shape == (2, 3, *batch_info.padded_size)
     assert batch_info.anchors is not None
     for labels, boxes in zip(batch_info.labels, batch_info.boxes):
@@ -91,7 +93,7 @@ def test_the_scene_knows_boxes_anchors_and_classes_of_pixels(config):
 def test_ignored_pixels_alone_leave_the_detectors_losses(config):
     cfg = load_config(config)
     batch = [{**x, "sem_seg": torch.full_like(x["sem_seg"], 255)} for x in next(iter(train_loader(cfg)))]
-    losses = build_model(cfg)(batch)
+    losses = distiller_of(cfg)(batch)
     assert losses["loss_sem_seg"] == 0 < losses["loss_rpn_cls"]
 
 

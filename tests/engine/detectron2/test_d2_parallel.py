@@ -6,14 +6,13 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import torch
 import torch.multiprocessing
-from ...helpers.d2_tiny import write_pair
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import train_loader
+
+from ...helpers.d2_tiny import distiller_of, load_config, write_pair
 
 
 def work(rank: int, config: str, folder: str) -> None:
@@ -22,7 +21,7 @@ def work(rank: int, config: str, folder: str) -> None:
     comm.create_local_process_group(2)
     cfg = load_config(config)
     torch.manual_seed(cfg.SEED + rank)
-    model = DistributedDataParallel(build_model(cfg), broadcast_buffers=False)
+    model = DistributedDataParallel(distiller_of(cfg), broadcast_buffers=False)
     batch = next(iter(train_loader(cfg)))
     sum(model(batch).values()).backward()
     gradients = {name: p.grad for name, p in model.module.named_parameters()}

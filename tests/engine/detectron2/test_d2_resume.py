@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 import yaml
-from ...helpers.d2_tiny import different, every_loss, train, weights, write_pair
 
 from kd2.distill import ConfigError
 from kd2.losses.registry import loss_types
+
+from ...helpers.d2_tiny import different, every_loss, previous, train, weights, write_pair
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def test_resumed_weights_equal_those_of_the_whole_run(pair, uninterrupted, tmp_p
     options = ["OUTPUT_DIR", str(tmp_path), "DATALOADER.NUM_WORKERS", str(workers), "SOLVER.CHECKPOINT_PERIOD", "2"]
     train(pair, *options, "TEST.EVAL_PERIOD", "2", "DATASETS.TEST", "['tiny']")
     os.remove(tmp_path / "model_final.pth")
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    previous(tmp_path)
     torch.manual_seed(12345)
     train(pair, *options, resume=True)
     assert different(weights(tmp_path), weights(uninterrupted)) == []
@@ -42,7 +44,7 @@ def test_every_loss_at_once_with_a_ramp_in_progress(data, tmp_path):
     pair = write_pair(tmp_path, data, every_loss(START_ITER=1, RAMP_ITERS=2))
     train(pair)
     whole = weights(tmp_path / "out")
-    (tmp_path / "out" / "last_checkpoint").write_text("model_0000001.pth")
+    previous(tmp_path / "out")
     torch.manual_seed(12345)
     train(pair, resume=True)
     adapters = {name.split(".")[1] for name in whole if name.startswith("adapters.")}
@@ -55,7 +57,7 @@ def test_precise_batch_norm_continues_its_own_batches(retinanets, tmp_path):
     options = [*precise, "OUTPUT_DIR", str(tmp_path)]
     train(retinanets, *options)
     whole = weights(tmp_path)
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    previous(tmp_path)
     train(retinanets, *options, resume=True)
     assert different(weights(tmp_path), whole) == []
 
@@ -65,7 +67,7 @@ def test_a_drawn_seed_is_saved_and_used_again(retinanets, tmp_path):
     train(retinanets, *options)
     whole, seed = weights(tmp_path), yaml.safe_load((tmp_path / "config.yaml").read_text())["SEED"]
     assert seed >= 0
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    previous(tmp_path)
     train(retinanets, *options, resume=True)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["SEED"] == seed
     assert different(weights(tmp_path), whole) == []
@@ -85,10 +87,10 @@ def test_a_run_with_other_losses_cannot_be_resumed(retinanets, tmp_path):
 
 def python(program: str) -> subprocess.Popen:
     """A new process that trains on its own."""
-    path = os.getcwd()
-    program = f"import torch; torch.set_num_threads(1); from d2_tiny import train; {program}"
+    root = str(Path(__file__).parents[3])
+    program = f"import torch; torch.set_num_threads(1); from tests.helpers.d2_tiny import train; {program}"
     return subprocess.Popen(
-        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": root}, stderr=subprocess.DEVNULL
     )
 
 

@@ -4,20 +4,25 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
+import argparse
 import os
 
 import numpy as np
 import torch
-from ...helpers.d2_tiny import train, weights, write_config
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
+from detectron2.utils import comm
 
-from kd2.engine.detectron2 import add_d2_config, distiller, trial
-from kd2.engine.detectron2.config import load_config
+from kd2.config import read
+from kd2.distill import ConfigError, DataError, NonFiniteLoss
+from kd2.engine import dry_run
+from kd2.engine.detectron2 import add_d2_config
+from kd2.engine.detectron2 import experiment as experiment_module
 from kd2.engine.detectron2.data import train_loader
-from kd2.engine.detectron2.models import build_student
-from kd2.engine.detectron2.solver import build_optimizer
-from kd2.distill import ConfigError, NonFiniteLoss
+from kd2.engine.detectron2.run import launched
+from kd2.engine.detectron2.trainer import clipped_optimizer
+
+from ...helpers.d2_tiny import different, load_config, student_of, train, weights, write_config
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +43,8 @@ def test_evaluation_builds_neither_teacher_nor_losses(retinanets, trained, monke
     def never(*_args, **_kwargs):
         raise AssertionError("evaluation asked for the teacher or the losses")
 
-    for name in ("build_parts", "build_teacher", "build_losses"):
-        monkeypatch.setattr(distiller, name, never)
+    for name in ("build_distiller", "teacher_config", "step_of"):
+        monkeypatch.setattr(experiment_module, name, never)
     folder, results = trained
     common = ["OUTPUT_DIR", folder, "DATASETS.TEST", "['tiny']"]
     if options == ["resume"]:
@@ -49,16 +54,51 @@ def test_evaluation_builds_neither_teacher_nor_losses(retinanets, trained, monke
     assert again == pytest.approx(results, nan_ok=True)
 
 
-def test_the_trained_student_serves_detectron2s_predictor(retinanets, trained):
+@pytest.mark.parametrize("name", ["config.yaml", "student.yaml"])
+def test_the_configs_that_a_run_leaves_serve_detectron2s_predictor(trained, name):
+    folder, _ = trained
     cfg = add_d2_config(get_cfg())
-    cfg.merge_from_file(retinanets)
-    cfg.MODEL.META_ARCHITECTURE = cfg.KD.STUDENT.META_ARCHITECTURE
-    cfg.MODEL.WEIGHTS = os.path.join(trained[0], "model_final.pth")
+    cfg.merge_from_file(os.path.join(folder, name))
+    assert cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+    if name == "student.yaml":
+        assert cfg.MODEL.WEIGHTS == os.path.join(folder, "model_final.pth")
+    cfg.MODEL.WEIGHTS = os.path.join(folder, "model_final.pth")
     predictor = DefaultPredictor(cfg)
-    expected = weights(trained[0])
-    for name, value in predictor.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    assert different(predictor.model.state_dict(), torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]) == []
     assert predictor(np.zeros((64, 80, 3), np.uint8))["instances"].image_size == (64, 80)
+
+
+def test_the_student_of_detectron2s_own_parts_needs_nothing_of_kd2(data, tmp_path):
+    resnet = {
+        "BACKBONE": {"NAME": "build_retinanet_resnet_fpn_backbone"},
+        "RESNETS": {"DEPTH": 18, "RES2_OUT_CHANNELS": 64, "OUT_FEATURES": ["res3", "res4", "res5"], "NORM": "BN"},
+    }
+    train(write_config(tmp_path, data, {"MODEL": resnet}), "SOLVER.MAX_ITER", "1")
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tmp_path / "out" / "student.yaml"))
+    predictor = DefaultPredictor(cfg)
+    assert different(predictor.model.state_dict(), weights(tmp_path / "out")) == []
+
+
+def test_the_config_that_a_run_leaves_trains_again(trained, tmp_path):
+    train(os.path.join(trained[0], "config.yaml"), "OUTPUT_DIR", str(tmp_path), "DATASETS.TEST", "[]")
+    assert different(weights(tmp_path), weights(trained[0])) == []
+
+
+def test_evaluation_leaves_the_configs_of_the_training_alone(retinanets, trained):
+    paths = [os.path.join(trained[0], name) for name in ("config.yaml", "student.yaml")]
+    before = [open(path).read() for path in paths]
+    options = ["OUTPUT_DIR", trained[0], "DATASETS.TEST", "['tiny']", "INPUT.MIN_SIZE_TEST", "72"]
+    train(retinanets, *options, eval_only=True, resume=True)
+    assert [open(path).read() for path in paths] == before
+
+
+def test_the_config_file_is_read_once(retinanets, tmp_path, monkeypatch):
+    """By whoever calls ``run``; only the teacher's own file is read inside."""
+    seen = []
+    monkeypatch.setattr("kd2.config.load.read", lambda path, options=(): seen.append(path) or read(path, options))
+    train(retinanets, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "1")
+    assert seen == [retinanets.replace("student.yaml", "teacher.yaml")]
 
 
 def test_evaluation_needs_weights_that_fit(retinanets, tmp_path):
@@ -103,7 +143,6 @@ def test_other_classes_than_the_data_are_named(retinanets, tmp_path):
     [
         (["MODEL.DEVICE", "cuda"], "MODEL.DEVICE is 'cuda', but this machine has no CUDA device"),
         (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.ENABLED is True"),
-        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "KD.LOSSES is given, but MODEL.META_ARCHITECTURE is 'RetinaNet'"),
         (["SOLVER.OPTIMIZER", "Adam"], "SOLVER.OPTIMIZER is 'Adam'; did you mean AdamW"),
         (["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"],
          "CLIP_TYPE is 'full'; did you mean full_model"),
@@ -117,9 +156,21 @@ def test_a_bad_key_is_named_before_training(retinanets, tmp_path, options, text)
         train(retinanets, "OUTPUT_DIR", str(tmp_path), *options)
 
 
-def test_a_plain_meta_architecture_trains_without_losses(data, tmp_path):
-    plain = {"MODEL": {"META_ARCHITECTURE": "RetinaNet"}, "KD": {"STUDENT": {"META_ARCHITECTURE": "FCOS"}}}
-    train(write_config(tmp_path, data, plain), "SOLVER.MAX_ITER", "1")
+def test_nothing_is_left_of_a_run_whose_test_set_does_not_fit(retinanets, data, tmp_path):
+    """The classes are compared when the student is there, before anything but the log is written."""
+    options = ["MODEL.RETINANET.NUM_CLASSES", "3", "KD.LOSSES", "{}", "OUTPUT_DIR", str(tmp_path)]
+    with pytest.raises(ConfigError, match="NUM_CLASSES is 3"):
+        train(retinanets, *options, "DATASETS.TEST", "['tiny']")
+    assert [name for name in os.listdir(tmp_path) if not name.startswith("log")] == []
+
+
+def test_a_test_set_that_is_not_there_is_named_before_training(retinanets, tmp_path):
+    with pytest.raises(DataError, match="data set 'coco_2017_val_100' cannot be used: .*the data root is"):
+        train(retinanets, "OUTPUT_DIR", str(tmp_path), "DATASETS.TEST", "['coco_2017_val_100']")
+
+
+def test_without_losses_there_are_no_adapters(data, tmp_path):
+    train(write_config(tmp_path, data), "SOLVER.MAX_ITER", "1")
     content = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
     assert content["adapters"] == {} and "head.cls_score.weight" in content["model"]
 
@@ -133,7 +184,7 @@ def test_the_losses_have_groups_of_their_own(data, tmp_path, name, clip):
     ]
     cfg = load_config(write_config(tmp_path, data), options)
     losses = torch.nn.Linear(2, 2)
-    optimizer = build_optimizer(cfg, build_student(cfg), losses)
+    optimizer = clipped_optimizer(cfg, student_of(cfg), losses)
     groups = [g for g in optimizer.param_groups if any(p is losses.weight or p is losses.bias for p in g["params"])]
     assert [g["weight_decay"] for g in groups] == [cfg.SOLVER.WEIGHT_DECAY, 0.0]
     assert all(len(g["params"]) == 1 for g in groups)
@@ -146,15 +197,50 @@ def test_the_losses_have_groups_of_their_own(data, tmp_path, name, clip):
     assert total.norm().item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_trial_holds_both_models_and_a_batch(retinanets):
-    with trial.trial(retinanets, []) as found:
-        assert set(found.distiller.raw_losses(found.batch)) == {"loss_imitation"}
+def test_a_dry_run_holds_both_models_and_a_batch(retinanets, tmp_path):
+    with dry_run(retinanets, ["OUTPUT_DIR", str(tmp_path)]) as found:
+        _, losses = found.distiller.evaluate(found.batch, {"imitation": 1.0})
+        assert set(losses) == {"loss_imitation"}
         assert found.facts["matched weights"] == ("from scratch", "100.0 %")
         assert found.facts["classes"] == ("2 things", "2 things")
 
 
-def test_a_trial_sees_the_first_batch_of_training(retinanets):
-    cfg = load_config(retinanets)
-    with trial.trial(retinanets, []) as found:
-        for ours, first in zip(found.batch, next(iter(train_loader(cfg)))):
+def test_a_dry_run_has_the_student_and_the_first_batch_of_training(retinanets, tmp_path):
+    options = ["OUTPUT_DIR", str(tmp_path), "SOLVER.BASE_LR", "0.0", "SOLVER.MAX_ITER", "1"]
+    train(retinanets, *options)
+    trained = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
+    with dry_run(retinanets, options) as found:
+        student = found.distiller.student
+        assert all(torch.equal(p, trained[name]) for name, p in student.named_parameters())
+        for ours, first in zip(found.batch, next(iter(train_loader(load_config(retinanets)))), strict=True):
             assert torch.equal(ours["image"], first["image"])
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (["DATASETS.TEST", "['tine']"], "'tine' is not in DATASETS.CUSTOM"),
+        (["MODEL.RETINANET.NUM_CLASSES", "3"], "NUM_CLASSES is 3, data set 'tiny'"),
+        (["KD.LOSSES", "{}"], "KD.LOSSES has no loss with a weight other than 0"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "MODEL.WEIGHTS: no file nowhere.pth"),
+    ],
+)
+def test_a_dry_run_fails_like_training(retinanets, tmp_path, options, text):
+    with pytest.raises(ConfigError, match=text), dry_run(retinanets, ["OUTPUT_DIR", str(tmp_path), *options]):
+        pass
+
+
+def fails_on_the_second(kind: type[Exception]) -> None:
+    """The work of one of two processes."""
+    if comm.get_rank() == 1:
+        raise kind("KEY is 1, expected 2")
+    comm.synchronize()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="starts two processes without CUDA")
+@pytest.mark.parametrize("kind", [ConfigError, DataError, NonFiniteLoss, OSError])
+def test_a_users_error_in_a_started_process_arrives_as_itself(kind):
+    args = argparse.Namespace(num_machines=1, machine_rank=0, dist_url="auto")
+    with pytest.raises(kind) as caught:
+        launched(fails_on_the_second, 2, args, (kind,))
+    assert type(caught.value) is kind and str(caught.value) == "KEY is 1, expected 2"

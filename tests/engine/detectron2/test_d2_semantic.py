@@ -5,20 +5,17 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
 import torch
-from ...helpers.d2_semantic import NETWORKS, SEM_SEG_FPN, LOSSES, semantic_config
-from ...helpers.d2_tiny import different, save_model, train, weights
-from detectron2.engine import DefaultTrainer
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from kd2.engine.detectron2 import windows as windows_module
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import train_loader
-from kd2.engine.detectron2.models import build_student
-from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import Windowed
 from kd2.distill import ConfigError
 from kd2.networks.window import predict
+
+from ...helpers.d2_semantic import NETWORKS, SEM_SEG_FPN, LOSSES, semantic_config
+from ...helpers.d2_plain import plain_weights
+from ...helpers.d2_tiny import different, distiller_of, load_config, previous, save_model, student_of, train, weights
 
 OPTIONS = ["DATASETS.TEST", "['shapes']", "TEST.EVAL_PERIOD", "2"]
 
@@ -39,7 +36,7 @@ def network(request, pixels, tmp_path):
 
 
 def test_every_head_trains_and_gives_scores_of_the_wanted_size(network):
-    model = build_model(network)
+    model = distiller_of(network)
     losses = model(batch_of(network))
     assert "loss_sem_seg" in losses and all(loss.item() > 0 for loss in losses.values())
     sum(losses.values()).backward()
@@ -49,7 +46,7 @@ def test_every_head_trains_and_gives_scores_of_the_wanted_size(network):
 
 
 def test_a_batch_without_labels_gives_exact_zeros_and_finite_gradients(network):
-    model = build_model(network)
+    model = distiller_of(network)
     losses = model(blank(batch_of(network)))
     assert all(loss.item() == 0 for loss in losses.values())
     sum(losses.values()).backward()
@@ -58,18 +55,18 @@ def test_a_batch_without_labels_gives_exact_zeros_and_finite_gradients(network):
 
 def test_only_pspnet_has_an_auxiliary_loss(network):
     auxiliary = {"loss_sem_seg_aux"} if network.MODEL.SEM_SEG_HEAD.NAME == "PSPNetHead" else set()
-    assert set(build_model(network)(batch_of(network))) == {"loss_sem_seg"} | auxiliary
+    assert set(distiller_of(network)(batch_of(network))) == {"loss_sem_seg"} | auxiliary
 
 
 def test_without_a_weight_there_is_no_auxiliary_head(pixels, tmp_path):
     options = ["MODEL.SEM_SEG_HEAD.AUX_WEIGHT", "0.0", "MODEL.SEM_SEG_HEAD.IN_FEATURES", "['res5']"]
     cfg = load_config(semantic_config(tmp_path, pixels), options)
-    assert set(build_model(cfg)(batch_of(cfg))) == {"loss_sem_seg"}
+    assert set(distiller_of(cfg)(batch_of(cfg))) == {"loss_sem_seg"}
 
 
-def test_the_scene_has_labels_and_images_of_the_padded_batch(pspnets):
+def test_the_batch_info_has_labels_and_images_of_the_padded_batch(pspnets):
     cfg = load_config(pspnets, ["INPUT.CROP.ENABLED", "False", "DATALOADER.ASPECT_RATIO_GROUPING", "False"])
-    model, batch = build_model(cfg), batch_of(cfg)
+    model, batch = distiller_of(cfg), batch_of(cfg)
     seen = []
     handle = model.student.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with EventStorage(0):
@@ -83,12 +80,12 @@ def test_the_scene_has_labels_and_images_of_the_padded_batch(pspnets):
         assert (labels[height:] == 255).all() and (labels[:, width:] == 255).all()
 
 
-def test_the_rehearsal_has_the_crops_size(pspnets):
-    assert build_model(load_config(pspnets)).student_taps.specs["score"][0].size == (6, 8)
+def test_the_probe_has_the_crops_size(pspnets):
+    assert distiller_of(load_config(pspnets)).student_taps.specs["score"][0].size == (6, 8)
 
 
-def test_another_ignored_value_becomes_255_in_the_scene(pspnets):
-    model, batch = build_model(load_config(pspnets)), batch_of(load_config(pspnets))
+def test_another_ignored_value_becomes_255_in_the_batch_info(pspnets):
+    model, batch = distiller_of(load_config(pspnets)), batch_of(load_config(pspnets))
     expected = model.batch_info(batch).labels
     model.student.sem_seg_head.ignore_value = 200
     changed = [{**x, "sem_seg": torch.where(x["sem_seg"] == 255, 200, x["sem_seg"])} for x in batch]
@@ -96,14 +93,14 @@ def test_another_ignored_value_becomes_255_in_the_scene(pspnets):
 
 
 def test_unlabeled_images_reach_the_losses_alone(pspnets):
-    model, batch = build_model(load_config(pspnets)), batch_of(load_config(pspnets))
+    model, batch = distiller_of(load_config(pspnets)), batch_of(load_config(pspnets))
     losses = model(blank(batch))
     assert losses["loss_sem_seg"] == 0 < losses["loss_pixelwise"]
 
 
 def test_losses_that_skip_ignored_pixels_are_an_exact_zero_without_any_label(pspnets):
     cfg = load_config(pspnets, ["KD.LOSSES.pixelwise.SKIP_IGNORED", "True"])
-    losses = build_model(cfg)(blank(batch_of(cfg)))
+    losses = distiller_of(cfg)(blank(batch_of(cfg)))
     assert losses["loss_pixelwise"] == 0 and all(loss.isfinite() for loss in losses.values())
 
 
@@ -113,31 +110,19 @@ def test_a_resumed_run_ends_with_the_weights_of_the_whole_run(pspnets, tmp_path)
     results = train(pspnets, *options)
     assert {"sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/IoU-box", "sem_seg/mACC", "sem_seg/pACC"} <= results.keys()
     whole = weights(tmp_path)
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    previous(tmp_path)
     torch.manual_seed(12345)
     train(pspnets, *options, resume=True)
     assert different(weights(tmp_path), whole) == []
 
 
-class PlainTrainer(DefaultTrainer):
-    """Detectron2's trainer on the same batches."""
-
-    @classmethod
-    def build_train_loader(cls, cfg):
-        return train_loader(cfg)
-
-
 def test_weight_0_equals_plain_training_bit_for_bit(pspnets, tmp_path):
-    options = [word for name in LOSSES for word in (f"KD.LOSSES.{name}.WEIGHT", "0")] + ["OUTPUT_DIR", str(tmp_path)]
-    cfg = load_config(pspnets, options)
-    states = []
-    for kind in (Trainer, PlainTrainer):
-        torch.manual_seed(cfg.SEED)
-        trainer = kind(cfg)
-        trainer.train()
-        states.append(getattr(trainer.model, "student", trainer.model).state_dict())
-        cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
-    assert different(*states) == []
+    """On whole images: Detectron2's mapper crops before it resizes, that of pixel classes after."""
+    whole = ["INPUT.CROP.ENABLED", "False", "OUTPUT_DIR"]
+    expected = plain_weights(load_config(pspnets, [*whole, str(tmp_path / "theirs")]))
+    off = [word for name in LOSSES for word in (f"KD.LOSSES.{name}.WEIGHT", "0.0")]
+    train(pspnets, *off, *whole, str(tmp_path / "ours"))
+    assert different(weights(tmp_path / "ours"), expected) == []
 
 
 def test_a_map_below_the_critics_smallest_is_named_by_training(pspnets, tmp_path):
@@ -148,7 +133,7 @@ def test_a_map_below_the_critics_smallest_is_named_by_training(pspnets, tmp_path
 def test_a_teacher_with_other_classes_is_refused(pspnets):
     options = ["KD.TEACHER.OPTS", "['MODEL.SEM_SEG_HEAD.NUM_CLASSES', 5]"]
     with pytest.raises(ConfigError, match="MODEL.SEM_SEG_HEAD.NUM_CLASSES of the teacher is 5, .* of the student is 3"):
-        build_model(load_config(pspnets, options))
+        distiller_of(load_config(pspnets, options))
 
 
 def test_a_teacher_of_another_kind(pixels, tmp_path):
@@ -156,14 +141,14 @@ def test_a_teacher_of_another_kind(pixels, tmp_path):
     save_model(load_config(semantic_config(tmp_path, pixels, SEM_SEG_FPN, name="teacher")), tmp_path / "teacher.pth")
     taps = ["score=sem_seg_head.predictor"]
     source = {"CONFIG_FILE": "teacher.yaml", "WEIGHTS": str(tmp_path / "teacher.pth"), "TAPS": taps}
-    criterion = {"pixelwise": LOSSES["pixelwise"] | {"RESIZE": "teacher"}}
-    cfg = load_config(semantic_config(tmp_path, pixels, {"KD": {"TEACHER": source, "LOSSES": criterion}}))
-    assert build_model(cfg)(batch_of(cfg))["loss_pixelwise"] > 0
+    losses = {"pixelwise": LOSSES["pixelwise"] | {"RESIZE": "teacher"}}
+    cfg = load_config(semantic_config(tmp_path, pixels, {"KD": {"TEACHER": source, "LOSSES": losses}}))
+    assert distiller_of(cfg)(batch_of(cfg))["loss_pixelwise"] > 0
 
 
 @pytest.fixture
 def student(pixels, tmp_path):
-    return build_student(load_config(semantic_config(tmp_path, pixels))).eval()
+    return student_of(load_config(semantic_config(tmp_path, pixels))).eval()
 
 
 def test_one_window_over_the_whole_image_is_plain_inference(student):
@@ -189,6 +174,5 @@ def test_windows_are_what_the_student_sees_at_evaluation(student, pspnets, tmp_p
 
 
 def test_windows_are_refused_for_a_detector(retinanets):
-    cfg = load_config(retinanets, ["TEST.WINDOW.SIZE", "[32, 32]", "TEST.WINDOW.STRIDE", "[32, 32]"])
     with pytest.raises(ConfigError, match=r"TEST.WINDOW.SIZE is \[32, 32\], RetinaNet finds objects"):
-        Trainer(cfg)
+        train(retinanets, "TEST.WINDOW.SIZE", "[32, 32]", "TEST.WINDOW.STRIDE", "[32, 32]")

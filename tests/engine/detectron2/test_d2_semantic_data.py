@@ -8,16 +8,15 @@ import itertools
 
 import numpy as np
 import torch
-from ...helpers.d2_semantic import CLASSES, semantic_config, write_semantic
-from ...helpers.d2_tiny import train
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from kd2.engine.detectron2.config import load_config
 from kd2.engine.detectron2.data import eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
-from kd2.engine.detectron2.trainer import Trainer
 from kd2.distill import ConfigError, DataError
+
+from ...helpers.d2_semantic import CLASSES, semantic_config, write_semantic
+from ...helpers.d2_tiny import load_config, train
 
 UNLABELED = ["KD.UNLABELED.DATASETS", "['more']", "KD.UNLABELED.IMS_PER_BATCH", "1"]
 
@@ -112,7 +111,7 @@ def test_a_bad_key_is_named_before_training(pixels, data, tmp_path, options, tex
     tiny = {"tiny": {"JSON": str(data / "coco.json"), "IMAGES": str(data / "images")}}
     path = semantic_config(tmp_path, pixels, {"DATASETS": {"CUSTOM": tiny}})
     with pytest.raises(ConfigError, match=text):
-        Trainer(load_config(path, options))
+        train(path, *options)
 
 
 def outside(folder):
@@ -144,4 +143,4 @@ def test_a_bad_label_stops_training_with_its_file(tmp_path, spoil, text):
 
 def test_a_test_set_without_labels_is_refused_before_training(config):
     with pytest.raises(DataError, match="DATASETS.TEST: 'more' has 4 images without labels"):
-        Trainer(load_config(config, ["DATASETS.TEST", "['more']"]))
+        train(config, "DATASETS.TEST", "['more']")

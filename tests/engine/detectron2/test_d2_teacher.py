@@ -8,13 +8,13 @@ import glob
 import os
 
 import torch
-from ...helpers.d2_tiny import FASTER_RCNN, merged, save_model, write_config
-from detectron2.modeling import build_model
 
 from kd2.engine.detectron2 import zoo
-from kd2.engine.detectron2.config import load_config
-from kd2.engine.detectron2.teacher import teacher_config, weights_file
+from kd2.engine.detectron2.config import teacher_config
+from kd2.engine.detectron2.zoo import weights_file
 from kd2.distill import ConfigError
+
+from ...helpers.d2_tiny import FASTER_RCNN, distiller_of, load_config, merged, save_model, write_config
 
 NAME = "COCO-Detection/retinanet_R_101_FPN_3x.yaml"
 
@@ -30,8 +30,8 @@ def test_a_zoo_name_is_detectron2s_own_file_with_the_options_over_it(retinanets)
 
 
 def test_weights_are_a_path_a_url_or_a_zoo_name():
-    assert weights_file("detectron2://a/b.pkl") == "detectron2://a/b.pkl"
-    url = weights_file(NAME)
+    assert weights_file("detectron2://a/b.pkl", "KEY") == "detectron2://a/b.pkl"
+    url = weights_file(NAME, "KEY")
     assert url.startswith("https://") and url.endswith(".pkl")
 
 
@@ -64,12 +64,12 @@ def test_every_zoo_name_of_ours_exists():
 )
 def test_a_bad_teacher_is_named_before_training(retinanets, options, text):
     with pytest.raises(ConfigError, match=text):
-        build_model(changed(retinanets, *options))
+        distiller_of(changed(retinanets, *options))
 
 
 def test_weights_that_fit_in_part_need_the_opt_in(retinanets):
     options = ["KD.TEACHER.OPTS", "['MODEL.RETINANET.NUM_CONVS', 2]", "KD.TEACHER.ALLOW_PARTIAL", "True"]
-    assert build_model(changed(retinanets, *options)).teacher is not None
+    assert distiller_of(changed(retinanets, *options)).teacher is not None
 
 
 def test_a_teacher_of_another_kind_must_have_the_same_classes(retinanets, data, tmp_path):
@@ -79,30 +79,30 @@ def test_a_teacher_of_another_kind_must_have_the_same_classes(retinanets, data, 
     save_model(load_config(teacher), tmp_path / "teacher.pth")
     options = ["KD.TEACHER.CONFIG_FILE", teacher, "KD.TEACHER.WEIGHTS", str(tmp_path / "teacher.pth")]
     with pytest.raises(ConfigError, match="ROI_HEADS.NUM_CLASSES of the teacher is 3, MODEL.RETINANET.NUM_CLASSES"):
-        build_model(changed(retinanets, *options))
+        distiller_of(changed(retinanets, *options))
 
 
 def test_a_yaml_tag_of_a_users_file_is_not_evaluated(retinanets, tmp_path):
     (tmp_path / "evil.yaml").write_text("SEED: !!python/object/apply:os.getpid []\n")
     with pytest.raises(ConfigError, match="evil.yaml: not a safe YAML mapping"):
-        build_model(changed(retinanets, "KD.TEACHER.CONFIG_FILE", str(tmp_path / "evil.yaml")))
+        distiller_of(changed(retinanets, "KD.TEACHER.CONFIG_FILE", str(tmp_path / "evil.yaml")))
 
 
 def test_a_teacher_for_another_framework_is_refused(retinanets, tmp_path):
     (tmp_path / "other.yaml").write_text("FRAMEWORK: torchvision\n")
     with pytest.raises(ConfigError, match="FRAMEWORK in .*other.yaml is not detectron2"):
-        build_model(changed(retinanets, "KD.TEACHER.CONFIG_FILE", str(tmp_path / "other.yaml")))
+        distiller_of(changed(retinanets, "KD.TEACHER.CONFIG_FILE", str(tmp_path / "other.yaml")))
 
 
 def test_a_truncated_teacher_is_named(retinanets, tmp_path):
     whole = open(retinanets.replace("student.yaml", "teacher.pth"), "rb").read()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConfigError, match="KD.TEACHER.WEIGHTS: .*half.pth is truncated"):
-        build_model(changed(retinanets, "KD.TEACHER.WEIGHTS", str(tmp_path / "half.pth")))
+        distiller_of(changed(retinanets, "KD.TEACHER.WEIGHTS", str(tmp_path / "half.pth")))
 
 
 def test_the_teacher_stays_in_eval_mode_and_never_trains(retinanets):
-    model = build_model(load_config(retinanets)).train()
+    model = distiller_of(load_config(retinanets)).train()
     assert not any(module.training for module in model.teacher.model.modules())
     assert not any(p.requires_grad for p in model.teacher.model.parameters())
     own = {id(p) for p in model.parameters()}

@@ -1,15 +1,20 @@
 """The stream of training batches, and the loaders for evaluation."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from detectron2.config import CfgNode
 from detectron2.data import (
-    DatasetCatalog, DatasetFromList, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts,
+    DatasetCatalog,
+    DatasetFromList,
+    DatasetMapper,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
 )
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from kd2.engine.detectron2.compat import endless_order
 from kd2.engine.detectron2.data.catalog import is_semantic, register
 from kd2.engine.detectron2.data.samplers import build_sampler
 from kd2.engine.detectron2.data.semantic import evaluation_mapper, training_mapper
@@ -51,7 +56,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     wide = [aspect(record) for record in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     batches = Batches(
         # The order before Detectron2 deals it out to the processes: ``Batches`` does that.
-        build_sampler(cfg, sets)._infinite_indices,
+        endless_order(build_sampler(cfg, sets)),
         images // ranks,
         start,
         wide.__getitem__ if wide else None,
@@ -98,10 +103,23 @@ def _mapper(cfg: CfgNode) -> Callable[[dict], dict]:
     return DatasetMapper(cfg, True)
 
 
+def check_readable(names: Iterable[str]) -> None:
+    """Raises DataError when one of these registered data sets is not where Detectron2 looks for it."""
+    for name in names:
+        try:
+            DatasetCatalog.get(name)
+        except (AssertionError, OSError) as error:
+            raise _unusable(name, error) from None
+
+
+def _unusable(name: str, error: Exception) -> DataError:
+    return DataError(f"data set {name!r} cannot be used: {error}; the data root is {data_root()!r}")
+
+
 def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     proposals = [cfg.DATASETS.PROPOSAL_FILES_TRAIN[index]] if cfg.MODEL.LOAD_PROPOSALS else None
     try:
         return get_detection_dataset_dicts(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, keypoints, proposals)
     except (AssertionError, OSError) as error:
-        raise DataError(f"data set {name!r} cannot be used: {error}; the data root is {data_root()!r}") from None
+        raise _unusable(name, error) from None

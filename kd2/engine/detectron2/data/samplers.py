@@ -20,9 +20,7 @@ def build_sampler(cfg: CfgNode, sets: dict[str, list[dict]]) -> Sampler:
             _category_factors(cfg, [record for part in sets.values() for record in part]), seed=cfg.SEED
         ),
         "WeightedTrainingSampler": lambda: RepeatFactorTrainingSampler(_set_factors(cfg, sets), seed=cfg.SEED),
-        "WeightedCategoryTrainingSampler": lambda: RepeatFactorTrainingSampler(
-            _both_factors(cfg, sets), seed=cfg.SEED
-        ),
+        "WeightedCategoryTrainingSampler": lambda: RepeatFactorTrainingSampler(_both_factors(cfg, sets), seed=cfg.SEED),
     }
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name not in samplers:

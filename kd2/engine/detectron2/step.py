@@ -1,0 +1,87 @@
+"""One training step: the student's losses, the teacher's forward pass, and what the losses may know of the batch.
+
+Batches are Detectron2's: a list with a dict an image.
+"""
+
+import functools
+from typing import Any
+
+from detectron2.utils.events import EventStorage, has_event_storage
+from torch import Tensor, nn
+
+from kd2.distill import BatchInfo
+from kd2.engine.build import Step
+from kd2.engine.detectron2.batch_info import StudentAnchors, gt_boxes, padded_size, pixel_labels, student_images
+from kd2.engine.detectron2.models import own_losses
+
+Batch = list[dict[str, Any]]
+
+
+def step_of(student: nn.Module, reverse_colors: bool) -> Step:
+    """The step of a student; boxes, anchors and labels are offered where its heads learn from them."""
+    anchors, pixels = StudentAnchors.of(student), hasattr(student, "sem_seg_head")
+    boxes = not pixels or hasattr(student, "proposal_generator")
+    known = {"sizes": True, "images": True, "boxes": boxes, "anchors": anchors is not None, "labels": pixels}
+    return Step(
+        run_student,
+        functools.partial(run_teacher, reverse_colors=reverse_colors),
+        functools.partial(batch_info, student=student, anchors=anchors),
+        own_losses(student),
+        {name for name, offered in known.items() if offered},
+    )
+
+
+def run_student(student: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The student's own losses by name. Outside a trainer what it logs is dropped."""
+    if has_event_storage():
+        return losses_of(student, batch)
+    with EventStorage():
+        return losses_of(student, batch)
+
+
+def losses_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The losses of a Detectron2 model in training; those of the pixels are an exact 0 when all pixels are ignored.
+
+    Detectron2's heads average over the pixels that have a class, and give NaN when there is none. One pixel then gets
+    class 0, and what follows from it counts 0 times. Looks at the labels on the host, where the loader put them.
+    """
+    if not _all_ignored(model, batch):
+        return model(batch)
+    first, *rest = batch
+    labels = first["sem_seg"].clone()
+    labels[0, 0] = 0
+    losses = model([{**first, "sem_seg": labels}, *rest])
+    return {name: loss * 0.0 if name.startswith("loss_sem_seg") else loss for name, loss in losses.items()}
+
+
+def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool) -> None:
+    """The same pixels without their classes; the teacher normalizes and pads them its own way.
+
+    Args:
+        reverse_colors: whether the teacher reads the color channels in the other order.
+    """
+    samples = [{key: value for key, value in sample.items() if key != "sem_seg"} for sample in batch]
+    if reverse_colors:
+        samples = [{**sample, "image": sample["image"].flip(0)} for sample in samples]
+    teacher(samples)
+
+
+def batch_info(batch: Batch, student: nn.Module, anchors: StudentAnchors | None) -> BatchInfo:
+    """Boxes and anchors on the host, in pixels of the resized images; classes of the pixels on the device."""
+    sizes = [tuple(sample["image"].shape[-2:]) for sample in batch]
+    padded = padded_size(sizes, student.backbone)
+    return BatchInfo(
+        sizes,
+        padded,
+        [gt_boxes(sample) for sample in batch],
+        labels=pixel_labels(batch, student),
+        anchors=functools.partial(anchors.grids, padded) if anchors else None,
+        images=functools.partial(student_images, batch, student),
+    )
+
+
+def _all_ignored(model: nn.Module, batch: Batch) -> bool:
+    if "sem_seg" not in batch[0] or not hasattr(model, "sem_seg_head"):
+        return False
+    ignored = model.sem_seg_head.ignore_value
+    return all(bool((sample["sem_seg"] == ignored).all()) for sample in batch)
