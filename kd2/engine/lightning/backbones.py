@@ -4,9 +4,8 @@ import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
-import timm
-import torch
 import torchvision
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
@@ -14,8 +13,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
-from kd2.engine.checkpoint import load_state, read_checkpoint, weights_of
 from kd2.distill import ConfigError, nearest
+from kd2.engine.checkpoint import load_state, read_checkpoint, weights_of
+from kd2.engine.timm_backbone import TimmNetwork, channels, feature_maps
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -136,40 +136,31 @@ def _with_weights(body: nn.Module, weights: str) -> nn.Module:
 
 def _refuse_freezing(cfg: CfgNode) -> None:
     if cfg.MODEL.BACKBONE.FREEZE_AT:
-        raise ConfigError(f"MODEL.BACKBONE.FREEZE_AT is only known for ResNets, expected 0 for {cfg.MODEL.BACKBONE.NAME!r}")
+        raise ConfigError(
+            f"MODEL.BACKBONE.FREEZE_AT is only known for ResNets, expected 0 for {cfg.MODEL.BACKBONE.NAME!r}"
+        )
 
 
 def _timm_body(cfg: CfgNode, first_level: int) -> nn.Module:
-    strides = timm_strides(cfg)
+    strides = timm_network(cfg).strides()
     wanted = [2**level for level in range(first_level, 6)]
     if not set(wanted) <= set(strides):
         name = cfg.MODEL.BACKBONE.NAME.removeprefix("timm/")
         raise ConfigError(f"MODEL.BACKBONE.NAME: timm's {name!r} has maps of strides {strides}, an FPN needs {wanted}")
-    indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in wanted]
-    return timm_network(cfg, out_indices=indices)
+    return built_timm(cfg, out_indices=[len(strides) - 1 - strides[::-1].index(stride) for stride in wanted])
 
 
-def timm_network(cfg: CfgNode, **options) -> nn.Module:
-    """The ``features_only`` network of timm that ``MODEL.BACKBONE`` names, with ``options`` of ``timm.create_model``."""
+def timm_network(cfg: CfgNode) -> TimmNetwork:
+    """The network of timm that ``MODEL.BACKBONE`` names."""
     _refuse_freezing(cfg)
     norm_layer(cfg.MODEL.BACKBONE.NORM, "MODEL.BACKBONE.NORM", ("BN",))
-    name = cfg.MODEL.BACKBONE.NAME.removeprefix("timm/")
-    if not timm.is_model(name):
-        raise ConfigError(f"MODEL.BACKBONE.NAME: timm has no {name!r}; {nearest(name, timm.list_models())}")
-    weights = cfg.MODEL.BACKBONE.WEIGHTS
-    pretrained = {"features_only": True, "pretrained": weights == "IMAGENET"}
-    return _with_weights(_made(functools.partial(timm.create_model, name, **pretrained, **options), cfg), weights)
+    backbone = cfg.MODEL.BACKBONE
+    return TimmNetwork(backbone.NAME.removeprefix("timm/"), backbone.ARGS, backbone.WEIGHTS == "IMAGENET")
 
 
-def timm_strides(cfg: CfgNode) -> list[int]:
-    """Pixels a cell of that network's maps; draws nothing from the global generator."""
-    with torch.random.fork_rng(devices=[]):
-        return timm_network(cfg).feature_info.reduction()
-
-
-def nchw(maps: list[Tensor], channels: list[int]) -> list[Tensor]:
-    """Maps with the channels in front; some networks compute in NHWC."""
-    return [m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(maps, channels)]
+def built_timm(cfg: CfgNode, **options: Any) -> nn.Module:
+    """That network with its weights; ``options`` are those of ``TimmNetwork.build``."""
+    return _with_weights(timm_network(cfg).build(**options), cfg.MODEL.BACKBONE.WEIGHTS)
 
 
 class TimmFPN(nn.Module):
@@ -178,11 +169,9 @@ class TimmFPN(nn.Module):
     def __init__(self, body: nn.Module, width: int, extra: ExtraFPNBlock, norm):
         super().__init__()
         self.body = body
-        self.channels = body.feature_info.channels()
-        self.fpn = FeaturePyramidNetwork(self.channels, width, extra_blocks=extra, norm_layer=norm)
+        self.fpn = FeaturePyramidNetwork(channels(body), width, extra_blocks=extra, norm_layer=norm)
         self.out_channels = width
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         """(N, 3, H, W) to {"0": (N, C, h, w), ...}."""
-        maps = nchw(self.body(x), self.channels)
-        return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
+        return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(feature_maps(self.body, x))))

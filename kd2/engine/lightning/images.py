@@ -63,4 +63,6 @@ def check_classes(data: list[Any], key: str, count: int) -> None:
         if other.classes != classes:
             raise ConfigError(f"DATASETS: {data[0].name} has the classes {classes}, {other.name} {other.classes}")
     if len(classes) != count:
-        raise ConfigError(f"{key} is {count}, but {data[0].source} has {len(classes)} classes: {', '.join(classes[:10])}")
+        raise ConfigError(
+            f"{key} is {count}, but {data[0].source} has {len(classes)} classes: {', '.join(classes[:10])}"
+        )

@@ -6,12 +6,12 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from kd2.data.seeding import random_states, restore_random_states
 from kd2.distill import ConfigError, Distiller, NaNMonitor, check_weights
 from kd2.engine.checkpoint import Match, run_entry
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer, clip_gradients
-from kd2.data.seeding import random_states, restore_random_states
 
 if TYPE_CHECKING:
     from kd2.engine.lightning.experiment import LightningExperiment
@@ -149,7 +149,10 @@ def lightning_form(content: dict[str, Any]) -> dict[str, Any]:
     state |= {f"{_ADAPTERS}{name}": x for name, x in content["adapters"].items()} | trainer.pop("module")
     optimizer, scheduler = [content["optimizer"]], [content["scheduler"]]
     return trainer | {
-        "state_dict": state, "optimizer_states": optimizer, "lr_schedulers": scheduler, "kd2": content["kd2"],
+        "state_dict": state,
+        "optimizer_states": optimizer,
+        "lr_schedulers": scheduler,
+        "kd2": content["kd2"],
     }
 
 

@@ -9,7 +9,8 @@ from fvcore.common.config import CfgNode
 
 from kd2.config import assemble, defaults_of
 from kd2.distill import ConfigError, nearest
-from kd2.engine import ONE_PROCESS, experiment as flow
+from kd2.engine import ONE_PROCESS
+from kd2.engine import experiment as flow
 from kd2.engine.checkpoint import last_checkpoint, saved_seed
 from kd2.engine.experiment import DryRun, Scores, open_output
 from kd2.engine.lightning.classification.experiment import ClassificationExperiment

@@ -5,12 +5,16 @@ from collections.abc import Iterable
 import torch
 from fvcore.common.config import CfgNode
 from fvcore.common.param_scheduler import (
-    CompositeParamScheduler, CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler, ParamScheduler,
+    CompositeParamScheduler,
+    CosineParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
     PolynomialDecayParamScheduler,
 )
 from torch import nn
 
-from kd2.distill import without_overrides, override_groups
+from kd2.distill import override_groups, without_overrides
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 

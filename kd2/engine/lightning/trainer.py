@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from kd2.engine.checkpoint import read_checkpoint, save_atomically, tag_last_checkpoint
 from kd2.distill import ConfigError
+from kd2.engine.checkpoint import read_checkpoint, save_atomically, tag_last_checkpoint
 from kd2.engine.lightning.module import lightning_form
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}

@@ -9,15 +9,22 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from kd2.engine.lightning.trainer import uses_gpu
+from kd2.data.classification.cache import (
+    Fingerprint,
+    TeacherCache,
+    digest,
+    mean_prediction,
+    weights_digest,
+    write_cache,
+)
+from kd2.data.classification.crops import apply
+from kd2.data.classification.image_dataset import ImageDataset
+from kd2.data.classification.mixup import unit_pixels
+from kd2.data.classification.views import Views
+from kd2.distill import ConfigError
 from kd2.engine.lightning.classification.teacher import TeacherNetwork, build_teacher
 from kd2.engine.lightning.teacher import TeacherSource
-from kd2.distill import ConfigError
-from kd2.data.classification.cache import Fingerprint, TeacherCache, digest, mean_prediction, weights_digest, write_cache
-from kd2.data.classification.crops import apply
-from kd2.data.classification.mixup import unit_pixels
-from kd2.data.classification.image_dataset import ImageDataset
-from kd2.data.classification.views import Views
+from kd2.engine.lightning.trainer import uses_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +76,12 @@ def cached_outputs(
         teacher = build_teacher(teachers, cfg.MODEL.CLASSES, cfg.KD.TEACHER.ALLOW_PARTIAL)
     teacher.module.eval().requires_grad_(False)
     fingerprint = Fingerprint.of(
-        views, teacher=digest([weights_digest(teacher.module.state_dict()), teacher.about]), data=_data_digest(data),
-        count=cfg.KD.VIEWS.ENSEMBLE, images=len(data), classes=cfg.MODEL.NUM_CLASSES,
+        views,
+        teacher=digest([weights_digest(teacher.module.state_dict()), teacher.about]),
+        data=_data_digest(data),
+        count=cfg.KD.VIEWS.ENSEMBLE,
+        images=len(data),
+        classes=cfg.MODEL.NUM_CLASSES,
     )
     if not os.path.exists(folder):
         if ranks > 1:
@@ -85,12 +96,16 @@ def _data_digest(data: ImageDataset) -> str:
     return digest([*data.names, data.labels.tobytes(), *(data.pixels(i).numpy().tobytes() for i in looked_at)])
 
 
-def _outputs(cfg: CfgNode, data: ImageDataset, views: Views, teacher: TeacherNetwork) -> Iterator[tuple[list[int], Tensor]]:
+def _outputs(
+    cfg: CfgNode, data: ImageDataset, views: Views, teacher: TeacherNetwork
+) -> Iterator[tuple[list[int], Tensor]]:
     device = torch.device("cuda" if uses_gpu(cfg) else "cpu")
     model, count, most = teacher.module.to(device), cfg.KD.VIEWS.ENSEMBLE, cfg.TEST.IMS_PER_BATCH
     size = max(most // count, 1) if views.mode.ensemble else most
     generator = torch.Generator().manual_seed(0)
-    loader = DataLoader(TeacherViews(data, views, count), size, num_workers=cfg.DATALOADER.NUM_WORKERS, generator=generator)
+    loader = DataLoader(
+        TeacherViews(data, views, count), size, num_workers=cfg.DATALOADER.NUM_WORKERS, generator=generator
+    )
     for indices, pixels in loader:
         with torch.no_grad():
             parts = pixels.flatten(0, 1).split(most)

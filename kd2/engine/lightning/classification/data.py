@@ -14,15 +14,15 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kd2.data.classification.crops import Crops, apply
+from kd2.data.classification.image_dataset import ImageDataset, joined
+from kd2.data.classification.mixup import Mix, draw_mix, unit_pixels
+from kd2.data.classification.views import Views
+from kd2.data.stream import Batches, Place, shuffled, train_loader
+from kd2.engine.lightning.batches import images_a_rank
 from kd2.engine.lightning.classification.cached import cached_outputs
 from kd2.engine.lightning.classification.sources import labeled
-from kd2.engine.lightning.batches import images_a_rank
 from kd2.engine.lightning.teacher import TeacherSource
-from kd2.data.classification.crops import Crops, apply
-from kd2.data.classification.mixup import Mix, draw_mix, unit_pixels
-from kd2.data.classification.image_dataset import ImageDataset, joined
-from kd2.data.stream import Batches, Place, shuffled, train_loader
-from kd2.data.classification.views import Views
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ def training_batches(
             _stacked(others),
             torch.tensor(labels) if known else None,
             None if outputs is None else outputs[list(indices)],
-            shared, mix, cfg.MODEL.NUM_CLASSES,
+            shared,
+            mix,
+            cfg.MODEL.NUM_CLASSES,
         )
 
     batches = Batches(functools.partial(shuffled, len(every), cfg.SEED), own_size, start, rank=rank, ranks=ranks)
@@ -177,6 +179,10 @@ def _clean_loader(cfg: CfgNode, dataset: Dataset, teacher: int | None) -> DataLo
         return HostBatch(torch.stack(images), _stacked(others), torch.tensor(labels), None, shared, None, classes)
 
     return DataLoader(
-        dataset, cfg.TEST.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS, collate_fn=collate,
-        pin_memory=torch.cuda.is_available(), generator=torch.Generator().manual_seed(0),
+        dataset,
+        cfg.TEST.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),
     )

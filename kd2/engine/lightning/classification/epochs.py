@@ -19,5 +19,3 @@ def write_iterations(cfg: CfgNode, images: int) -> None:
         if value:
             steps = [max(round(x * epoch), 1) for x in (value if isinstance(value, list) else [value])]
             cfg[node][wanted] = steps if isinstance(value, list) else steps[0]
-
-

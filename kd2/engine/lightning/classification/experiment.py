@@ -57,7 +57,9 @@ class ClassificationExperiment(LightningExperiment):
             images = sum(map(len, train))
             write_iterations(cfg, images)
             epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / images
-            logger.info("%d iterations of %d images: %.4g epochs", cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, epochs)
+            logger.info(
+                "%d iterations of %d images: %.4g epochs", cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, epochs
+            )
 
     def build_student(self) -> BuiltModel:
         cfg = self.cfg

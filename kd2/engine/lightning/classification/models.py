@@ -6,8 +6,8 @@ from fvcore.common.config import CfgNode
 from timm.models import register_model
 from torch import Tensor, nn
 
-from kd2.distill import ConfigError, nearest
 from kd2.data.classification.mixup import normalized
+from kd2.distill import ConfigError, nearest
 from kd2.networks.cifar_resnet import CifarResNet
 
 

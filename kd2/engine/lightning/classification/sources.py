@@ -8,9 +8,9 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from torchvision import datasets
 
-from kd2.distill import ConfigError, DataError, nearest
 from kd2.data.classification.image_dataset import ImageDataset, checked, read_folder, read_npz, read_parquet, read_zip
 from kd2.data.root import data_root, existing
+from kd2.distill import ConfigError, DataError, nearest
 
 _READERS = {"FOLDER": read_folder, "ZIP": read_zip, "NPZ": read_npz, "PARQUET": read_parquet}
 

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from kd2.engine.lightning.batches import images_a_rank, test_loader
-from kd2.engine.lightning.images import flips, is_bgr, named, record_image, resizing
-from kd2.distill import DataError
 from kd2.data.detection import records
 from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
+from kd2.distill import DataError
+from kd2.engine.lightning.batches import images_a_rank, test_loader
+from kd2.engine.lightning.images import flips, is_bgr, named, record_image, resizing
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
 def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank: int, ranks: int) -> DataLoader:
     """An endless loader of this rank's batches, from iteration ``start`` on."""
     keep = [
-        r for d in data for r in d.records
+        r
+        for d in data
+        for r in d.records
         if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS or any(not a["iscrowd"] for a in r["annotations"])
     ]
     if not keep:

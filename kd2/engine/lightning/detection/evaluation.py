@@ -11,9 +11,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from kd2.data.detection.records import Records
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.detection.data import Batch
-from kd2.data.detection.records import Records
 
 # For each image boxes, scores, labels from 0 and, of instances, masks, as torchvision's detectors give them.
 Detections = list[dict[str, Tensor]]
@@ -89,10 +89,15 @@ def _ground_truth(data: Records) -> COCO:
     annotations = []
     for record in data.records:
         for a in record["annotations"]:
-            annotations.append(a | {
-                "id": len(annotations) + 1, "image_id": record["image_id"], "category_id": a["category_id"] + 1,
-                "area": _area(a, record),
-            })
+            annotations.append(
+                a
+                | {
+                    "id": len(annotations) + 1,
+                    "image_id": record["image_id"],
+                    "category_id": a["category_id"] + 1,
+                    "area": _area(a, record),
+                }
+            )
     truth.dataset = {
         "info": {},
         "images": [{"id": r["image_id"], "width": r["width"], "height": r["height"]} for r in data.records],

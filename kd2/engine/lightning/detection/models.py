@@ -13,9 +13,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from kd2.engine.lightning.backbones import fpn_backbone, norm_layer
 from kd2.distill import ConfigError, nearest
-
+from kd2.engine.lightning.backbones import fpn_backbone, norm_layer
 
 # Where the backbone without its feature pyramid lies in a detector's key names.
 BODY = "backbone.body."

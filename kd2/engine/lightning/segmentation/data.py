@@ -8,14 +8,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic
+from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
+from kd2.distill import IGNORE_LABEL, ConfigError
 from kd2.engine.lightning.batches import images_a_rank, test_loader
 from kd2.engine.lightning.images import check_classes, named
 from kd2.engine.lightning.segmentation.mapper import Sample, SemanticMapper, crop_size
 from kd2.engine.lightning.segmentation.models import num_classes
-from kd2.distill import ConfigError
-from kd2.distill import IGNORE_LABEL
-from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic
-from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.networks.pspnet import check_pooled
 from kd2.networks.window import check_window
 
@@ -107,8 +106,12 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
     records, crop = labeled + extra, cfg.INPUT.CROP.ENABLED
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING and not crop
     batches = Batches(
-        functools.partial(shuffled, len(labeled), cfg.SEED), images_a_rank(cfg.SOLVER.IMS_PER_BATCH, ranks), start,
-        group_of=(lambda index: aspect(records[index])) if grouping else None, rank=rank, ranks=ranks,
+        functools.partial(shuffled, len(labeled), cfg.SEED),
+        images_a_rank(cfg.SOLVER.IMS_PER_BATCH, ranks),
+        start,
+        group_of=(lambda index: aspect(records[index])) if grouping else None,
+        rank=rank,
+        ranks=ranks,
     )
     more = unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, ranks)
     if cfg.MODEL.META_ARCHITECTURE in _POOLED and cfg.MODEL.SEM_SEG_HEAD.NORM == "BN":

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from kd2.engine.lightning.segmentation.data import Batch
 from kd2.distill import IGNORE_LABEL
+from kd2.engine.lightning.segmentation.data import Batch
 
 
 class SemSegEvaluator:

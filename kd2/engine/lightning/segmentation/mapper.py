@@ -6,9 +6,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from kd2.engine.lightning.images import flips, is_bgr, record_image, resizing
-from kd2.distill import ConfigError, nearest
 from kd2.data.segmentation.semantic import SemanticRecords
+from kd2.distill import ConfigError, nearest
+from kd2.engine.lightning.images import flips, is_bgr, record_image, resizing
 
 Sample = tuple[Tensor, Tensor, dict]
 

@@ -7,12 +7,12 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-from kd2.engine.lightning.backbones import NORMS, fpn_backbone, norm_layer
-from kd2.engine.lightning.segmentation.semantic_fpn import SemSegFPNHead
-from kd2.engine.lightning.segmentation.stages import stages
 from kd2.distill import ConfigError, nearest
+from kd2.engine.lightning.backbones import NORMS, fpn_backbone, norm_layer
+from kd2.engine.lightning.segmentation.stages import stages
 from kd2.networks.espnet import LEVEL3, ESPDecoder, ESPEncoder
 from kd2.networks.pspnet import AuxiliaryHead, PSPHead
+from kd2.networks.semantic_fpn import SemSegFPNHead
 
 # Where the backbone without its feature pyramid lies in a network's key names.
 BODY = "backbone.body."
@@ -38,8 +38,14 @@ class Segmenter(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, classifier: nn.Module, aux_classifier: nn.Module | None = None, source: str = "out",
-        *, mean: list[float], std: list[float],
+        self,
+        backbone: nn.Module,
+        classifier: nn.Module,
+        aux_classifier: nn.Module | None = None,
+        source: str = "out",
+        *,
+        mean: list[float],
+        std: list[float],
     ):
         super().__init__()
         self.backbone, self.classifier, self.aux_classifier = backbone, classifier, aux_classifier
@@ -132,6 +138,11 @@ def _espnet(cfg: CfgNode) -> dict:
 
 
 ARCHITECTURES = {
-    "PSPNet": _pspnet, "DeepLabV3": _deeplab, "FCN": _fcn, "LRASPP": _lraspp, "SemSegFPN": _semantic_fpn,
-    "ESPNetC": _espnet_c, "ESPNet": _espnet,
+    "PSPNet": _pspnet,
+    "DeepLabV3": _deeplab,
+    "FCN": _fcn,
+    "LRASPP": _lraspp,
+    "SemSegFPN": _semantic_fpn,
+    "ESPNetC": _espnet_c,
+    "ESPNet": _espnet,
 }

@@ -4,10 +4,18 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from kd2.engine.lightning.backbones import (
-    MOBILENETS, RESNETS, mobilenet, nchw, resnet, strided, timm_network, timm_strides, unknown_backbone,
-)
 from kd2.distill import ConfigError
+from kd2.engine.lightning.backbones import (
+    MOBILENETS,
+    RESNETS,
+    built_timm,
+    mobilenet,
+    resnet,
+    strided,
+    timm_network,
+    unknown_backbone,
+)
+from kd2.engine.timm_backbone import channels, feature_maps
 
 
 class TimmStages(nn.Module):
@@ -20,11 +28,11 @@ class TimmStages(nn.Module):
     def __init__(self, network: nn.Module, names: list[str]):
         super().__init__()
         self.network = network
-        self.channels = dict(zip(names, network.feature_info.channels()))
+        self.channels = dict(zip(names, channels(network), strict=True))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to {name: (N, C, h, w), ...}."""
-        return dict(zip(self.channels, nchw(self.network(x), list(self.channels.values()))))
+        return dict(zip(self.channels, feature_maps(self.network, x), strict=True))
 
 
 def stages(cfg: CfgNode, low: str = "", out: str = "out") -> nn.Module:
@@ -40,22 +48,22 @@ def stages(cfg: CfgNode, low: str = "", out: str = "out") -> nn.Module:
     name = cfg.MODEL.BACKBONE.NAME
     early = low or "aux"
     if name.startswith("timm/"):
-        strides = timm_strides(cfg)
+        strides = timm_network(cfg).strides()
         index = _stride8(strides, name) if low else len(strides) - 2
-        return TimmStages(timm_network(cfg, out_indices=(index, len(strides) - 1)), [early, out])
+        return TimmStages(built_timm(cfg, out_indices=(index, len(strides) - 1)), [early, out])
     if name in RESNETS:
         body = resnet(cfg)
         layers = {"layer2" if low else "layer3": early, "layer4": out}
-        channels = [_last_channels(getattr(body, layer)) for layer in layers]
+        widths = [_last_channels(getattr(body, layer)) for layer in layers]
     elif name in MOBILENETS:
         body = mobilenet(cfg)
         # As in torchvision's LR-ASPP and DeepLabV3: the first block of stride 8, and the last block.
         layers = {str(strided(body)[-3]): early, str(len(body) - 1): out}
-        channels = [body[int(layer)].out_channels for layer in layers]
+        widths = [body[int(layer)].out_channels for layer in layers]
     else:
         raise unknown_backbone(name)
     maps = IntermediateLayerGetter(body, layers)
-    maps.channels = dict(zip(layers.values(), channels))
+    maps.channels = dict(zip(layers.values(), widths))
     return maps
 
 

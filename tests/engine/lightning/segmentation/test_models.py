@@ -141,11 +141,11 @@ def test_images_are_normalized_and_padded_with_the_mean():
         ),
         (
             {"BACKBONE": {"ARGS": {"output_stride": 7}}},
-            "MODEL.BACKBONE.ARGS {'output_stride': 7} does not suit 'timm/test",
+            "MODEL.BACKBONE.ARGS {'output_stride': 7} does not suit 'test",
         ),
         (
             {"BACKBONE": {"NAME": "timm/test_resnet9"}},
-            "MODEL.BACKBONE.NAME: timm has no 'test_resnet9'; did you mean test",
+            "MODEL.BACKBONE.NAME is 'test_resnet9'; did you mean test",
         ),
         ({"BACKBONE": {"NAME": "vgg16"}}, "MODEL.BACKBONE.NAME is 'vgg16'; choices: .*timm/NAME"),
     ],
