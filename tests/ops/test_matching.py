@@ -35,7 +35,7 @@ def test_an_input_without_gradient_costs_nothing(fixed):
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-3), (torch.float64, 1e-12)])
 def test_an_attention_that_is_nearly_one_hot_is_matched_by_its_few_entries(dtype, error, monkeypatch):
-    """Relative to the largest element. Similarities of hundreds have an error of 1e-4 in float32, and so has their exp."""
+    """Relative to the largest element. In float32 similarities of hundreds are off by 1e-4, and so is their softmax."""
     monkeypatch.setattr(matching, "_AT_ONCE", 1 << 13)
     inputs = [random_map(2, 256, 96, seed=seed).to(dtype).requires_grad_() for seed in range(3)]
     target = random_map(2, 256, 96, seed=3).to(dtype)
