@@ -6,31 +6,41 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 pytest.importorskip("cityscapesscripts", reason="Detectron2's evaluator of Cityscapes needs cityscapesscripts")
 
 import contextlib
+import importlib.util
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances
 from PIL import Image
 
-from kd2.engine.detectron2 import cityscapes
+from kd2.distill import ConfigError
 from kd2.engine.detectron2.data import eval_loader
 from kd2.engine.detectron2.evaluators import build_evaluator, check_evaluators
-from kd2.distill import ConfigError
 
 from ...helpers.d2_semantic import semantic_config
 from ...helpers.d2_tiny import load_config
 
 IDS = [7, 8, 11, 0]  # road, sidewalk, building, nothing
+CAR, RIDER = 26, 25
 
 
-def write_layout(folder) -> None:
+def write_layout(folder: Path) -> None:
     """Two images; their label ids are stripes, and nothing is an instance."""
-    picture, stripes = np.zeros((16, 24, 3), np.uint8), np.tile(np.repeat(IDS, 6), (16, 1))
+    stripes = np.tile(np.repeat(IDS, 6), (16, 1))
+    write_images(folder, stripes, stripes)
+
+
+def write_images(folder: Path, labels: np.ndarray, instances: np.ndarray) -> None:
+    """Two black images of city with these ids."""
+    picture = np.zeros((*labels.shape, 3), np.uint8)
     files = {
         "leftImg8bit/val/city": {"leftImg8bit": picture},
         "gtFine/val/city": {
-            "gtFine_labelIds": stripes.astype(np.uint8), "gtFine_instanceIds": stripes.astype(np.uint16),
+            "gtFine_labelIds": labels.astype(np.uint8), "gtFine_instanceIds": instances.astype(np.uint16),
         },
     }
     for part, kinds in files.items():
@@ -58,28 +68,53 @@ def test_both_evaluators_agree(pixels, tmp_path):
     classes[4:, 6:12], classes[:, 12:] = 1, 2
     predicted = torch.nn.functional.one_hot(classes, 19).permute(2, 0, 1)
     ours = scored(cfg, "city", predicted, str(tmp_path / "ours"))
-    gt_dir = str(tmp_path / "cityscapes" / "gtFine" / "val")
-    MetadataCatalog.get("their_city").set(evaluator_type="cityscapes_sem_seg", gt_dir=gt_dir)
-    theirs = scored(cfg, "their_city", predicted, "")
-    MetadataCatalog.remove("their_city")
+    with evaluated_as("cityscapes_sem_seg", tmp_path / "cityscapes") as name:
+        theirs = scored(cfg, name, predicted, "")
     assert ours["mIoU"] == pytest.approx(theirs["IoU"]) == pytest.approx((0.8 + 0.75 + 1) / 3 * 100)
 
 
-@pytest.fixture
-def instances():
-    """The name of a data set for Cityscapes' evaluation of instances."""
-    MetadataCatalog.get("city_objects").set(evaluator_type="cityscapes_instance", gt_dir="")
-    yield "city_objects"
-    MetadataCatalog.remove("city_objects")
+@contextlib.contextmanager
+def evaluated_as(kind: str, folder: Path):
+    """The name of a data set below ``folder`` for one of Detectron2's evaluators of Cityscapes."""
+    gt_dir = str(folder / "gtFine" / "val")
+    MetadataCatalog.get("their_city").set(evaluator_type=kind, gt_dir=gt_dir, thing_classes=["car", "rider"])
+    yield "their_city"
+    MetadataCatalog.remove("their_city")
 
 
-def test_a_missing_package_is_named(instances, monkeypatch):
-    monkeypatch.setattr(cityscapes.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="DATASETS.TEST: 'city_objects': .* needs the package cityscapesscripts"):
-        check_evaluators([instances])
+def test_perfect_instances_score_100(pixels, tmp_path, monkeypatch):
+    """Two cars and a rider in each image."""
+    monkeypatch.chdir(tmp_path)
+    labels, instances = np.zeros((96, 128), np.int32), np.zeros((96, 128), np.int32)
+    for number, (x, kind) in enumerate([(4, CAR), (44, CAR), (84, RIDER)]):
+        labels[20:60, x : x + 36], instances[20:60, x : x + 36] = kind, 1000 * kind + number
+    write_images(tmp_path / "city", labels, instances)
+    found = Instances((96, 128))
+    found.pred_masks = torch.from_numpy(np.stack([instances == i for i in np.unique(instances) if i]))
+    found.pred_classes, found.scores = torch.tensor([1, 0, 0]), torch.tensor([0.9, 0.8, 0.7])
+    with evaluated_as("cityscapes_instance", tmp_path / "city") as name:
+        evaluator = build_evaluator(load_config(semantic_config(tmp_path, pixels)), name)
+        evaluator.reset()
+        for number in range(2):
+            sample = {"file_name": f"city_00000{number}_000019_leftImg8bit.png"}
+            evaluator.process([sample], [{"instances": found}])
+        with contextlib.redirect_stdout(io.StringIO()):
+            scores = evaluator.evaluate()["segm"]
+    assert scores == pytest.approx({"AP": 100, "AP50": 100})
+    assert not os.path.exists("matches.json")
 
 
-def test_a_numpy_that_the_evaluation_of_instances_cannot_use_is_named(instances, monkeypatch):
-    monkeypatch.setattr(np, "count_nonzero", lambda values: np.intp(1))
-    with pytest.raises(ConfigError, match="DATASETS.TEST: 'city_objects': .* fails with NumPy"):
-        check_evaluators([instances])
+def test_numpy_stays_as_it_is(tmp_path):
+    before = set(dir(np))
+    with evaluated_as("cityscapes_panoptic_seg", tmp_path) as name:
+        check_evaluators([name])
+    assert set(dir(np)) == before
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with (
+        evaluated_as("cityscapes_instance", tmp_path) as name,
+        pytest.raises(ConfigError, match="DATASETS.TEST: 'their_city': .* needs the package cityscapesscripts"),
+    ):
+        check_evaluators([name])
