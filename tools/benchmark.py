@@ -35,6 +35,7 @@ _COMPILED = ("compiled_ms", "compiled_mib")
 
 
 def main() -> int:
+    """Parse the arguments and run one of the two commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     losses = commands.add_parser("losses", help="every loss against its plain formula")
@@ -52,6 +53,7 @@ def main() -> int:
 
 
 def run_losses(arguments: argparse.Namespace) -> int:
+    """Print a row a case; 1 when an error is beyond its tolerance."""
     everything = torch.get_num_threads()
     threads = {"one": [1], "all": [everything], "both": sorted({1, everything})}[arguments.threads]
     names = [arguments.only] if arguments.only else list(loss_cases())
@@ -75,6 +77,7 @@ def run_step(arguments: argparse.Namespace) -> int:
 
 
 def line(row: dict, columns: tuple[str, ...]) -> str:
+    """A row as one line of text."""
     cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns]
     return f"{cells[0]:<33}" + "".join(f"{cell:>{len(c) + 2}}" for c, cell in zip(columns[1:], cells[1:], strict=True))
 

@@ -27,7 +27,8 @@ def cost(model: nn.Module, images: list[Tensor], seconds: float = 1.0) -> Cost:
     with FlopCounterMode(display=False) as counter:
         model(images[:1])
     timer = Timer(
-        "for image in images: model([image])", globals={"model": model, "images": images},
+        "for image in images: model([image])",
+        globals={"model": model, "images": images},
         num_threads=torch.get_num_threads(),
     )
     each = timer.blocked_autorange(min_run_time=seconds).median / len(images)

@@ -7,16 +7,24 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-from kd2.distill import DataError
 from kd2.data.detection.records import read_coco
 from kd2.data.stream import mapped
+from kd2.distill import DataError
 
 # Pixels of the shorter and the longer side at most.
 SHORT, LONG = 168, 224
 # What that means for a training: fewer images a batch pay for their size.
 OPTIONS = [
-    "INPUT.MIN_SIZE_TRAIN", f"[{SHORT}]", "INPUT.MAX_SIZE_TRAIN", str(LONG),
-    "INPUT.MIN_SIZE_TEST", str(SHORT), "INPUT.MAX_SIZE_TEST", str(LONG), "SOLVER.IMS_PER_BATCH", "4",
+    "INPUT.MIN_SIZE_TRAIN",
+    f"[{SHORT}]",
+    "INPUT.MAX_SIZE_TRAIN",
+    str(LONG),
+    "INPUT.MIN_SIZE_TEST",
+    str(SHORT),
+    "INPUT.MAX_SIZE_TEST",
+    str(LONG),
+    "SOLVER.IMS_PER_BATCH",
+    "4",
 ]
 # Images at most, and the part of all that is for validation.
 MOST = {"train": 1500, "val": 250}
@@ -74,11 +82,15 @@ def _reduced(record: dict, folder: str) -> tuple[dict, list[dict]]:
     annotations = []
     for annotation in record["annotations"]:
         x, y, w, h = annotation["bbox"]
-        annotations.append({
-            "image_id": record["number"], "category_id": annotation["category_id"] + 1,
-            "bbox": [x * across, y * down, w * across, h * down], "area": w * across * h * down,
-            "iscrowd": annotation["iscrowd"],
-        })
+        annotations.append(
+            {
+                "image_id": record["number"],
+                "category_id": annotation["category_id"] + 1,
+                "bbox": [x * across, y * down, w * across, h * down],
+                "area": w * across * h * down,
+                "iscrowd": annotation["iscrowd"],
+            }
+        )
     return {"id": record["number"], "file_name": name, "width": size[0], "height": size[1]}, annotations
 
 

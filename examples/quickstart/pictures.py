@@ -82,8 +82,16 @@ def _boxes(axes: Axes, found: Mapping[str, Tensor], colors: list) -> None:
         frame.set_path_effects([*_HALO, patheffects.Normal()])
         axes.add_patch(frame)
         if score is not None:
-            axes.text(x1, y1, f"{100 * score:.0f}", fontsize=7, color="white", va="bottom",
-                      clip_on=True, bbox={"facecolor": "black", "alpha": 0.75, "edgecolor": "none", "pad": 1})
+            axes.text(
+                x1,
+                y1,
+                f"{100 * score:.0f}",
+                fontsize=7,
+                color="white",
+                va="bottom",
+                clip_on=True,
+                bbox={"facecolor": "black", "alpha": 0.75, "edgecolor": "none", "pad": 1},
+            )
 
 
 def _class_colors(count: int) -> list:

@@ -52,6 +52,7 @@ class PhaseBar(ProgressBar):
         self.progress = progress
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Move the bar."""
         self.progress.at(trainer.global_step / trainer.max_steps)
 
 
@@ -68,9 +69,11 @@ class Curve(Callback):
         self.ap: dict[int, float] = {}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: object) -> None:
+        """Keep the loss of the step."""
         distilled = tuple(f"loss_{name}" for name in module.distiller.losses)
         logged = {name: x for name, x in trainer.callback_metrics.items() if name.startswith("loss_")}
         self.losses.append(float(sum(x for name, x in logged.items() if not name.startswith(distilled))))
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Keep the AP of the evaluation."""
         self.ap[trainer.global_step] = module.scores["bbox/AP"]

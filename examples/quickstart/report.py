@@ -4,8 +4,8 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
-from kd2.cli import table
 from examples.quickstart.measure import Cost
+from kd2.cli import table
 
 _HEADER = ("model", "AP", "AP50", "parameters (M)", "GFLOPs", "CPU latency (ms)", "iterations", "training (s)")
 
@@ -55,11 +55,22 @@ class Setting:
 
 def rows(entries: list[Entry]) -> str:
     """The Markdown table, a row a model."""
-    return table(_HEADER, [
-        (e.name, f"{e.ap:.1f}", f"{e.ap50:.1f}", f"{e.cost.parameters / 1e6:.2f}", f"{e.cost.gflops:.2f}",
-         f"{e.cost.latency_ms:.1f}", len(e.losses), f"{e.seconds:.0f}")
-        for e in entries
-    ])
+    return table(
+        _HEADER,
+        [
+            (
+                e.name,
+                f"{e.ap:.1f}",
+                f"{e.ap50:.1f}",
+                f"{e.cost.parameters / 1e6:.2f}",
+                f"{e.cost.gflops:.2f}",
+                f"{e.cost.latency_ms:.1f}",
+                len(e.losses),
+                f"{e.seconds:.0f}",
+            )
+            for e in entries
+        ],
+    )
 
 
 def verdict(teacher: Entry, student: Entry, distilled: Entry) -> str:

@@ -87,7 +87,9 @@ def quickstart(
             pictures.curves(os.path.join(output, "curves.png"), *entries)
             pictures.predictions(os.path.join(output, "predictions.png"), *_columns(models, views[:_ROWS]), val.classes)
     name = data[0] if data else f"drawn shapes (seed {seed})"
-    setting = _setting(name, trained["distilled"].experiment.cfg, len(train_data.records), val, time.monotonic() - started)
+    setting = _setting(
+        name, trained["distilled"].experiment.cfg, len(train_data.records), val, time.monotonic() - started
+    )
     return report.write(output, entries, setting)
 
 
@@ -111,10 +113,16 @@ def _train_all(output: str, options: list[str], progress: Progress) -> dict[str,
     runs = {
         "teacher": ("teacher", "teacher.yaml", []),
         "student": ("student alone", "distilled.yaml", ["KD.LOSSES.imitation.WEIGHT", "0"]),
-        "distilled": ("student distilled", "distilled.yaml", [
-            "KD.TEACHER.CONFIG_FILE", os.path.join(teacher, "config.yaml"),
-            "KD.TEACHER.WEIGHTS", os.path.join(teacher, "model_final.pth"),
-        ]),
+        "distilled": (
+            "student distilled",
+            "distilled.yaml",
+            [
+                "KD.TEACHER.CONFIG_FILE",
+                os.path.join(teacher, "config.yaml"),
+                "KD.TEACHER.WEIGHTS",
+                os.path.join(teacher, "model_final.pth"),
+            ],
+        ),
     }
     trained = {}
     for name, (phase, file, own) in runs.items():
@@ -171,8 +179,15 @@ def _shown(output: dict[str, Tensor]) -> dict[str, Tensor]:
 def _setting(data: str, cfg: CfgNode, train_images: int, val: Records, seconds: float) -> Setting:
     first = val.records[0]
     return Setting(
-        data, val.classes, train_images, len(val.records), (first["height"], first["width"]),
-        cfg.SOLVER.IMS_PER_BATCH, cfg.SEED, torch.get_num_threads(), seconds,
+        data,
+        val.classes,
+        train_images,
+        len(val.records),
+        (first["height"], first["width"]),
+        cfg.SOLVER.IMS_PER_BATCH,
+        cfg.SEED,
+        torch.get_num_threads(),
+        seconds,
     )
 
 

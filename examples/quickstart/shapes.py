@@ -95,10 +95,16 @@ def coco(pictures: list[Picture]) -> dict:
     for number, picture in enumerate(pictures):
         images.append({"id": number + 1, "file_name": _file_name(number), "width": SIZE, "height": SIZE})
         for label, box in zip(picture.labels, picture.boxes()):
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": number + 1, "category_id": label + 1, "bbox": box,
-                "area": box[2] * box[3], "iscrowd": 0,
-            })
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number + 1,
+                    "category_id": label + 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
     return {"images": images, "annotations": annotations, "categories": categories}
 

@@ -22,6 +22,7 @@ class Levels(nn.Module):
         )
 
     def forward(self, maps: dict[str, Tensor]) -> Tensor:
+        """The sum of the levels, at the size of P2."""
         total = self.convs[0][0](maps["0"])
         for level in range(1, 4):
             x = maps[str(level)]
@@ -41,4 +42,5 @@ class SemSegFPNHead(nn.Module):
         self.predictor = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: dict[str, Tensor]) -> Tensor:
+        """Scores of the pyramid's maps."""
         return self.predictor(self.sum(maps))

@@ -13,8 +13,8 @@ from kd2.config import framework_of, load, load_teacher_config, read, taps_of
 from kd2.distill import Probe, probed
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.lightning.detection import models as detection
-from kd2.engine.lightning.segmentation import models as segmentation
 from kd2.engine.lightning.run import experiment_for
+from kd2.engine.lightning.segmentation import models as segmentation
 from kd2.losses import active_losses, build_losses
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -61,7 +61,10 @@ def test_what_is_inherited_fits(path):
         with torch.device("meta"):
             student, teacher = (experiment_for(its).build_student().module for its in (cfg, own))
         assert (
-            init_from_teacher(student, teacher, cfg.KD.INIT_FROM_TEACHER, experiment_for(cfg).backbone, partial=False).left == []
+            init_from_teacher(
+                student, teacher, cfg.KD.INIT_FROM_TEACHER, experiment_for(cfg).backbone, partial=False
+            ).left
+            == []
         )
 
 
@@ -73,7 +76,9 @@ def test_losses_of_segmentation_fit_the_tapped_maps(path):
     for side, its in (("STUDENT", cfg), ("TEACHER", own)):
         model = segmentation.build_segmenter(its)
         taps = taps_of(cfg, side)[0] if active_losses(cfg.KD.LOSSES) else ["score=classifier"]
-        specs.append(probed(model, taps, Probe(lambda model=model: model(torch.zeros(1, 3, *size)), size), "TAPS").specs)
+        specs.append(
+            probed(model, taps, Probe(lambda model=model: model(torch.zeros(1, 3, *size)), size), "TAPS").specs
+        )
     build_losses(active_losses(cfg.KD.LOSSES), *specs)
 
 

@@ -1,10 +1,11 @@
 """Losses that cannot work end with an error that names their block of the config."""
 
 import pytest
-from ..helpers.toys import batch, distiller
 
 from kd2.distill import ConfigError, FeatureSpec
 from kd2.losses.registry import build_losses
+
+from ..helpers.toys import batch, distiller
 
 FEATURE_TERMS = ("mgd", "fgd", "tat", "mimic")
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from ..helpers.toys import IMITATION, batch, distiller, unweighted
 
 from kd2.distill import ConfigError, check_maps
 from kd2.distill import distiller as distiller_module
+
+from ..helpers.toys import IMITATION, batch, distiller, unweighted
 
 
 def broken(value: float, **options):

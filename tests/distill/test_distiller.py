@@ -5,10 +5,11 @@ import pickle
 
 import pytest
 import torch
-from ..helpers.toys import IMITATION, batch, distiller, train, unweighted
 from torch import nn
 
 from kd2.distill import ConfigError, Distiller, LossConfig, Schedule
+
+from ..helpers.toys import IMITATION, batch, distiller, train, unweighted
 
 WEIGHTED = {"imitation": IMITATION | {"WEIGHT": 0.5}}
 
@@ -75,7 +76,9 @@ def test_parts_that_a_loss_does_not_announce_are_refused():
 
     model = distiller(WEIGHTED)
     model.losses["pair"], model.configs["pair"] = Parts(), LossConfig("fpn", Schedule(3.0))
-    with pytest.raises(ConfigError, match="KD.LOSSES.pair gave loss_pair_near, its attribute 'parts' announces loss_pair"):
+    with pytest.raises(
+        ConfigError, match="KD.LOSSES.pair gave loss_pair_near, its attribute 'parts' announces loss_pair"
+    ):
         model(batch())
 
 
@@ -88,9 +91,16 @@ def test_names_in_the_log_are_the_same_while_a_loss_of_parts_is_inactive():
 
     model = distiller(WEIGHTED)
     model.losses["pair"], model.configs["pair"] = Parts(), LossConfig("fpn", Schedule(3.0, start=1))
-    assert sorted(model(batch())) == sorted(model(batch())) == [
-        "loss_imitation", "loss_pair_far", "loss_pair_near", "loss_score",
-    ]
+    assert (
+        sorted(model(batch()))
+        == sorted(model(batch()))
+        == [
+            "loss_imitation",
+            "loss_pair_far",
+            "loss_pair_near",
+            "loss_score",
+        ]
+    )
 
 
 def test_a_loss_called_like_one_of_the_students_own_is_refused_when_the_distiller_is_built():

@@ -1,10 +1,11 @@
 """The early stop: the teacher's forward pass ends behind its last tap."""
 
 import pytest
-from ..helpers.chain import Net, hooks_on, image, capturing
 from torch import nn
 
 from kd2.distill import TapError
+
+from ..helpers.chain import Net, capturing, hooks_on, image
 
 
 def test_the_stop_skips_everything_behind_the_last_tap():

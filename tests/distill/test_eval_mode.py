@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from ..helpers.toys import Toy, distiller
 
 from kd2.distill import eval_mode
+
+from ..helpers.toys import Toy, distiller
 
 
 def test_the_probe_leaves_batch_norm_and_modes_as_they_were():

@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+
 from ..helpers.toys import IMITATION, batch, distiller, train, unweighted
 
 
@@ -30,7 +31,9 @@ def test_an_active_loss_changes_training():
 
 
 def test_a_loss_counts_between_start_and_stop_and_climbs_on_a_ramp():
-    model = distiller({"imitation": IMITATION | {"WEIGHT": 4.0, "START_ITER": 2, "RAMP_ITERS": 1, "STOP_ITER": 4}, "b": IMITATION})
+    model = distiller(
+        {"imitation": IMITATION | {"WEIGHT": 4.0, "START_ITER": 2, "RAMP_ITERS": 1, "STOP_ITER": 4}, "b": IMITATION}
+    )
     raw, factors = unweighted(model, batch())["loss_imitation"], []
     for model.iteration in range(5):
         factors.append((model(batch())["loss_imitation"] / raw).item())

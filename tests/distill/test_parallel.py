@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from ..helpers.toys import IMITATION, batch, distiller
 from torch.nn.parallel import DistributedDataParallel
+
+from ..helpers.toys import IMITATION, batch, distiller
 
 # The second loss rests: its parameters must take part all the same.
 BLOCKS = {"imitation": IMITATION, "late": IMITATION | {"START_ITER": 100}}

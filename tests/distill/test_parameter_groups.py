@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd2.distill import ParameterGroupOverride, clip_overrides, without_overrides, override_groups
+from kd2.distill import ParameterGroupOverride, clip_overrides, override_groups, without_overrides
 
 
 class Term(nn.Module):

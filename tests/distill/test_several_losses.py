@@ -4,6 +4,7 @@ import gc
 import weakref
 
 import torch
+
 from ..helpers.toys import batch, distiller, train
 
 # Two levels, the finer one, the coarser one.
@@ -65,7 +66,9 @@ def test_the_teacher_is_freed_when_the_last_one_has_stopped():
 
 
 def test_afterwards_training_goes_on_with_the_student_alone():
-    model = distiller({name: block | {"START_ITER": 0, "RAMP_ITERS": 0, "STOP_ITER": 1} for name, block in LOSSES.items()}, *TAPS)
+    model = distiller(
+        {name: block | {"START_ITER": 0, "RAMP_ITERS": 0, "STOP_ITER": 1} for name, block in LOSSES.items()}, *TAPS
+    )
     model(batch())
     model.iteration = 1
     assert len(train(model, 2)) == 2 and model.teacher is None

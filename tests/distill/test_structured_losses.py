@@ -1,10 +1,11 @@
 """PI, PA and HO together in the distiller: what is logged, what is trained, and what weight 0 leaves alone."""
 
 import torch
-from ..helpers.segmenter import STRUCTURED, batch, distiller, optimizer
 
 from kd2.engine.experiment import DryRun
-from kd2.engine.preflight import problems, loss_rows
+from kd2.engine.preflight import loss_rows, problems
+
+from ..helpers.segmenter import STRUCTURED, batch, distiller, optimizer
 
 
 def block(**changes) -> dict:

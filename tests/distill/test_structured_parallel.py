@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from ..helpers.segmenter import batch, distiller, optimizer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from ..helpers.segmenter import batch, distiller, optimizer
 
 STEPS = 4
 

@@ -5,10 +5,11 @@ import pickle
 
 import pytest
 import torch
-from ..helpers.chain import SIZE, Net, hooks_on, image, capturing
 from torch import nn
 
 from kd2.distill import FeatureSpec, Tap, TapError, Taps
+
+from ..helpers.chain import SIZE, Net, capturing, hooks_on, image
 
 # Places.
 
@@ -32,12 +33,17 @@ def test_the_empty_path_is_the_model():
 
 
 def test_the_probe_learns_channels_sizes_and_strides():
-    assert capturing(Net(), "x=head").specs["x"] == [FeatureSpec(2, (8, 8), (2.0, 2.0)), FeatureSpec(2, (4, 4), (4.0, 4.0))]
+    assert capturing(Net(), "x=head").specs["x"] == [
+        FeatureSpec(2, (8, 8), (2.0, 2.0)),
+        FeatureSpec(2, (4, 4), (4.0, 4.0)),
+    ]
 
 
 def test_a_vector_has_one_cell_and_no_stride_whatever_the_image():
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
-    assert capturing(classifier, "logits=@vector", "fc=1@vector").specs["logits"] == [FeatureSpec(10, (1, 1), (1.0, 1.0))]
+    assert capturing(classifier, "logits=@vector", "fc=1@vector").specs["logits"] == [
+        FeatureSpec(10, (1, 1), (1.0, 1.0))
+    ]
 
 
 def test_a_module_that_never_fires_is_no_place_for_a_tap():

@@ -11,11 +11,17 @@ pytest.importorskip("lightning", reason="needs lightning")
 import torch
 from torch import nn
 
+from kd2.distill import ConfigError
 from kd2.engine.checkpoint import (
-    Match, check_writable, last_checkpoint, load_state, read_checkpoint, save_atomically, tag_last_checkpoint,
+    Match,
+    check_writable,
+    last_checkpoint,
+    load_state,
+    read_checkpoint,
+    save_atomically,
+    tag_last_checkpoint,
     weights_of,
 )
-from kd2.distill import ConfigError
 
 STATE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
 

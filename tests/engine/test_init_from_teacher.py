@@ -61,7 +61,9 @@ def test_buffers_are_copied_too():
 def test_a_backbone_without_a_pyramid_is_no_neck():
     student, teacher = (nn.ModuleDict({"backbone": nn.Conv2d(3, 2, 1), "head": nn.Conv2d(2, 2, 1)}) for _ in range(2))
     assert changed("neck+head", student, teacher) == {"head.weight", "head.bias"}
-    with pytest.raises(ConfigError, match="^KD.INIT_FROM_TEACHER is 'neck', but 0 tensors are on one side only .* 0 agree$"):
+    with pytest.raises(
+        ConfigError, match="^KD.INIT_FROM_TEACHER is 'neck', but 0 tensors are on one side only .* 0 agree$"
+    ):
         init_from_teacher(student, teacher, "neck", BODY, partial=True)
 
 
@@ -108,7 +110,9 @@ def test_a_partial_match_can_be_allowed():
 
 def test_no_match_at_all_is_refused_even_then():
     with pytest.raises(ConfigError, match="4 tensors are on one side only .* 0 agree$"):
-        init_from_teacher(nn.ModuleDict({"a": nn.Conv2d(1, 1, 1)}), nn.ModuleDict({"b": nn.Conv2d(1, 1, 1)}), "head", BODY, True)
+        init_from_teacher(
+            nn.ModuleDict({"a": nn.Conv2d(1, 1, 1)}), nn.ModuleDict({"b": nn.Conv2d(1, 1, 1)}), "head", BODY, True
+        )
 
 
 @pytest.mark.parametrize(

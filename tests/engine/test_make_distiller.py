@@ -48,7 +48,12 @@ MGD = {"mgd": {"TAP": "map", "WEIGHT": 1e-3}}
 
 def distiller(losses=MGD, student=None, teacher=None, **options):
     torch.manual_seed(0)
-    options = {"taps": ["map=1"], "run_student": run_student, "run_teacher": run_teacher, "image_size": (32, 32)} | options
+    options = {
+        "taps": ["map=1"],
+        "run_student": run_student,
+        "run_teacher": run_teacher,
+        "image_size": (32, 32),
+    } | options
     return make_distiller(student or network(4), teacher or network(6), losses=losses, **options)
 
 
@@ -84,8 +89,14 @@ def test_building_changes_neither_student_nor_random_state():
     student = network(4)
     before, state = copy.deepcopy(student.state_dict()), torch.get_rng_state()
     make_distiller(
-        student, network(6), taps=["map=1"], losses=MGD, run_student=run_student, run_teacher=run_teacher,
-        example_batch=batch(), image_size=(32, 32),
+        student,
+        network(6),
+        taps=["map=1"],
+        losses=MGD,
+        run_student=run_student,
+        run_teacher=run_teacher,
+        example_batch=batch(),
+        image_size=(32, 32),
     )
     torch.set_rng_state(state)
     network(6)
@@ -150,7 +161,12 @@ def test_compiled_networks_give_the_same_losses(side, in_place):
         else:
             models[name] = torch.compile(models[name], backend="aot_eager")
     model = make_distiller(
-        *models.values(), taps=["map=1"], losses=MGD, run_student=run_student, run_teacher=run_teacher, image_size=(32, 32)
+        *models.values(),
+        taps=["map=1"],
+        losses=MGD,
+        run_student=run_student,
+        run_teacher=run_teacher,
+        image_size=(32, 32),
     ).train()
     for _ in range(2):
         model.iteration = 0

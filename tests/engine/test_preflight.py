@@ -3,14 +3,15 @@
 import math
 
 import pytest
-from ..helpers import toys
 import torch
 from torch import nn
 
 from benchmarks.step import step_times
 from kd2.distill import Distiller
 from kd2.engine.experiment import DryRun
-from kd2.engine.preflight import TAP_HEADER, LOSS_HEADER, problems, start_up, tap_rows, teacher_share, loss_rows
+from kd2.engine.preflight import LOSS_HEADER, TAP_HEADER, loss_rows, problems, start_up, tap_rows, teacher_share
+
+from ..helpers import toys
 
 
 class Constant(nn.Module):
@@ -52,7 +53,9 @@ def test_a_loss_row_has_raw_and_weighted_value_gradient_norm_and_adapter_paramet
 def test_the_gradient_norm_is_that_of_the_raw_loss_in_the_student(dry_run):
     norm = loss_rows(dry_run)[0][4]
     toys.unweighted(dry_run.distiller, dry_run.batch)["loss_imitation"].backward()
-    squares = sum(float(p.grad.double().square().sum()) for p in dry_run.distiller.student.parameters() if p.grad is not None)
+    squares = sum(
+        float(p.grad.double().square().sum()) for p in dry_run.distiller.student.parameters() if p.grad is not None
+    )
     assert norm == pytest.approx(math.sqrt(squares), rel=1e-4)
 
 

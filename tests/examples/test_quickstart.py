@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kd2.cli import guarded
-from kd2.distill import DataError
-from kd2.data.detection.records import read_coco
 from examples.quickstart import own_data, report, shapes
 from examples.quickstart.measure import Cost
 from examples.quickstart.run import quickstart
+from kd2.cli import guarded
+from kd2.data.detection.records import read_coco
+from kd2.distill import DataError
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ("curves.png", "predictions.png")

@@ -43,7 +43,8 @@ def fpn_backbone(cfg: CfgNode, first_level: int) -> nn.Module:
         first_level: 2 gives P2..P5 and a pooled P6 (R-CNN), 3 gives P3..P7 (one-stage).
 
     Returns:
-        A module from images (N, 3, H, W) to an ordered dict of (N, FPN.OUT_CHANNELS, h, w) with the keys of torchvision.
+        A module from images (N, 3, H, W) to an ordered dict of (N, FPN.OUT_CHANNELS, h, w) with the keys of
+        torchvision.
     """
     width = cfg.MODEL.FPN.OUT_CHANNELS
     norm = norm_layer(cfg.MODEL.FPN.NORM, "MODEL.FPN.NORM", ("", "BN", "GN"))

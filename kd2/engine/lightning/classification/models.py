@@ -19,26 +19,31 @@ def _cifar(depth: int, pretrained: bool, num_classes: int = 10, **_) -> CifarRes
 
 @register_model
 def kd2_resnet20(pretrained: bool = False, **options) -> CifarResNet:
+    """ResNet-20 of He et al. for CIFAR."""
     return _cifar(20, pretrained, **options)
 
 
 @register_model
 def kd2_resnet32(pretrained: bool = False, **options) -> CifarResNet:
+    """ResNet-32 of He et al. for CIFAR."""
     return _cifar(32, pretrained, **options)
 
 
 @register_model
 def kd2_resnet44(pretrained: bool = False, **options) -> CifarResNet:
+    """ResNet-44 of He et al. for CIFAR."""
     return _cifar(44, pretrained, **options)
 
 
 @register_model
 def kd2_resnet56(pretrained: bool = False, **options) -> CifarResNet:
+    """ResNet-56 of He et al. for CIFAR."""
     return _cifar(56, pretrained, **options)
 
 
 @register_model
 def kd2_resnet110(pretrained: bool = False, **options) -> CifarResNet:
+    """ResNet-110 of He et al. for CIFAR."""
     return _cifar(110, pretrained, **options)
 
 

@@ -25,7 +25,8 @@ class Batch:
 
     Attributes:
         images: N uint8 tensors (3, H, W) in the student's color order.
-        targets: per image ``boxes`` (M, 4) x1 y1 x2 y2 in pixels, ``labels`` (M,) from 0, for masks ``masks`` (M, H, W).
+        targets: per image ``boxes`` (M, 4) x1 y1 x2 y2 in pixels, ``labels`` (M,) from 0, for masks ``masks`` (M, H,
+            W).
         boxes: the boxes once more; they stay on the host.
         records: the records the images came from.
     """

@@ -13,7 +13,8 @@ from kd2.engine.lightning.segmentation.data import Batch
 class SemSegEvaluator:
     """Counts classes that a student found against the labels of a test set.
 
-    Every rank sees its share; ``evaluate`` gathers them. Metrics have Detectron2's names (``sem_seg/mIoU``, in percent).
+    Every rank sees its share; ``evaluate`` gathers them. Metrics have Detectron2's names (``sem_seg/mIoU``, in
+    percent).
     """
 
     def __init__(self, classes: Sequence[str]):
