@@ -2,8 +2,9 @@
 
 import pytest
 
-timm = pytest.importorskip("timm", reason="the transformers of this test are timm's")
+pytest.importorskip("timm", reason="the transformers of this test are timm's")
 
+import timm
 import torch
 from torch import nn
 

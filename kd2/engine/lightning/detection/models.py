@@ -55,7 +55,7 @@ def anchor_generator(model: nn.Module) -> AnchorGenerator | None:
 
 
 class ExactAnchors(AnchorGenerator):
-    """Anchors in float32. torchvision makes them in the precision of the maps: bfloat16 is 2 pixels coarse above 256."""
+    """Anchors in float32; torchvision makes them in the precision of the maps, and bfloat16 is 2 pixels coarse at 256."""
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Anchors of the images, per image (A, 4) in pixels; only sizes and device of the maps count."""
@@ -87,8 +87,8 @@ def _anchors(cfg: CfgNode, levels: int) -> AnchorGenerator:
     sizes, ratios = cfg.MODEL.ANCHOR_GENERATOR.SIZES, cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS
     if len(sizes) != levels or len(ratios) not in (1, levels):
         raise ConfigError(
-            f"MODEL.ANCHOR_GENERATOR has {len(sizes)} lists of SIZES and {len(ratios)} of ASPECT_RATIOS, expected {levels} "
-            f"(one a level) and 1 or {levels}"
+            f"MODEL.ANCHOR_GENERATOR has {len(sizes)} lists of SIZES and {len(ratios)} of ASPECT_RATIOS, expected "
+            f"{levels} (one a level) and 1 or {levels}"
         )
     ratios = list(ratios) * levels if len(ratios) == 1 else ratios
     return ExactAnchors(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))
