@@ -55,7 +55,7 @@ def anchor_generator(model: nn.Module) -> AnchorGenerator | None:
 
 
 class ExactAnchors(AnchorGenerator):
-    """Anchors in float32; torchvision makes them in the precision of the maps, and bfloat16 is 2 pixels coarse at 256."""
+    """Anchors in float32; torchvision makes them in the precision of the maps: bfloat16 is 2 pixels coarse at 256."""
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Anchors of the images, per image (A, 4) in pixels; only sizes and device of the maps count."""
