@@ -126,7 +126,7 @@ def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNod
 
 
 def defaults_of(framework: str) -> CfgNode:
-    """A new config with all keys that a framework reads; raises ConfigError for Detectron2, whose keys the engine has."""
+    """A new config with every key of a framework; raises ConfigError for Detectron2, whose keys the engine has."""
     if framework == "detectron2":
         raise ConfigError(
             "FRAMEWORK is detectron2, whose defaults need Detectron2; install it or name another framework"
