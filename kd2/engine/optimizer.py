@@ -57,7 +57,7 @@ def clip_gradients(groups: Iterable[dict[str, Any]], clip: CfgNode) -> None:
 
 def _clip_each(parameters: list[nn.Parameter], clip: CfgNode) -> None:
     for parameter in parameters:
-        clip_grad_norm_(parameter, clip.CLIP_VALUE, clip.NORM_TYPE)
+        clip_grad_norm_(parameter, clip.CLIP_VALUE, clip.get("NORM_TYPE", 2.0))  # a key of Detectron2 alone
 
 
 def _of_timm(solver: CfgNode, groups: Groups, options: dict[str, Any]) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,16 @@ def distiller(config: str, *options: str) -> Distiller:
     return flow.prepare(experiment(config, *options), resuming=False).distiller
 
 
-def first_batch(config: str, *options: str) -> Any:
-    """The first training batch of a config, on the CPU."""
+def batches(config: str, *options: str, start: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[Any]:
+    """The training batches of a process from iteration ``start`` on, on the CPU; there is no end to them."""
     run = experiment(config, *options)
-    return next(iter(run.train_loader(run.load_data("TRAIN"), 0, rank=0, ranks=1))).to(torch.device("cpu"))
+    for batch in run.train_loader(run.load_data("TRAIN"), start, rank, ranks):
+        yield batch.to(torch.device("cpu"))
+
+
+def first_batch(config: str, *options: str) -> Any:
+    """The first of them."""
+    return next(batches(config, *options))
 
 
 def train(config: str, *options: str, callbacks: tuple = (), **changes) -> dict[str, float]:

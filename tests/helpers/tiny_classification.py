@@ -29,6 +29,9 @@ CONFIG = {
         "WARMUP_ITERS": 2,
         "CHECKPOINT_PERIOD": 3,
         "NESTEROV": True,
+        "LR_SCHEDULER_NAME": "WarmupCosineLR",
+        "WARMUP_FACTOR": 0.0,
+        "RESCALE_INTERVAL": True,
     },
 }
 

@@ -48,7 +48,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.
     """The schedule of ``SOLVER.LR_SCHEDULER_NAME`` with its linear warm-up, stepped once an iteration."""
     steps = max(cfg.SOLVER.MAX_ITER, 1)
     factor = lr_factor(cfg)
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: factor(min(iteration, steps - 1) / steps))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: factor(min(iteration / steps, 1.0)))
 
 
 def lr_factor(cfg: CfgNode) -> ParamScheduler:

@@ -9,23 +9,16 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import numpy as np
 import torch
-from kd2.engine.lightning.classification.run import setup
 
 from kd2.distill import ConfigError, DataError
-from kd2.engine.lightning.classification.data import Batch, training_batches
-from kd2.engine.lightning.classification.data import test_batches as evaluation_batches
-from kd2.engine.lightning.classification.sources import load_all
+from kd2.engine.lightning.classification.data import Batch
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_classification as tiny
 
-CPU = torch.device("cpu")
-
 
 def batches(config: str, *options: str, count: int = 5, start: int = 0, rank: int = 0, ranks: int = 1) -> list[Batch]:
-    cfg = setup(config, list(options))
-    loader = training_batches(cfg, load_all(cfg, "TRAIN"), start, rank, ranks)
-    return [raw.to(CPU) for raw in itertools.islice(loader, count)]
+    return list(itertools.islice(runs.batches(config, *options, start=start, rank=rank, ranks=ranks), count))
 
 
 def equal(a: list[Batch], b: list[Batch]) -> bool:
@@ -97,8 +90,9 @@ def test_training_on_labels_sees_the_students_views(config):
 
 
 def test_a_test_set_is_seen_whole_and_by_both(config):
-    cfg = setup(config, ["DATASETS.TEST", "['tiny_test']", "TEST.IMS_PER_BATCH", "4"])
-    found = [raw.to(CPU) for raw in evaluation_batches(cfg, load_all(cfg, "TEST")[0], 0, 1)]
+    experiment = runs.experiment(config, "DATASETS.TEST", "['tiny_test']", "TEST.IMS_PER_BATCH", "4")
+    (data,) = experiment.load_data("TEST")
+    found = [raw.to(torch.device("cpu")) for raw in experiment.test_loader(data, rank=0, ranks=1)]
     assert [len(b.images) for b in found] == [4, 4, 1] and all(b.teacher is b.images for b in found)
     assert torch.cat([b.labels for b in found]).tolist() == [1, 2, 0, 1, 2, 0, 1, 2, 0]
 
@@ -150,20 +144,18 @@ def test_a_data_set_of_torchvision(tmp_path, pictures, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "Toy", Toy, raising=False)
     mine = {"mine": {"TORCHVISION": "Toy", "ROOT": "x", "SPLIT": "val"}}
-    cfg = setup(tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": mine}}), [])
-    data = load_all(cfg, "TRAIN")[0]
+    config = tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": mine}})
+    (data,) = runs.experiment(config).load_data("TRAIN")
     assert (data.classes, data.labels.tolist(), data.pixels(2).shape[1:]) == (("a", "b"), [0, 1, 1], (36, 40))
 
 
-def test_images_as_files_train_like_images_in_an_archive(config, pictures):
-    folder = {"FOLDER": str(pictures / "train")}
-    a = batches(config, "KD.VIEWS.MODE", "same/rc", count=2)
-    cfg = setup(config, ["KD.VIEWS.MODE", "same/rc"])
-    del cfg.DATASETS.CUSTOM.tiny["NPZ"]
-    cfg.DATASETS.CUSTOM.tiny.update(folder)
-    found = load_all(cfg, "TRAIN")[0]
-    assert found.classes == tiny.CLASSES and len(found) == tiny.COUNT
-    assert a[0].images.shape == next(iter(training_batches(cfg, [found], 0, 0, 1))).to(CPU).images.shape
+def test_images_as_files_are_those_of_an_archive(config, tmp_path, pictures):
+    changes = {"DATASETS": {"TRAIN": ["files"], "CUSTOM": {"files": {"FOLDER": str(pictures / "train")}}}}
+    (files,) = runs.experiment(tiny.write_config(tmp_path, pictures, changes)).load_data("TRAIN")
+    (archive,) = runs.experiment(config).load_data("TRAIN")
+    assert files.classes == archive.classes == tiny.CLASSES and len(files) == tiny.COUNT
+    numbers = [archive.names.index(name) for name in files.names]
+    assert all(torch.equal(files.pixels(i), archive.pixels(k)) for i, k in enumerate(numbers))
 
 
 def test_a_broken_image_stops_training_with_its_name(tmp_path, pictures):

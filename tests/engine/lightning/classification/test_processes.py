@@ -9,10 +9,6 @@ pytest.importorskip("timm", reason="needs timm")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import torch
-from kd2.engine.lightning.classification.run import setup
-
-from kd2.engine.lightning.classification.data import training_batches
-from kd2.engine.lightning.classification.sources import load_all
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_classification as tiny
@@ -41,7 +37,7 @@ def config(tmp_path_factory, pictures, class_teacher):
 @pytest.fixture(scope="module")
 def seen(config):
     """What the two processes saw."""
-    return in_two_processes("tm", config)
+    return in_two_processes(config)
 
 
 def test_gradients_are_equal_in_both_processes(seen):
@@ -54,9 +50,7 @@ def test_the_adapters_are_among_the_gradients(seen):
 
 
 def test_both_processes_together_see_the_batches_of_one(seen, config):
-    cfg = setup(config, [])
-    loader = itertools.islice(training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 1), 6)
-    whole = [raw.to(torch.device("cpu")).images for raw in loader]
+    whole = [batch.images for batch in itertools.islice(runs.batches(config), 6)]
     assert all(torch.equal(w[rank::2], s) for rank in (0, 1) for w, s in zip(whole, seen[rank]["pixels"], strict=True))
 
 

@@ -1,5 +1,8 @@
 """The teacher of a classifier: unchanged by training, cached where that is right, refused where it does not fit."""
 
+import dataclasses
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,25 +12,18 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import numpy as np
 import torch
-from kd2.engine.lightning.classification.distiller import build_distiller
-from kd2.engine.lightning.classification.run import prepared, setup
 
 from kd2.data.classification.views import MODES
-from kd2.distill import ConfigError
-from kd2.engine.lightning.classification.data import training_batches
-from kd2.engine.lightning.classification.sources import load_all
-from kd2.engine.lightning.classification.teacher import Guide, TeacherEnsemble
+from kd2.distill import ConfigError, Distiller
+from kd2.engine import experiment as flow
+from kd2.engine.lightning.classification.teacher import TeacherEnsemble, TeacherNetwork
+from kd2.engine.lightning.teacher import TeacherSource
 from kd2.losses.logits import divergences
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_classification as tiny
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "funmatch"
-
-
-def distiller_and_batches(config: str, *options: str):
-    cfg = setup(config, list(options))
-    return prepared(cfg), training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 1)
+GOLDEN = Path(__file__).parents[3] / "golden" / "funmatch"
 
 
 def teacher_state(distiller) -> dict[str, torch.Tensor]:
@@ -42,30 +38,46 @@ QUICK = ("fix/cc", "ind/ic", "funmatch")
 def test_50_steps_leave_the_teacher_unchanged_bit_for_bit(mode, tmp_path, pictures, class_teacher):
     cache = {"KD": {"VIEWS": {"CACHE": str(tmp_path / "cache")}}} if mode.startswith("fix") else {}
     config = tiny.write_config(tmp_path, pictures, tiny.distilled(class_teacher, cache, mode))
-    distiller, batches = distiller_and_batches(config, "INPUT.SIZE", "16", "KD.TEACHER.OPTS", "['INPUT.SIZE', '16']")
+    small = ["INPUT.SIZE", "16", "KD.TEACHER.OPTS", "['INPUT.SIZE', '16']"]
+    distiller = runs.distiller(config, *small)
     before = teacher_state(distiller)
     optimizer = torch.optim.SGD(distiller.parameters(), lr=0.01)
-    for step, raw in zip(range(50), batches):
-        distiller.iteration = step
+    for batch in itertools.islice(runs.batches(config, *small), 50):
         optimizer.zero_grad()
-        sum(distiller(raw.to(torch.device("cpu"))).values()).backward()
+        sum(distiller(batch).values()).backward()
         optimizer.step()
     assert runs.same(before, teacher_state(distiller)) == []
 
 
-def test_several_teachers_are_the_mean_of_their_logits(tmp_path, pictures, class_teacher):
+def distiller_of(teachers: list[TeacherSource], config: str) -> Distiller:
+    """The distiller of a config with other teachers than it names."""
+    experiment = runs.experiment(config)
+    experiment.teachers = teachers
+    return flow.build_distiller(experiment)[0]
+
+
+@pytest.fixture
+def two_teachers(tmp_path, pictures, class_teacher):
+    """The config of a student, its teacher, and another one."""
     runs.train(tiny.write_config(tmp_path, pictures, {"SOLVER": {"MAX_ITER": 1}, "SEED": 9}, "second"))
-    more = {"CONFIG_FILE": "second.yaml", "WEIGHTS": str(tmp_path / "out" / "model_final.pth")}
     config = tiny.write_config(tmp_path, pictures, tiny.distilled(class_teacher))
-    one, batches = distiller_and_batches(config)
-    other = build_distiller(setup(config, ["KD.TEACHER.WEIGHTS", more["WEIGHTS"]]))
-    path = tiny.write_config(
-        tmp_path, pictures, tiny.distilled(class_teacher, {"KD": {"TEACHER": {"MORE": {"second": more}}}}), "both"
-    )
-    both = build_distiller(setup(path, []))
-    batch = next(iter(batches)).to(torch.device("cpu"))
-    mean = (one.teacher_logits(batch) + other.teacher_logits(batch)) / 2
-    torch.testing.assert_close(both.teacher_logits(batch), mean)
+    (first,) = runs.experiment(config).teachers
+    weights = str(tmp_path / "out" / "model_final.pth")
+    return config, first, dataclasses.replace(first, node="KD.TEACHERS[0]", weights=weights)
+
+
+def test_several_teachers_are_the_mean_of_their_logits(two_teachers):
+    config, *teachers = two_teachers
+    batch = runs.first_batch(config)
+    logits = [d.run_teacher(d.teacher.model, batch) for d in (distiller_of([t], config) for t in teachers)]
+    both = distiller_of(teachers, config)
+    torch.testing.assert_close(both.run_teacher(both.teacher.model, batch), (logits[0] + logits[1]) / 2)
+
+
+def test_missing_weights_of_a_further_teacher_are_named_by_its_key(two_teachers):
+    config, first, second = two_teachers
+    with pytest.raises(ConfigError, match=r"^KD.TEACHERS\[0\].WEIGHTS: no file nowhere.pth"):
+        distiller_of([first, dataclasses.replace(second, weights="nowhere.pth")], config)
 
 
 class Stored(torch.nn.Module):
@@ -79,53 +91,45 @@ class Stored(torch.nn.Module):
         return self.logits
 
 
+def network(model: torch.nn.Module, normalize: Callable, size: int) -> TeacherNetwork:
+    return TeacherNetwork(model, normalize, size, matched=1.0, name="", about="")
+
+
 def test_the_loss_to_two_teachers_is_that_of_the_reference():
     with np.load(GOLDEN / "two_teachers.npz") as case:
         student, first, second, expected = (
             torch.from_numpy(case[name])
             for name in ("in.student", "in.teacher0", "in.teacher1", "out.loss_average_logits")
         )
-    panel = TeacherEnsemble([Guide(Stored(x), lambda pixels: pixels, 8, 9, 1.0, "", "") for x in (first, second)])
-    found = divergences(student, panel(torch.zeros(5, 3, 8, 8)), 2.0).mean()
+    ensemble = TeacherEnsemble([network(Stored(x), lambda pixels: pixels, 8) for x in (first, second)])
+    found = divergences(student, ensemble(torch.zeros(5, 3, 8, 8)), 2.0).mean()
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
 def test_a_smaller_teacher_of_two_sees_the_view_reduced():
     seen = []
     pixels = torch.rand(2, 3, 16, 16)
-    guides = [Guide(Stored(torch.zeros(2, 4)), lambda x: seen.append(x) or x, size, 4, 1.0, "", "") for size in (16, 8)]
-    TeacherEnsemble(guides)(pixels)
+    TeacherEnsemble([network(Stored(torch.zeros(2, 4)), lambda x: seen.append(x) or x, size) for size in (16, 8)])(
+        pixels
+    )
     assert seen[0] is pixels
     reduced = torch.nn.functional.interpolate(pixels, (8, 8), mode="bilinear", antialias=True)
     torch.testing.assert_close(seen[1], reduced)
 
 
-def test_a_mistyped_key_of_a_further_teacher_is_named(tmp_path, pictures, class_teacher):
-    more = {"second": {"CONFIG": "x.yaml"}}
-    changes = tiny.distilled(class_teacher, {"KD": {"TEACHER": {"MORE": more}}})
-    with pytest.raises(ConfigError, match="^KD.TEACHER.MORE.second.CONFIG: no such key; did you mean CONFIG_FILE"):
-        runs.train(tiny.write_config(tmp_path, pictures, changes))
-
-
-def test_missing_weights_of_a_further_teacher_are_named_by_its_key(tmp_path, pictures, class_teacher):
-    more = {"second": {"CONFIG_FILE": str(class_teacher / "teacher.yaml"), "WEIGHTS": "nowhere.pth"}}
-    changes = tiny.distilled(class_teacher, {"KD": {"TEACHER": {"MORE": more}}})
-    with pytest.raises(ConfigError, match="^KD.TEACHER.MORE.second.WEIGHTS: .*nowhere.pth"):
-        runs.train(tiny.write_config(tmp_path, pictures, changes))
-
-
 def test_a_teacher_of_another_size_sees_the_same_part(tmp_path, pictures, class_teacher):
     changes = tiny.distilled(class_teacher, {"KD": {"TEACHER": {"OPTS": ["INPUT.SIZE", "48"]}}}, "same/rc")
-    _, batches = distiller_and_batches(tiny.write_config(tmp_path, pictures, changes))
-    batch = next(iter(batches)).to(torch.device("cpu"))
+    batch = runs.first_batch(tiny.write_config(tmp_path, pictures, changes))
     assert batch.teacher.shape[2:] == (48, 48)
     smaller = torch.nn.functional.interpolate(batch.teacher, (32, 32), mode="bilinear", antialias=True)
     assert (smaller - batch.images).abs().mean() < 0.05
 
 
 def test_another_class_count_is_refused(tmp_path, pictures, class_teacher):
-    changes = tiny.distilled(class_teacher, {"KD": {"TEACHER": {"OPTS": ["MODEL.NUM_CLASSES", "4"]}}})
-    text = r"^MODEL.NUM_CLASSES of the teacher \(KD.TEACHER\) is 4, of the student 3$"
+    changes = tiny.distilled(
+        class_teacher, {"KD": {"TEACHER": {"OPTS": ["MODEL.NUM_CLASSES", "4"], "ALLOW_PARTIAL": True}}}
+    )
+    text = "^MODEL.NUM_CLASSES of the teacher is 4, MODEL.NUM_CLASSES of the student is 3$"
     with pytest.raises(ConfigError, match=text):
         runs.train(tiny.write_config(tmp_path, pictures, changes))
 
@@ -135,7 +139,7 @@ def test_another_class_order_is_refused(tmp_path, pictures, class_teacher, told_
     order, options = ["box", "bar", "dot"], []
     content = torch.load(class_teacher / "out" / "model_final.pth", weights_only=True)
     if told_by == "checkpoint":
-        content["classes"] = order
+        content["kd2"]["classes"]["images"] = order
     else:
         options = ["MODEL.CLASSES", str(order)]
     torch.save(content, tmp_path / "other.pth")
@@ -144,11 +148,6 @@ def test_another_class_order_is_refused(tmp_path, pictures, class_teacher, told_
     text = r"^the student's data and the teacher \(KD.TEACHER\) differ in class 0: 'bar' and 'box'"
     with pytest.raises(ConfigError, match=text):
         runs.train(tiny.write_config(tmp_path, pictures, changes))
-
-
-def test_a_final_checkpoint_holds_its_class_names(class_teacher):
-    content = torch.load(class_teacher / "out" / "model_final.pth", weights_only=True)
-    assert content["classes"] == list(tiny.CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -171,15 +170,11 @@ def test_training_from_a_cache_equals_training_beside_the_teacher(cached, tmp_pa
 
 def test_a_cache_of_another_teacher_is_refused(cached, tmp_path):
     config, folder = cached
-    content = torch.load(cfg_weights(config), weights_only=True)
+    content = torch.load(runs.experiment(config).cfg.KD.TEACHER.WEIGHTS, weights_only=True)
     content["model"]["fc.bias"] += 1
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE: .* was made from something else: teacher .*; delete it"):
         runs.train(config, "KD.TEACHER.WEIGHTS", str(tmp_path / "other.pth"), "OUTPUT_DIR", str(tmp_path))
-
-
-def cfg_weights(config: str) -> str:
-    return setup(config, []).KD.TEACHER.WEIGHTS
 
 
 def test_a_cache_of_another_data_set_is_refused(cached, tmp_path):
@@ -200,9 +195,9 @@ def test_a_mode_with_fresh_teacher_views_takes_no_cache(cached, tmp_path):
 
 
 def test_several_processes_need_a_cache_that_exists(cached, tmp_path):
-    cfg = setup(cached[0], ["KD.VIEWS.CACHE", str(tmp_path / "none"), "OUTPUT_DIR", str(tmp_path)])
+    experiment = runs.experiment(cached[0], "KD.VIEWS.CACHE", str(tmp_path / "none"), "OUTPUT_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE: .*none does not exist; make it first, with one process$"):
-        training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 2)
+        experiment.train_loader(experiment.load_data("TRAIN"), 0, rank=0, ranks=2)
 
 
 def test_an_ensemble_of_views_needs_a_cache(cached, tmp_path):

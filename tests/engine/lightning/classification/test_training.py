@@ -1,6 +1,6 @@
 """Training, evaluation, moving average, clean statistics, resuming."""
 
-import shutil
+import itertools
 
 import pytest
 
@@ -12,18 +12,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from fvcore.nn.precise_bn import get_bn_modules
-from kd2.engine.lightning.classification.distiller import build_student
-from kd2.engine.lightning.classification.dry_run import trial
-from kd2.engine.lightning.classification.run import setup
 
-from benchmarks.step import step_times
-from kd2.config import merge, timm_config
-from kd2.data.classification.image_dataset import read_npz
+from kd2 import engine
 from kd2.distill import ConfigError
-from kd2.engine.lightning.classification.data import training_batches
-from kd2.engine.lightning.classification.evaluation import Evaluator
-from kd2.engine.lightning.classification.models import Normalize
-from kd2.engine.lightning.classification.sources import load_all
+from kd2.engine.lightning.classification.data import Batch
+from kd2.engine.lightning.classification.evaluation import ClassificationEvaluator, Logits
 from kd2.engine.preflight import loss_rows, problems
 
 from ....helpers import lightning_runs as runs
@@ -53,18 +46,16 @@ def data(pictures):
 
 def by_hand(config: str, steps: int) -> dict[str, torch.Tensor]:
     """The weights after a loop that anybody would write, with the same initial weights and batches."""
-    cfg = setup(config, [])
+    experiment = runs.experiment(config)
     model = timm.create_model("test_resnet", num_classes=3).to(memory_format=torch.channels_last)
-    model.load_state_dict(build_student(cfg).state_dict())
+    model.load_state_dict(experiment.build_student().module.state_dict())
     norms = [p for m in get_bn_modules(model.train()) for p in m.parameters()]
     others = [p for p in model.parameters() if all(p is not q for q in norms)]
     optimizer = torch.optim.SGD([{"params": others, "weight_decay": 1e-4}, {"params": norms}], 0.01, 0.9, nesterov=True)
-    torch.manual_seed(cfg.SEED)
-    normalize = Normalize(cfg)
-    for step, raw in zip(range(steps), training_batches(cfg, load_all(cfg, "TRAIN"), 0, 0, 1)):
-        batch = raw.to(torch.device("cpu"))
+    torch.manual_seed(experiment.cfg.SEED)
+    for batch in itertools.islice(runs.batches(config), steps):
         optimizer.zero_grad()
-        F.cross_entropy(model(normalize(batch.images)), batch.labels).backward()
+        F.cross_entropy(model(experiment.normalize(batch.images)), batch.labels).backward()
         optimizer.step()
     return model.state_dict()
 
@@ -86,27 +77,23 @@ def test_with_weight_0_training_equals_a_plain_loop(tmp_path, data, class_teache
 
 
 def interrupted(tmp_path, data, changes: dict) -> list[str]:
-    """Names of the weights that differ between a whole run of 6 iterations and one resumed at iteration 3."""
+    """What differs between the checkpoints of a whole run of 6 iterations and of one resumed at iteration 3."""
     whole = tiny.write_config(tmp_path, data, changes | {"OUTPUT_DIR": str(tmp_path / "whole")}, "whole")
     runs.train(whole)
-    (tmp_path / "out").mkdir()
-    shutil.copy(tmp_path / "whole" / "model_0000003.pth", tmp_path / "out")
-    (tmp_path / "out" / "last_checkpoint").write_text("model_0000003.pth")
-    torch.manual_seed(12345)
-    runs.train(tiny.write_config(tmp_path, data, changes), resume=True)
-    return runs.same(runs.weights(tmp_path / "whole"), runs.weights(tmp_path / "out"))
+    runs.resumed(whole, tmp_path / "whole", 3, tmp_path / "out")
+    return runs.different(runs.checkpoint(tmp_path / "whole"), runs.checkpoint(tmp_path / "out"))
 
 
 def test_a_resumed_run_ends_alike_with_moving_average_and_clean_statistics(tmp_path, data, class_teacher):
     extras = TESTED | {"MODEL": {"EMA": {"ENABLED": True, "DECAY": 0.9}}}
     extras = runs.merged(extras, {"TEST": {"PRECISE_BN": {"ENABLED": True, "NUM_ITER": 2}, "EVAL_PERIOD": 2}})
-    assert interrupted(tmp_path, data, tiny.distilled(class_teacher, extras, "funmatch")) == []
+    assert interrupted(tmp_path, data, tiny.distilled(class_teacher, extras, "funmatch")) == [".kd2.config"]
 
 
 def test_a_resumed_run_with_adamw_and_every_loss_ends_alike(tmp_path, data, class_teacher):
     larger = {"KD": {"TEACHER": {"OPTS": ["INPUT.SIZE", "64"]}}, "SOLVER": {"OPTIMIZER": "AdamW"}}
     every = runs.merged(EVERY_LOSS, larger)
-    assert interrupted(tmp_path, data, tiny.distilled(class_teacher, every)) == []
+    assert interrupted(tmp_path, data, tiny.distilled(class_teacher, every)) == [".kd2.config"]
 
 
 def test_evaluation_reports_accuracy_agreement_and_divergence(tmp_path, data, class_teacher):
@@ -114,18 +101,21 @@ def test_evaluation_reports_accuracy_agreement_and_divergence(tmp_path, data, cl
     assert set(scores) == {"cls/top1", "cls/agreement", "cls/KL"}
 
 
-def test_a_copy_of_the_teacher_agrees_with_it(tmp_path, data):
-    cfg = setup(tiny.write_config(tmp_path, data, TESTED), [])
-    evaluator, logits = Evaluator(cfg, load_all(cfg, "TEST")[0]), torch.eye(3)
-    evaluator(logits, torch.tensor([0, 1, 1]), logits.clone())
-    assert evaluator.result() == pytest.approx({"cls/top1": 200 / 3, "cls/agreement": 100.0, "cls/KL": 0.0})
+def labeled(labels: list[int]) -> Batch:
+    """A batch of which an evaluator sees the labels."""
+    return Batch(torch.zeros(len(labels), 3, 1, 1), None, torch.tensor(labels), None)
 
 
-def test_five_guesses_count_with_more_than_five_classes(data):
-    cfg = merge(timm_config(), {"MODEL": {"NUM_CLASSES": 6}})
-    evaluator = Evaluator(cfg, read_npz("tiny", str(data / "test.npz")))
-    evaluator(torch.arange(6.0, 0, -1).expand(4, 6), torch.tensor([0, 4, 5, 5]), None)
-    assert evaluator.result() == pytest.approx({"cls/top1": 25.0, "cls/top5": 50.0})
+def test_a_copy_of_the_teacher_agrees_with_it():
+    evaluator, logits = ClassificationEvaluator(classes=3), torch.eye(3)
+    evaluator.process(labeled([0, 1, 1]), Logits(logits, logits.clone()))
+    assert evaluator.evaluate() == pytest.approx({"cls/top1": 200 / 3, "cls/agreement": 100.0, "cls/KL": 0.0})
+
+
+def test_five_guesses_count_with_more_than_five_classes():
+    evaluator = ClassificationEvaluator(classes=6)
+    evaluator.process(labeled([0, 4, 5, 5]), Logits(torch.arange(6.0, 0, -1).expand(4, 6), None))
+    assert evaluator.evaluate() == pytest.approx({"cls/top1": 25.0, "cls/top5": 50.0})
 
 
 def test_eval_only_gives_the_scores_of_the_run(tmp_path, data):
@@ -180,8 +170,8 @@ def test_the_exported_average_lags_behind_the_student(tmp_path, data):
         "SOLVER.CHECKPOINT_PERIOD",
         "1",
     )
-    files = [torch.load(tmp_path / "out" / f"model_{i:07d}.pth", weights_only=True) for i in range(1, 7)]
-    raw = [content["state_dict"]["distiller.student.fc.weight"] for content in files]
+    files = [runs.checkpoint(tmp_path / "out", step) for step in range(1, 7)]
+    raw = [content["kd2"]["raw_model"]["fc.weight"] for content in files]
     average = raw[0]
     for later in raw[1:]:
         average = average.lerp(later, 0.5)
@@ -192,17 +182,17 @@ def test_clean_statistics_are_those_of_central_crops(tmp_path, data):
     """The first norm layer's mean is that of its input over all training images, seen whole."""
     config = tiny.write_config(tmp_path, data, TESTED)
     runs.train(config, "TEST.PRECISE_BN.ENABLED", "True", "TEST.IMS_PER_BATCH", "16")
-    cfg = setup(config, [])
+    experiment = runs.experiment(config)
     model = timm.create_model("test_resnet", num_classes=3)
-    model.load_state_dict(torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)["model"])
-    images = load_all(cfg, "TRAIN")[0]
+    model.load_state_dict(runs.checkpoint(tmp_path / "out")["model"])
+    (images,) = experiment.load_data("TRAIN")
     crops = torch.stack(
         [
             F.interpolate(images.pixels(i)[None, :, :, 2:38], (32, 32), mode="bilinear", antialias=True)[0]
             for i in range(len(images))
         ]
     )
-    first = model.conv1(Normalize(cfg)(crops.float() / 255))
+    first = model.conv1(experiment.normalize(crops.float() / 255))
     torch.testing.assert_close(model.bn1.running_mean, first.mean((0, 2, 3)), atol=1e-4, rtol=1e-3)
 
 
@@ -214,10 +204,10 @@ def test_clean_statistics_do_not_change_training(tmp_path, data):
     assert [name for name in runs.same(a, b) if "running" not in name and "tracked" not in name] == []
 
 
-def test_preflight_and_the_step_benchmark_run(tmp_path, data, class_teacher):
-    with trial(tiny.write_config(tmp_path, data, tiny.distilled(class_teacher, mode="funmatch")), []) as tried:
-        assert problems(loss_rows(tried)) == []
-        assert step_times(tried, rounds=1)["overhead"] > 0
+def test_a_dry_run_finds_every_loss_at_work(tmp_path, data, class_teacher):
+    config = tiny.write_config(tmp_path, data, tiny.distilled(class_teacher, mode="funmatch"))
+    with engine.dry_run(config, []) as found:
+        assert problems(loss_rows(found)) == []
 
 
 def test_a_model_that_timm_does_not_have(tmp_path, data):
