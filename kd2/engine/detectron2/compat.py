@@ -42,14 +42,14 @@ _PIXELS, _INSTANCES = "evalPixelLevelSemanticLabeling", "evalInstanceLevelSemant
 def announce_plain_builds() -> None:
     """Make Detectron2's ``build_model`` say so where a config has losses and names a plain student: nothing distills.
 
-    What it builds stays the same. It finds the architecture in a registry that it looks up when it is called, so scripts
-    that imported it earlier are told too.
+    What it builds stays the same. It finds the architecture in a registry that it looks up when it is called, so
+    scripts that imported it earlier are told too.
     """
     importlib.import_module("detectron2.modeling.meta_arch.build").META_ARCH_REGISTRY = _AnnouncingRegistry()
 
 
 class _AnnouncingRegistry:
-    """The meta-architectures as ``build_model`` sees them; the engine itself asks ``META_ARCH_REGISTRY``."""
+    """The meta-architectures as ``build_model`` sees them; the engine asks ``META_ARCH_REGISTRY`` itself."""
 
     def get(self, name: str) -> Callable[[CfgNode], nn.Module]:
         build = META_ARCH_REGISTRY.get(name)
@@ -58,7 +58,7 @@ class _AnnouncingRegistry:
             blocks = cfg.get("KD", {}).get("LOSSES", {})
             if name != "Distiller" and any(isinstance(x, CfgNode) and x.get("WEIGHT", 1.0) for x in blocks.values()):
                 logger.warning(
-                    "KD.LOSSES: build_model makes the plain student %s, nothing distills; to train by these losses give "
+                    "KD.LOSSES: build_model makes the plain student %s, nothing distills; to train by them give "
                     "it the config kd2.engine.detectron2.distill_cfg(cfg)",
                     name,
                 )

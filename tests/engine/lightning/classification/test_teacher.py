@@ -12,13 +12,13 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import numpy as np
 import torch
+from kd2.losses.logits import divergences
 
 from kd2.data.classification.views import MODES
 from kd2.distill import ConfigError, Distiller
 from kd2.engine import experiment as flow
 from kd2.engine.lightning.classification.teacher import TeacherEnsemble, TeacherNetwork
 from kd2.engine.lightning.teacher import TeacherSource
-from kd2.losses.logits import divergences
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_classification as tiny
