@@ -110,7 +110,6 @@ def test_the_package_imports_nothing_of_the_laboratory():
     assert files_that_import("examples", "benchmarks", "tests", "tools") == {}
 
 
-@pytest.mark.xfail(strict=True, reason="two wrappers until kd2/engine/timm_backbone.py is there")
 def test_one_file_wraps_timm_backbones_for_detection_and_segmentation():
     """The roads of classification train timm's own models; Detectron2 and torchvision take the one wrapper."""
     classification = "kd2/engine/lightning/classification/"
