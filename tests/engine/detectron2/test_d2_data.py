@@ -101,16 +101,16 @@ def test_a_batch_holds_one_orientation(cfg):
     "key, value, text",
     [
         ("DATALOADER.SAMPLER_TRAIN", "TrainingSample", "is 'TrainingSample'; did you mean TrainingSampler"),
-        ("SOLVER.IMS_PER_BATCH", "0", "SOLVER.IMS_PER_BATCH is 0, 1 processes need a multiple of 1"),
+        ("SOLVER.IMS_PER_BATCH", "0", "SOLVER.IMS_PER_BATCH is 0, expected an integer, 1 or more"),
         ("DATASETS.TRAIN", "['tyni']", "'tyni' is not in DATASETS.CUSTOM or built in; did you mean tiny"),
         ("DATASETS.TRAIN", "[]", "DATASETS.TRAIN is empty"),
         ("SEED", "-1", "SEED is -1"),
     ],
 )
 def test_a_bad_key_is_named(data, tmp_path, key, value, text):
-    cfg = load_config(write_config(tmp_path, data), [key, value])
+    path = write_config(tmp_path, data)
     with pytest.raises(ConfigError, match=text):
-        train_loader(cfg)
+        train_loader(load_config(path, [key, value]))
 
 
 def test_a_name_of_detectron2s_own_is_refused(data, tmp_path):

@@ -6,6 +6,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import argparse
 import os
+import sys
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ def test_evaluation_leaves_the_configs_of_the_training_alone(retinanets, trained
 def test_the_config_file_is_read_once(retinanets, tmp_path, monkeypatch):
     """By whoever calls ``run``; only the teacher's own file is read inside."""
     seen = []
-    monkeypatch.setattr("kd2.config.load.read", lambda path, options=(): seen.append(path) or read(path, options))
+    monkeypatch.setattr(sys.modules["kd2.config.load"], "read", lambda path, options=(): seen.append(path) or read(path, options))
     train(retinanets, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "1")
     assert seen == [retinanets.replace("student.yaml", "teacher.yaml")]
 
@@ -143,7 +144,7 @@ def test_other_classes_than_the_data_are_named(retinanets, tmp_path):
     [
         (["MODEL.DEVICE", "cuda"], "MODEL.DEVICE is 'cuda', but this machine has no CUDA device"),
         (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.ENABLED is True"),
-        (["SOLVER.OPTIMIZER", "Adam"], "SOLVER.OPTIMIZER is 'Adam'; did you mean AdamW"),
+        (["SOLVER.OPTIMIZER", "SDG"], "SOLVER.OPTIMIZER is 'SDG'; did you mean SGD"),
         (["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"],
          "CLIP_TYPE is 'full'; did you mean full_model"),
         (["KD.LOSSES.imitation.PSY", "1"], "KD.LOSSES.imitation.PSY: no such key; did you mean PSI"),
@@ -195,6 +196,13 @@ def test_the_losses_have_groups_of_their_own(data, tmp_path, name, clip):
     total = torch.cat([p.grad.flatten() for p in losses.parameters()])
     expected = {"value": 0.5 * 6**0.5, "norm": 0.5 * 2**0.5, "full_model": 0.5}[clip]
     assert total.norm().item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_optimizer_of_timms_has_the_weight_decay_of_the_solver(data, tmp_path):
+    options = ["SOLVER.OPTIMIZER", "lamb", "SOLVER.WEIGHT_DECAY", "0.5", "SOLVER.WEIGHT_DECAY_NORM", "0.25"]
+    cfg = load_config(write_config(tmp_path, data), options)
+    optimizer = clipped_optimizer(cfg, student_of(cfg), torch.nn.ModuleDict())
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.5, 0.25}
 
 
 def test_a_dry_run_holds_both_models_and_a_batch(retinanets, tmp_path):

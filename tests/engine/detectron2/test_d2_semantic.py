@@ -174,5 +174,5 @@ def test_windows_are_what_the_student_sees_at_evaluation(student, pspnets, tmp_p
 
 
 def test_windows_are_refused_for_a_detector(retinanets):
-    with pytest.raises(ConfigError, match=r"TEST.WINDOW.SIZE is \[32, 32\], RetinaNet finds objects"):
+    with pytest.raises(ConfigError, match="TEST.WINDOW.SIZE is given, but RetinaNet does not read it"):
         train(retinanets, "TEST.WINDOW.SIZE", "[32, 32]", "TEST.WINDOW.STRIDE", "[32, 32]")
