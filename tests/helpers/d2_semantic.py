@@ -16,12 +16,19 @@ PSPNET = {
         "BACKBONE": {"NAME": "build_timm_backbone"},
         "TIMM": {"NAME": "test_resnet", "ARGS": {"output_stride": 8}},
         "SEM_SEG_HEAD": {
-            "NAME": "PSPNetHead", "IN_FEATURES": ["res4", "res5"], "NUM_CLASSES": 3, "CONVS_DIM": 16, "NORM": "BN",
+            "NAME": "PSPNetHead",
+            "IN_FEATURES": ["res4", "res5"],
+            "NUM_CLASSES": 3,
+            "CONVS_DIM": 16,
+            "NORM": "BN",
             "AUX_WEIGHT": 0.4,
         },
     },
     "INPUT": {
-        "MIN_SIZE_TRAIN": [40, 60], "MIN_SIZE_TRAIN_SAMPLING": "range", "MAX_SIZE_TRAIN": 200, "MIN_SIZE_TEST": 48,
+        "MIN_SIZE_TRAIN": [40, 60],
+        "MIN_SIZE_TRAIN_SAMPLING": "range",
+        "MAX_SIZE_TRAIN": 200,
+        "MIN_SIZE_TEST": 48,
         "CROP": {"ENABLED": True, "TYPE": "absolute", "SIZE": [48, 64]},
     },
     "KD": {"TAPS": ["score=sem_seg_head.predictor", "feature=sem_seg_head.bottleneck"]},
@@ -32,15 +39,22 @@ SEM_SEG_FPN = {
         "TIMM": {"ARGS": {"output_stride": 32}},
         "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"]},
         "SEM_SEG_HEAD": {
-            "NAME": "SemSegFPNHead", "IN_FEATURES": ["p2", "p3", "p4", "p5"], "CONVS_DIM": 32, "NORM": "GN",
+            "NAME": "SemSegFPNHead",
+            "IN_FEATURES": ["p2", "p3", "p4", "p5"],
+            "CONVS_DIM": 32,
+            "NORM": "GN",
         },
     },
 }
 DEEPLAB = {
     "MODEL": {
         "SEM_SEG_HEAD": {
-            "NAME": "DeepLabV3PlusHead", "IN_FEATURES": ["res2", "res5"], "PROJECT_CHANNELS": [8], "ASPP_CHANNELS": 16,
-            "ASPP_DILATIONS": [1, 2, 3], "LOSS_TYPE": "cross_entropy",
+            "NAME": "DeepLabV3PlusHead",
+            "IN_FEATURES": ["res2", "res5"],
+            "PROJECT_CHANNELS": [8],
+            "ASPP_CHANNELS": 16,
+            "ASPP_DILATIONS": [1, 2, 3],
+            "LOSS_TYPE": "cross_entropy",
         },
     },
     "INPUT": {"CROP": {"ENABLED": False}},
@@ -53,7 +67,10 @@ ESPNET = {
 }
 ESPNET_C = merged(ESPNET, {"MODEL": {"SEM_SEG_HEAD": {"NAME": "ESPNetCHead"}}})
 NETWORKS = {
-    "PSPNetHead": {}, "SemSegFPNHead": SEM_SEG_FPN, "DeepLabV3PlusHead": DEEPLAB, "ESPNetHead": ESPNET,
+    "PSPNetHead": {},
+    "SemSegFPNHead": SEM_SEG_FPN,
+    "DeepLabV3PlusHead": DEEPLAB,
+    "ESPNetHead": ESPNET,
     "ESPNetCHead": ESPNET_C,
 }
 # The critic wants 64 cells a side; the maps of a crop have 6 x 8.

@@ -40,7 +40,12 @@ COMMON = {
     "DATASETS": {"TRAIN": ["tiny"], "TEST": []},
     "DATALOADER": {"NUM_WORKERS": 0},
     "SOLVER": {
-        "IMS_PER_BATCH": 2, "BASE_LR": 0.001, "MAX_ITER": 4, "WARMUP_ITERS": 2, "STEPS": [3], "CHECKPOINT_PERIOD": 2,
+        "IMS_PER_BATCH": 2,
+        "BASE_LR": 0.001,
+        "MAX_ITER": 4,
+        "WARMUP_ITERS": 2,
+        "STEPS": [3],
+        "CHECKPOINT_PERIOD": 2,
     },
 }
 RETINANET = {
@@ -59,11 +64,15 @@ FASTER_RCNN = {
         "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"]},
         "ANCHOR_GENERATOR": {"SIZES": [[8], [16], [32], [64], [128]]},
         "RPN": {
-            "IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"], "BATCH_SIZE_PER_IMAGE": 16,
-            "POST_NMS_TOPK_TRAIN": 50, "POST_NMS_TOPK_TEST": 20,
+            "IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+            "BATCH_SIZE_PER_IMAGE": 16,
+            "POST_NMS_TOPK_TRAIN": 50,
+            "POST_NMS_TOPK_TEST": 20,
         },
         "ROI_HEADS": {
-            "NAME": "StandardROIHeads", "IN_FEATURES": ["p2", "p3", "p4", "p5"], "NUM_CLASSES": 2,
+            "NAME": "StandardROIHeads",
+            "IN_FEATURES": ["p2", "p3", "p4", "p5"],
+            "NUM_CLASSES": 2,
             "BATCH_SIZE_PER_IMAGE": 16,
         },
         "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 16, "POOLER_RESOLUTION": 3},
@@ -85,10 +94,16 @@ def write_data(folder: Path, classes: tuple[str, ...] = ("box", "bar")) -> dict:
             w, h = draw.randint(16, 32, 2).tolist()
             x, y = int(draw.randint(0, width - w)), int(draw.randint(0, height - h))
             pixels[y : y + h, x : x + w, k] = 220
-            content["annotations"].append({
-                "id": len(content["annotations"]) + 1, "image_id": 10 + number, "category_id": categories[k]["id"],
-                "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0,
-            })
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": 10 + number,
+                    "category_id": categories[k]["id"],
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
         Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
         content["images"].append({"id": 10 + number, "file_name": f"{number}.png", "height": height, "width": width})
     (folder / "coco.json").write_text(json.dumps(content))
@@ -116,7 +131,7 @@ def write_pair(folder: Path, data: Path, *changes: dict, detector: dict = RETINA
 
 
 def every_loss(**common: int) -> dict:
-    """Changes that add every other type of loss, on taps of a RetinaNet that suit it, to the imitation of ``write_pair``.
+    """Changes that add every other type of loss, on taps of a RetinaNet that suit it, to the one of ``write_pair``.
 
     ``common`` keys (START_ITER, RAMP_ITERS, STOP_ITER) are added to each block.
     """
@@ -175,7 +190,12 @@ def previous(folder: Path) -> None:
 def train(config: str, *options: str, **changes) -> dict[str, float]:
     """``tools/train_net.py --config-file config *options`` in this process, without its log on the screen."""
     defaults = {
-        "num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "resume": False, "eval_only": False,
+        "num_gpus": 1,
+        "num_machines": 1,
+        "machine_rank": 0,
+        "dist_url": "auto",
+        "resume": False,
+        "eval_only": False,
         "imports": [],
     }
     with contextlib.redirect_stdout(io.StringIO()):

@@ -12,8 +12,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from kd2.distill import AnchorGrid, match_levels
-from kd2.distill import IGNORE_LABEL
+from kd2.distill import IGNORE_LABEL, AnchorGrid, match_levels
 
 Size = tuple[int, int]
 

@@ -141,7 +141,7 @@ class ESPNetHead(ESPDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < len(DILATIONS):
+        if len(DILATIONS) > cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
             raise ConfigError(
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}, ESPNetHead needs at least "
                 f"{len(DILATIONS)}: its last module splits them over as many branches; ESPNetCHead takes any number"

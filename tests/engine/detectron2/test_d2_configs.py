@@ -36,7 +36,8 @@ ZOO_PAIRS = [name for name in OURS if name.startswith("coco/") and "Base" not in
 
 # Those with fewer losses are their bases.
 SEGMENTATION = [
-    name for name in OURS
+    name
+    for name in OURS
     if name.startswith(("cityscapes/", "camvid/")) and name.split("/")[1].startswith(("skd_pi_pa_ho", "mgd", "tat"))
 ]
 

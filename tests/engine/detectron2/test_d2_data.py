@@ -13,9 +13,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.data import eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
-from kd2.distill import ConfigError, DataError
 
 from ...helpers.d2_tiny import load_config, write_config, write_data
 
@@ -73,8 +73,14 @@ def perfect(record):
 
 
 @pytest.mark.parametrize(
-    "sampler", ["TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler",
-                "WeightedTrainingSampler", "WeightedCategoryTrainingSampler"],
+    "sampler",
+    [
+        "TrainingSampler",
+        "RepeatFactorTrainingSampler",
+        "RandomSubsetTrainingSampler",
+        "WeightedTrainingSampler",
+        "WeightedCategoryTrainingSampler",
+    ],
 )
 def test_the_stream_can_start_anywhere(cfg, sampler):
     cfg.DATALOADER.SAMPLER_TRAIN = sampler

@@ -7,14 +7,14 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 import torch
 from detectron2.utils.events import EventStorage
 
+from kd2.distill import ConfigError
 from kd2.engine.detectron2 import windows as windows_module
 from kd2.engine.detectron2.data import train_loader
 from kd2.engine.detectron2.windows import Windowed
-from kd2.distill import ConfigError
 from kd2.networks.window import predict
 
-from ...helpers.d2_semantic import NETWORKS, SEM_SEG_FPN, LOSSES, semantic_config
 from ...helpers.d2_plain import plain_weights
+from ...helpers.d2_semantic import LOSSES, NETWORKS, SEM_SEG_FPN, semantic_config
 from ...helpers.d2_tiny import different, distiller_of, load_config, previous, save_model, student_of, train, weights
 
 OPTIONS = ["DATASETS.TEST", "['shapes']", "TEST.EVAL_PERIOD", "2"]

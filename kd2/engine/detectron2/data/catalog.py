@@ -6,11 +6,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from kd2.distill import ConfigError, nearest
-from kd2.distill import IGNORE_LABEL
 from kd2.data.detection.records import Records, load
 from kd2.data.root import data_root
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
+from kd2.distill import IGNORE_LABEL, ConfigError, nearest
 
 # Name -> what this process registered it from.
 _registered: dict[str, tuple] = {}

@@ -14,14 +14,14 @@ from detectron2.data import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from kd2.data.root import data_root
+from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
+from kd2.data.stream import train_loader as keyed_loader
+from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.compat import endless_order
 from kd2.engine.detectron2.data.catalog import is_semantic, register
 from kd2.engine.detectron2.data.samplers import build_sampler
 from kd2.engine.detectron2.data.semantic import evaluation_mapper, training_mapper
-from kd2.distill import ConfigError, DataError
-from kd2.data.root import data_root
-from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
-from kd2.data.stream import train_loader as keyed_loader
 from kd2.networks.pspnet import check_pooled
 
 
@@ -77,7 +77,7 @@ def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
 
 
 def _check_norm(cfg: CfgNode, images: int, ranks: int) -> None:
-    """Raises ConfigError when the batch norm of a PSPNet would see one image; a synchronized one sees all processes'."""
+    """Raises ConfigError when the batch norm of a PSPNet would see one image; a synchronized one sees all processes."""
     head = cfg.MODEL.SEM_SEG_HEAD
     if head.NAME == "PSPNetHead" and head.NORM.endswith("BN") and head.NORM != "FrozenBN":
         together = images * ranks if "Sync" in head.NORM else images

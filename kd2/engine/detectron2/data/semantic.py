@@ -9,9 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, detection_utils
 from detectron2.data import transforms as T
 
-from kd2.distill import ConfigError
 from kd2.data.segmentation.labels import Labels
-from kd2.distill import IGNORE_LABEL
+from kd2.distill import IGNORE_LABEL, ConfigError
 
 
 class PadTo(T.Augmentation):
