@@ -64,7 +64,7 @@ def test_the_configs_that_a_run_leaves_serve_detectron2s_predictor(trained, name
     assert cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
     final = os.path.join(folder, "model_final.pth")
     if name == "student.yaml":
-        assert cfg.MODEL.WEIGHTS == final
+        assert final == cfg.MODEL.WEIGHTS
     cfg.MODEL.WEIGHTS = final
     predictor = DefaultPredictor(cfg)
     assert different(predictor.model.state_dict(), torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]) == []
