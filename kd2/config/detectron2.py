@@ -13,6 +13,8 @@ CHECKS: Checks = {
         "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR"
     ),
     "SOLVER.BIAS_LR_FACTOR": FACTOR,
+    # 0: the images as they are.
+    "INPUT.MIN_SIZE_TRAIN": Check(int, low=0, depth=1),
     "INPUT.CROP.TYPE": one_of("relative_range", "relative", "absolute", "absolute_range"),
     "INPUT.CROP.SIZE": Check(above=0, depth=1, lengths=(2,)),
     "MODEL.BACKBONE.FREEZE_AT": Check(int, low=0, high=5),

@@ -131,8 +131,7 @@ def write_pair(folder: Path, data: Path, *changes: dict, detector: dict = RETINA
 
 
 def every_loss(**common: int) -> dict:
-    """Changes that add every other type of loss, on taps of a RetinaNet that suit it, to the imitation of
-    ``write_pair``.
+    """Changes that add every other type of loss, on taps of a RetinaNet that suit it, to the one of ``write_pair``.
 
     ``common`` keys (START_ITER, RAMP_ITERS, STOP_ITER) are added to each block.
     """

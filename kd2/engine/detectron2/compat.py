@@ -1,5 +1,6 @@
 """Every private or version-dependent corner of Detectron2 and of the packages that its evaluation needs."""
 
+import functools
 import importlib
 import importlib.resources
 import importlib.util
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, defaults
+from detectron2.engine import DefaultTrainer, defaults
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import get_event_storage
@@ -36,35 +37,26 @@ _CITYSCAPES = ("deeplearning", "deeplearning.projects", "deeplearning.projects.c
 _PIXELS, _INSTANCES = "evalPixelLevelSemanticLabeling", "evalInstanceLevelSemanticLabeling"
 
 
-# Models and their building
-
-
 def announce_plain_builds() -> None:
     """Make Detectron2's ``build_model`` say so where a config has losses and names a plain student: nothing distills.
 
-    What it builds stays the same. It finds the architecture in a registry that it looks up when it is called, so
-    scripts that imported it earlier are told too.
+    What it builds stays the same. It looks the registry up when it is called, so scripts that imported it before are
+    told too. The engine itself asks ``META_ARCH_REGISTRY``.
     """
-    importlib.import_module("detectron2.modeling.meta_arch.build").META_ARCH_REGISTRY = _AnnouncingRegistry()
+    importlib.import_module("detectron2.modeling.meta_arch.build").META_ARCH_REGISTRY = types.SimpleNamespace(
+        get=lambda name: functools.partial(_announced, name)
+    )
 
 
-class _AnnouncingRegistry:
-    """The meta-architectures as ``build_model`` sees them; the engine asks ``META_ARCH_REGISTRY`` itself."""
-
-    def get(self, name: str) -> Callable[[CfgNode], nn.Module]:
-        build = META_ARCH_REGISTRY.get(name)
-
-        def announced(cfg: CfgNode) -> nn.Module:
-            blocks = cfg.get("KD", {}).get("LOSSES", {})
-            if name != "Distiller" and any(isinstance(x, CfgNode) and x.get("WEIGHT", 1.0) for x in blocks.values()):
-                logger.warning(
-                    "KD.LOSSES: build_model makes the plain student %s, nothing distills; to train by them give "
-                    "it the config kd2.engine.detectron2.distill_cfg(cfg)",
-                    name,
-                )
-            return build(cfg)
-
-        return announced
+def _announced(name: str, cfg: CfgNode) -> nn.Module:
+    blocks = cfg.get("KD", {}).get("LOSSES", {})
+    if name != "Distiller" and any(isinstance(x, CfgNode) and x.get("WEIGHT", 1.0) for x in blocks.values()):
+        logger.warning(
+            "KD.LOSSES: build_model makes the plain student %s, nothing distills; to train by these losses give it the "
+            "config kd2.engine.detectron2.distill_cfg(cfg)",
+            name,
+        )
+    return META_ARCH_REGISTRY.get(name)(cfg)
 
 
 class RunningNumbers:
@@ -102,9 +94,6 @@ def warm_up() -> None:
         sigmoid_focal_loss_jit(x, torch.zeros(1, 1), alpha=0.25, gamma=2.0, reduction="sum").backward()
 
 
-# Training
-
-
 def set_precision(cfg: CfgNode) -> None:
     """Follow ``FLOAT32_PRECISION`` in versions of Detectron2 that have the key."""
     if cfg.get("FLOAT32_PRECISION"):
@@ -128,38 +117,27 @@ def endless_order(sampler: Sampler) -> Callable[[], Iterator[int]]:
     return sampler._infinite_indices
 
 
-class _Named:
-    """Names the loss in Detectron2's stop at a loss that is not finite; logs the distiller's stats too."""
+def name_losses(trainer: DefaultTrainer) -> None:
+    """Let a trainer stop with NonFiniteLoss at a loss that is not finite, before the step changes any weight.
 
-    def _write_metrics(
-        self, loss_dict: dict[str, Tensor], data_time: float, prefix: str = "", iter: int | None = None
-    ) -> None:
+    The distiller's stats are logged with its losses.
+    """
+    loop, write = trainer._trainer, trainer._trainer._write_metrics
+
+    def write_named(losses: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
         monitor = NaNMonitor()
-        monitor.see(loss_dict, self.iter)
+        monitor.see(losses, loop.iter)
         try:
-            super()._write_metrics(loss_dict, data_time, prefix, iter)
+            write(losses, *args, **kwargs)
         except FloatingPointError:
             monitor.check()
             raise NonFiniteLoss(
-                f"a loss of another process became NaN or infinite at iteration {self.iter}; "
+                f"a loss of another process became NaN or infinite at iteration {loop.iter}; "
                 "the last checkpoint is kept"
             ) from None
-        stats = getattr(self.model, "module", self.model).stats
-        get_event_storage().put_scalars(cur_iter=self.iter, **stats)
+        get_event_storage().put_scalars(cur_iter=loop.iter, **getattr(loop.model, "module", loop.model).stats)
 
-
-class _NamedTrainer(_Named, SimpleTrainer):
-    """Detectron2's SimpleTrainer; raises NonFiniteLoss before a broken step changes any weight."""
-
-
-class _NamedAMPTrainer(_Named, AMPTrainer):
-    """Detectron2's AMPTrainer; raises NonFiniteLoss before a broken step changes any weight."""
-
-
-def name_losses(trainer: DefaultTrainer) -> None:
-    """Give a trainer the loop that raises NonFiniteLoss, and logs the distiller's stats."""
-    kind = _NamedAMPTrainer if trainer.cfg.SOLVER.AMP.ENABLED else _NamedTrainer
-    trainer._trainer = kind(trainer.model, trainer.data_loader, trainer.optimizer)
+    loop._write_metrics = write_named
 
 
 def split_state(state: dict[str, Any]) -> dict[str, Any]:
@@ -184,9 +162,6 @@ def joined_state(content: dict[str, Any]) -> dict[str, Any]:
 def last_results(trainer: DefaultTrainer) -> dict[str, Any]:
     """The nested results of a trainer's last evaluation; empty before the first and on other processes."""
     return getattr(trainer, "_last_eval_results", None) or {}
-
-
-# Checkpoints
 
 
 class CheckedCheckpointer(DetectionCheckpointer):
@@ -253,9 +228,6 @@ class CheckedCheckpointer(DetectionCheckpointer):
         if self.match.matched == 0 or not (exact or self.partial):
             raise ConfigError(f"{self.key}: {self._source} does not fit the model: {self.match.text()}")
         return incompatible
-
-
-# Detectron2's model zoo, and Cityscapes' own scripts
 
 
 def model_zoo() -> types.ModuleType:

@@ -15,10 +15,6 @@ from kd2.distill import ConfigError, DataError, nearest
 from kd2.engine.detectron2.compat import provide_cityscapes
 
 
-def _coco(name: str, folder: str) -> DatasetEvaluator:
-    return evaluation.COCOEvaluator(name, output_dir=folder, allow_cached_coco=False)
-
-
 def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
     labels = MetadataCatalog.get(name).get("labels")
     if labels is None:  # one of Detectron2's own
@@ -30,36 +26,21 @@ def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
     return evaluation.SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read)
 
 
-def _panoptic(name: str, folder: str) -> DatasetEvaluator:
-    return evaluation.COCOPanopticEvaluator(name, folder)
-
-
-def _cityscapes_instance(name: str, folder: str) -> DatasetEvaluator:
-    return evaluation.CityscapesInstanceEvaluator(name)
-
-
-def _cityscapes_sem_seg(name: str, folder: str) -> DatasetEvaluator:
-    return evaluation.CityscapesSemSegEvaluator(name)
-
-
-def _lvis(name: str, folder: str) -> DatasetEvaluator:
-    return evaluation.LVISEvaluator(name, output_dir=folder)
-
-
-def _voc(name: str, folder: str) -> DatasetEvaluator:
-    return evaluation.PascalVOCDetectionEvaluator(name)
-
-
-_BUILDERS = {
-    "coco": [_coco],
-    "coco_panoptic_seg": [_sem_seg, _coco, _panoptic],
-    "sem_seg": [_sem_seg],
-    "cityscapes_instance": [_cityscapes_instance],
-    "cityscapes_sem_seg": [_cityscapes_sem_seg],
-    "cityscapes_panoptic_seg": [_cityscapes_sem_seg, _cityscapes_instance, _panoptic],
-    "lvis": [_lvis],
-    "pascal_voc": [_voc],
+_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
+    "coco": lambda name, folder: evaluation.COCOEvaluator(name, output_dir=folder, allow_cached_coco=False),
+    "sem_seg": _sem_seg,
+    "panoptic": lambda name, folder: evaluation.COCOPanopticEvaluator(name, folder),
+    "cityscapes_instance": lambda name, folder: evaluation.CityscapesInstanceEvaluator(name),
+    "cityscapes_sem_seg": lambda name, folder: evaluation.CityscapesSemSegEvaluator(name),
+    "lvis": lambda name, folder: evaluation.LVISEvaluator(name, output_dir=folder),
+    "pascal_voc": lambda name, folder: evaluation.PascalVOCDetectionEvaluator(name),
 }
+# Types of several parts; every other type is one of the evaluators.
+_PARTS = {
+    "coco_panoptic_seg": ["sem_seg", "coco", "panoptic"],
+    "cityscapes_panoptic_seg": ["cityscapes_sem_seg", "cityscapes_instance", "panoptic"],
+}
+_TYPES = {kind: [kind] for kind in _EVALUATORS if kind != "panoptic"} | _PARTS
 
 
 def check_evaluators(names: Iterable[str]) -> None:
@@ -70,7 +51,7 @@ def check_evaluators(names: Iterable[str]) -> None:
         DataError: a custom data set has no labels.
     """
     for name in names:
-        _builders(name)
+        _parts(name)
 
 
 def check_augmentation(cfg: CfgNode, student: nn.Module) -> None:
@@ -92,21 +73,20 @@ def build_evaluator(cfg: CfgNode, name: str, folder: str | None = None) -> Datas
         ConfigError, DataError: see ``check_evaluators``.
     """
     folder = folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-    parts = [build(name, folder) for build in _builders(name)]
+    parts = [_EVALUATORS[part](name, folder) for part in _parts(name)]
     return parts[0] if len(parts) == 1 else DatasetEvaluators(parts)
 
 
-def _builders(name: str) -> list[Callable[[str, str], DatasetEvaluator]]:
+def _parts(name: str) -> list[str]:
     metadata = MetadataCatalog.get(name)
     kind, key = metadata.get("evaluator_type"), f"DATASETS.TEST: {name!r}"
-    if kind not in _BUILDERS:
-        raise ConfigError(f"{key} has the evaluator type {kind!r}; {nearest(kind, _BUILDERS)}")
-    found = _BUILDERS[kind]
-    if _cityscapes_sem_seg in found or _cityscapes_instance in found:
+    if kind not in _TYPES:
+        raise ConfigError(f"{key} has the evaluator type {kind!r}; {nearest(kind, _TYPES)}")
+    if kind.startswith("cityscapes"):
         provide_cityscapes(key)
     if kind == "sem_seg" and metadata.get("labels"):
         _check_labels(name, key)
-    return found
+    return _TYPES[kind]
 
 
 def _check_labels(name: str, key: str) -> None:

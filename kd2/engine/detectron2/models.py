@@ -85,7 +85,8 @@ def own_losses(model: nn.Module) -> set[str]:
             found.update(_LOSSES.get(kind.__name__, ()))
     stages = getattr(getattr(model, "roi_heads", None), "num_cascade_stages", 0)
     if stages:
-        found.update([f"{name}_stage{i}" for name in _LOSSES["FastRCNNOutputLayers"] for i in range(stages)])
+        boxes = _LOSSES["FastRCNNOutputLayers"]
+        found = found.difference(boxes) | {f"{name}_stage{i}" for name in boxes for i in range(stages)}
     if hasattr(model, "sem_seg_head"):
         found.add("loss_sem_seg")
     if getattr(getattr(model, "sem_seg_head", None), "auxiliary", None) is not None:

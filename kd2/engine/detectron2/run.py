@@ -26,6 +26,7 @@ from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.config import run_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DryRun, Scores, open_output
+from kd2.losses.registry import import_losses
 
 # What a user can put right: one line on the screen, from whatever process.
 _ERRORS = {kind.__name__: kind for kind in (ConfigError, DataError, NonFiniteLoss, OSError)}
@@ -92,10 +93,7 @@ def _telling(work: Callable[..., None], folder: str, work_args: tuple) -> None:
 
 def _work(cfg: CfgNode, args: Namespace) -> None:
     """What every process does; the first one leaves the scores in ``OUTPUT_DIR``."""
-    if args.imports:
-        from kd2.losses.registry import import_losses
-
-        import_losses(args.imports)
+    import_losses(args.imports)
     for name in ("fvcore", None, "kd2"):
         logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), **({"name": name} if name else {}))
     logger.info("%s\n%s\n%s", args, collect_env_info(), cfg.dump())

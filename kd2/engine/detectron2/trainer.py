@@ -72,17 +72,15 @@ class Trainer(DefaultTrainer):
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds beside the model, see ``kd2.engine.checkpoint``."""
-        entry = run_entry(self.cfg, self.classes, self.process_states.rng)
-        return {
-            "adapters": self.distiller.losses.state_dict(),
-            **compat.split_state(self.state_dict()),
-            "kd2": entry,
-        }
+        run = run_entry(self.cfg, self.classes, self.process_states.rng)
+        adapters = self.distiller.losses.state_dict()
+        return {"adapters": adapters, **compat.split_state(self.state_dict()), "kd2": run}
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; checkpoints hold the student, precise BN runs the student alone."""
         cfg, student = self.cfg, self.distiller.student
-        self.checkpointer = RunCheckpointer(student, cfg.OUTPUT_DIR, weakref.proxy(self).content)
+        trainer = weakref.proxy(self)  # as in Detectron2: a trainer that is let go frees its memory at once
+        self.checkpointer = RunCheckpointer(student, cfg.OUTPUT_DIR, lambda: trainer.content())
         self.process_states = ProcessStates(cfg.SOLVER.CHECKPOINT_PERIOD, student)
         self._precise_bn_loader = None
         found = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PreciseBN)]

@@ -10,8 +10,8 @@ import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from torch import nn
 
-from kd2.engine.detectron2.batch_info import StudentAnchors, padded_size
 from kd2.distill import ConfigError
+from kd2.engine.detectron2.batch_info import StudentAnchors, padded_size
 
 SIZES = [[16, 20.159], [32, 40.317], [64, 80.635]]
 

@@ -6,11 +6,11 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
 
 from kd2.distill import ConfigError, NonFiniteLoss
@@ -138,7 +138,7 @@ def test_a_missing_file_is_named_with_its_neighbors(finished):
 
 def test_a_truncated_file_is_named(finished, tmp_path):
     cfg, folder = finished
-    whole = open(os.path.join(folder, "model_final.pth"), "rb").read()
+    whole = Path(folder, "model_final.pth").read_bytes()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConfigError, match="MODEL.WEIGHTS: .*half.pth is truncated"):
         checkpointer(cfg).load(str(tmp_path / "half.pth"))

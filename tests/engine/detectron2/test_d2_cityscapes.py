@@ -40,7 +40,8 @@ def write_images(folder: Path, labels: np.ndarray, instances: np.ndarray) -> Non
     files = {
         "leftImg8bit/val/city": {"leftImg8bit": picture},
         "gtFine/val/city": {
-            "gtFine_labelIds": labels.astype(np.uint8), "gtFine_instanceIds": instances.astype(np.uint16),
+            "gtFine_labelIds": labels.astype(np.uint8),
+            "gtFine_instanceIds": instances.astype(np.uint16),
         },
     }
     for part, kinds in files.items():

@@ -9,17 +9,17 @@ import os
 
 import torch
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 
+from kd2.config import framework_of, read, taps_of
+from kd2.distill import Tap, probed
 from kd2.engine.detectron2 import add_d2_config, zoo
-from kd2.engine.detectron2.models import BODY, build_student, class_keys, probed_taps, probe_size
-from kd2.engine.detectron2.teacher import flip_colors, teacher_config
-from kd2.config import framework_of, read
-from kd2.distill import Tap
+from kd2.engine.detectron2.config import teacher_config
+from kd2.engine.detectron2.experiment import Detectron2Experiment
+from kd2.engine.detectron2.models import blank_probe, class_keys, probe_size
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.losses.registry import active_losses, build_losses
 
-from ...helpers.d2_tiny import load_config, student_of, distiller_of
+from ...helpers.d2_tiny import distiller_of, load_config, student_of
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "..", "configs")
 
@@ -36,7 +36,8 @@ ZOO_PAIRS = [name for name in OURS if name.startswith("coco/") and "Base" not in
 
 # Those with fewer losses are their bases.
 SEGMENTATION = [
-    name for name in OURS
+    name
+    for name in OURS
     if name.startswith(("cityscapes/", "camvid/")) and name.split("/")[1].startswith(("skd_pi_pa_ho", "mgd", "tat"))
 ]
 
@@ -52,7 +53,7 @@ def test_detectron2s_own_reader_understands_the_file(name):
 
 
 def test_there_are_configs():
-    assert {"Base-RetinaNet", "bccd/imitation_detectron2", "coco/mgd_retinanet_r101_r50"} <= set(OURS)
+    assert {"Base-RetinaNet", "bccd/imitation", "coco/mgd_retinanet_r101_r50"} <= set(OURS)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -69,19 +70,21 @@ def test_the_zoos_teacher_fits_the_student(name):
     """Weights, classes, colors, tapped levels, and what is inherited."""
     cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "meta"])
     own = teacher_config(cfg)
-    student, teacher = student_of(cfg), distiller_of(own)
-    assert zoo.weights_url(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
+    student, teacher = student_of(cfg), student_of(own)
+    assert zoo.weights_file(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
     assert cfg.KD.TEACHER.WEIGHTS == cfg.KD.TEACHER.CONFIG_FILE
     assert counts(student, cfg) == counts(teacher, own)
-    assert not flip_colors(cfg.INPUT.FORMAT, own.INPUT.FORMAT)
+    assert cfg.INPUT.FORMAT == own.INPUT.FORMAT
     shapes = []
-    for model, texts in ((student, cfg.KD.STUDENT.TAPS), (teacher, cfg.KD.TEACHER.TAPS)):
+    for model, side in ((student, "STUDENT"), (teacher, "TEACHER")):
+        texts, _ = taps_of(cfg, side)
         (tap,) = [tap for tap in map(Tap.parse, texts) if tap.path == "backbone"]
         levels = model.backbone.output_shape()
         shapes.append([(levels[key].channels, levels[key].stride) for key in tap.keys or levels])
     assert shapes[0] == shapes[1]
     if cfg.KD.INIT_FROM_TEACHER:
-        assert init_from_teacher(student, teacher, cfg.KD.INIT_FROM_TEACHER, BODY, cfg.KD.INIT_FROM_TEACHER_PARTIAL).left == []
+        parts, partial = cfg.KD.INIT_FROM_TEACHER, cfg.KD.INIT_FROM_TEACHER_PARTIAL
+        assert init_from_teacher(student, teacher, parts, Detectron2Experiment.backbone, partial).left == []
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_our_bases_are_the_zoos(base, original, changed):
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name, millions", [("bccd/teacher_detectron2", 12.0), ("bccd/imitation_detectron2", 0.5)])
+@pytest.mark.parametrize("name, millions", [("bccd/teacher", 12.0), ("bccd/imitation", 0.5)])
 def test_students_of_the_blood_cell_configs_have_the_stated_size(name, millions):
     model = student_of(load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "cpu"]))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
@@ -133,10 +136,12 @@ def test_taps_and_losses_of_segmentation_fit_both_models(name):
     cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), options)
     own, specs = teacher_config(cfg), []
     assert own.MODEL.SEM_SEG_HEAD.NUM_CLASSES == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    for model_cfg, texts in ((cfg, cfg.KD.STUDENT.TAPS), (own, cfg.KD.TEACHER.TAPS)):
+    for model_cfg, side in ((cfg, "STUDENT"), (own, "TEACHER")):
         with torch.device("meta"):
             model = student_of(model_cfg)
-        specs.append(probed_taps(model, model_cfg, texts, "taps", probe_size(cfg)).specs)
+        probe = blank_probe(model, len(model_cfg.MODEL.PIXEL_MEAN), probe_size(cfg))
+        texts, key = taps_of(cfg, side)
+        specs.append(probed(model, texts, probe, key).specs)
     with torch.device("meta"):
         build_losses(cfg.KD.LOSSES, *specs)
 

@@ -13,9 +13,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.data import eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
-from kd2.distill import ConfigError, DataError
 
 from ...helpers.d2_tiny import load_config, write_config, write_data
 
@@ -73,8 +73,14 @@ def perfect(record):
 
 
 @pytest.mark.parametrize(
-    "sampler", ["TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler",
-                "WeightedTrainingSampler", "WeightedCategoryTrainingSampler"],
+    "sampler",
+    [
+        "TrainingSampler",
+        "RepeatFactorTrainingSampler",
+        "RandomSubsetTrainingSampler",
+        "WeightedTrainingSampler",
+        "WeightedCategoryTrainingSampler",
+    ],
 )
 def test_the_stream_can_start_anywhere(cfg, sampler):
     cfg.DATALOADER.SAMPLER_TRAIN = sampler
@@ -101,16 +107,16 @@ def test_a_batch_holds_one_orientation(cfg):
     "key, value, text",
     [
         ("DATALOADER.SAMPLER_TRAIN", "TrainingSample", "is 'TrainingSample'; did you mean TrainingSampler"),
-        ("SOLVER.IMS_PER_BATCH", "0", "SOLVER.IMS_PER_BATCH is 0, 1 processes need a multiple of 1"),
+        ("SOLVER.IMS_PER_BATCH", "0", "SOLVER.IMS_PER_BATCH is 0, expected an integer, 1 or more"),
         ("DATASETS.TRAIN", "['tyni']", "'tyni' is not in DATASETS.CUSTOM or built in; did you mean tiny"),
         ("DATASETS.TRAIN", "[]", "DATASETS.TRAIN is empty"),
         ("SEED", "-1", "SEED is -1"),
     ],
 )
 def test_a_bad_key_is_named(data, tmp_path, key, value, text):
-    cfg = load_config(write_config(tmp_path, data), [key, value])
+    path = write_config(tmp_path, data)
     with pytest.raises(ConfigError, match=text):
-        train_loader(cfg)
+        train_loader(load_config(path, [key, value]))
 
 
 def test_a_name_of_detectron2s_own_is_refused(data, tmp_path):

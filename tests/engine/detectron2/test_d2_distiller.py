@@ -14,8 +14,10 @@ from detectron2.utils.events import EventStorage
 from kd2.distill import ConfigError, Distiller, TapError
 from kd2.engine.detectron2 import add_d2_config, distill_cfg
 from kd2.engine.detectron2.data import train_loader
+from kd2.engine.detectron2.models import own_losses
+from kd2.engine.detectron2.step import run_student
 
-from ...helpers.d2_tiny import different, distiller_of, load_config, student_of, write_config
+from ...helpers.d2_tiny import FASTER_RCNN, RETINANET, different, distiller_of, load_config, student_of, write_config
 
 
 def batch_of(cfg):
@@ -172,3 +174,35 @@ def test_an_unknown_student_is_named_with_its_neighbors(data, tmp_path):
 def test_a_loss_called_like_one_of_the_students_own_is_refused(pair):
     with pytest.raises(ConfigError, match="KD.LOSSES: loss_box_reg cannot be in the log twice: the student's own"):
         distiller_of(load_config(pair, ["KD.LOSSES.box_reg", "{'TYPE': 'mimic', 'WEIGHT': 1.0}"]))
+
+
+CASCADE = {
+    "MODEL": {
+        "ROI_HEADS": {"NAME": "CascadeROIHeads"},
+        "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True},
+        "RPN": {"POST_NMS_TOPK_TRAIN": 50},
+    }
+}
+MASKS = {"MODEL": {"MASK_ON": True, "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead"}}}
+
+
+@pytest.mark.parametrize(
+    "detector, changes, names",
+    [
+        (RETINANET, {}, ["loss_cls", "loss_box_reg"]),
+        (FASTER_RCNN, {}, ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"]),
+        (FASTER_RCNN, MASKS, ["loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"]),
+        (
+            FASTER_RCNN,
+            CASCADE,
+            ["loss_rpn_cls", "loss_rpn_loc"] + [f"loss_{x}_stage{i}" for i in range(3) for x in ("cls", "box_reg")],
+        ),
+    ],
+    ids=["RetinaNet", "Faster R-CNN", "Mask R-CNN", "Cascade R-CNN"],
+)
+def test_the_names_of_the_students_own_losses_are_known_before_a_step(data, tmp_path, detector, changes, names):
+    cfg = load_config(write_config(tmp_path, data, changes, detector=detector))
+    student = student_of(cfg)
+    assert own_losses(student) == set(names)
+    if not cfg.MODEL.MASK_ON:  # the tiny boxes have no outlines
+        assert run_student(student, batch_of(cfg)).keys() == set(names)

@@ -6,8 +6,8 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import torch
 
-from kd2.engine import dry_run
 from kd2.distill import ConfigError
+from kd2.engine import dry_run
 
 from ...helpers.d2_tiny import DETECTORS, different, load_config, previous, train, weights, write_pair
 from ...helpers.d2_tiny import student_of as plain_student
@@ -49,7 +49,11 @@ def test_neck_and_head_are_the_teachers_bit_for_bit_and_the_body_is_untouched(co
 
 @pytest.mark.parametrize(("part", "other"), [("neck", "head"), ("head", "neck")])
 def test_one_part_alone(retinanet, part, other):
-    plain, found, source = student_of(retinanet), student_of(retinanet, "KD.INIT_FROM_TEACHER", part), source_of(retinanet)
+    plain, found, source = (
+        student_of(retinanet),
+        student_of(retinanet, "KD.INIT_FROM_TEACHER", part),
+        source_of(retinanet),
+    )
     neck = {name for name in found if name.startswith("backbone.") and not name.startswith(BODY)}
     members = {"neck": neck, "head": {name for name in found if not name.startswith("backbone.")}}
     assert all(torch.equal(found[name], source[name]) for name in members[part])
@@ -74,7 +78,9 @@ def test_training_begins_so_too(retinanet, tmp_path):
 
 def test_another_width_is_refused_with_names_unless_allowed(retinanets, tmp_path):
     options = ["OUTPUT_DIR", str(tmp_path), "KD.INIT_FROM_TEACHER", "head"]
-    with pytest.raises(ConfigError, match=r"^KD.INIT_FROM_TEACHER is 'head', but .* in the teacher \(head.cls_subnet.0.weight, "):
+    with pytest.raises(
+        ConfigError, match=r"^KD.INIT_FROM_TEACHER is 'head', but .* in the teacher \(head.cls_subnet.0.weight, "
+    ):
         student_of(retinanets, *options)
     found, source = student_of(retinanets, *options, "KD.INIT_FROM_TEACHER_PARTIAL", "True"), source_of(retinanets)
     assert torch.equal(found["head.cls_score.bias"], source["head.cls_score.bias"])

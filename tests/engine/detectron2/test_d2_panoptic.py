@@ -15,19 +15,32 @@ from PIL import Image
 from kd2.engine.detectron2.data import train_loader
 from kd2.engine.detectron2.models import own_losses
 
-from ...helpers.d2_tiny import FASTER_RCNN, SIZES, distiller_of, load_config, merged, save_model, train, weights, write_config
+from ...helpers.d2_tiny import (
+    FASTER_RCNN,
+    SIZES,
+    distiller_of,
+    load_config,
+    merged,
+    save_model,
+    train,
+    weights,
+    write_config,
+)
 
 TAPS = ["fpn=backbone:p2,p3,p4,p5", "score=sem_seg_head.predictor"]
-PANOPTIC = merged(FASTER_RCNN, {
-    "MODEL": {
-        "META_ARCHITECTURE": "PanopticFPN",
-        "MASK_ON": True,
-        "SEM_SEG_HEAD": {"NUM_CLASSES": 3, "CONVS_DIM": 32, "NORM": "GN", "LOSS_WEIGHT": 0.5},
-        "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8, "POOLER_RESOLUTION": 7},
+PANOPTIC = merged(
+    FASTER_RCNN,
+    {
+        "MODEL": {
+            "META_ARCHITECTURE": "PanopticFPN",
+            "MASK_ON": True,
+            "SEM_SEG_HEAD": {"NUM_CLASSES": 3, "CONVS_DIM": 32, "NORM": "GN", "LOSS_WEIGHT": 0.5},
+            "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8, "POOLER_RESOLUTION": 7},
+        },
+        "DATASETS": {"TRAIN": ["drawn_panoptic"]},
+        "KD": {"TAPS": TAPS},
     },
-    "DATASETS": {"TRAIN": ["drawn_panoptic"]},
-    "KD": {"TAPS": TAPS},
-})
+)
 LOSSES = {"imitation": {"WEIGHT": 0.0001}, "mgd": {"WEIGHT": 0.0001}, "pixelwise": {"TAP": "score", "WEIGHT": 1.0}}
 
 
@@ -83,7 +96,11 @@ def test_the_batch_info_knows_boxes_anchors_and_classes_of_pixels(config):
     cfg = load_config(config)
     batch = next(iter(train_loader(cfg)))
     batch_info = distiller_of(cfg).batch_info(batch)
-    assert batch_info.labels.shape == (2, *batch_info.padded_size) and batch_info.images().shape == (2, 3, *batch_info.padded_size)
+    assert batch_info.labels.shape == (2, *batch_info.padded_size) and batch_info.images().shape == (
+        2,
+        3,
+        *batch_info.padded_size,
+    )
     assert batch_info.anchors is not None
     for labels, boxes in zip(batch_info.labels, batch_info.boxes):
         x, y = ((boxes[0, :2] + boxes[0, 2:]) / 2).int().tolist()

@@ -6,6 +6,8 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import argparse
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,7 +36,7 @@ def trained(retinanets, tmp_path_factory):
 
 
 def test_results_are_flat_numbers(trained):
-    assert {"bbox/AP", "bbox/AP50"} <= trained[1].keys()
+    assert {"bbox/AP", "bbox/AP50"}.issubset(trained[1])
     assert all(isinstance(value, float) for value in trained[1].values())
 
 
@@ -60,9 +62,10 @@ def test_the_configs_that_a_run_leaves_serve_detectron2s_predictor(trained, name
     cfg = add_d2_config(get_cfg())
     cfg.merge_from_file(os.path.join(folder, name))
     assert cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+    final = os.path.join(folder, "model_final.pth")
     if name == "student.yaml":
-        assert cfg.MODEL.WEIGHTS == os.path.join(folder, "model_final.pth")
-    cfg.MODEL.WEIGHTS = os.path.join(folder, "model_final.pth")
+        assert final == cfg.MODEL.WEIGHTS
+    cfg.MODEL.WEIGHTS = final
     predictor = DefaultPredictor(cfg)
     assert different(predictor.model.state_dict(), torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]) == []
     assert predictor(np.zeros((64, 80, 3), np.uint8))["instances"].image_size == (64, 80)
@@ -86,17 +89,19 @@ def test_the_config_that_a_run_leaves_trains_again(trained, tmp_path):
 
 
 def test_evaluation_leaves_the_configs_of_the_training_alone(retinanets, trained):
-    paths = [os.path.join(trained[0], name) for name in ("config.yaml", "student.yaml")]
-    before = [open(path).read() for path in paths]
+    paths = [Path(trained[0], name) for name in ("config.yaml", "student.yaml")]
+    before = [path.read_text() for path in paths]
     options = ["OUTPUT_DIR", trained[0], "DATASETS.TEST", "['tiny']", "INPUT.MIN_SIZE_TEST", "72"]
     train(retinanets, *options, eval_only=True, resume=True)
-    assert [open(path).read() for path in paths] == before
+    assert [path.read_text() for path in paths] == before
 
 
 def test_the_config_file_is_read_once(retinanets, tmp_path, monkeypatch):
     """By whoever calls ``run``; only the teacher's own file is read inside."""
     seen = []
-    monkeypatch.setattr("kd2.config.load.read", lambda path, options=(): seen.append(path) or read(path, options))
+    monkeypatch.setattr(
+        sys.modules["kd2.config.load"], "read", lambda path, options=(): seen.append(path) or read(path, options)
+    )
     train(retinanets, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "1")
     assert seen == [retinanets.replace("student.yaml", "teacher.yaml")]
 
@@ -143,9 +148,11 @@ def test_other_classes_than_the_data_are_named(retinanets, tmp_path):
     [
         (["MODEL.DEVICE", "cuda"], "MODEL.DEVICE is 'cuda', but this machine has no CUDA device"),
         (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.ENABLED is True"),
-        (["SOLVER.OPTIMIZER", "Adam"], "SOLVER.OPTIMIZER is 'Adam'; did you mean AdamW"),
-        (["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"],
-         "CLIP_TYPE is 'full'; did you mean full_model"),
+        (["SOLVER.OPTIMIZER", "SDG"], "SOLVER.OPTIMIZER is 'SDG'; did you mean SGD"),
+        (
+            ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"],
+            "CLIP_TYPE is 'full'; did you mean full_model",
+        ),
         (["KD.LOSSES.imitation.PSY", "1"], "KD.LOSSES.imitation.PSY: no such key; did you mean PSI"),
         (["DATASETS.TEST", "['tine']"], "'tine' is not in DATASETS.CUSTOM"),
     ],
@@ -179,8 +186,16 @@ def test_without_losses_there_are_no_adapters(data, tmp_path):
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
 def test_the_losses_have_groups_of_their_own(data, tmp_path, name, clip):
     options = [
-        "SOLVER.OPTIMIZER", name, "SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip,
-        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.5", "SOLVER.WEIGHT_DECAY_BIAS", "0.0",
+        "SOLVER.OPTIMIZER",
+        name,
+        "SOLVER.CLIP_GRADIENTS.ENABLED",
+        "True",
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+        clip,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+        "0.5",
+        "SOLVER.WEIGHT_DECAY_BIAS",
+        "0.0",
     ]
     cfg = load_config(write_config(tmp_path, data), options)
     losses = torch.nn.Linear(2, 2)
@@ -195,6 +210,13 @@ def test_the_losses_have_groups_of_their_own(data, tmp_path, name, clip):
     total = torch.cat([p.grad.flatten() for p in losses.parameters()])
     expected = {"value": 0.5 * 6**0.5, "norm": 0.5 * 2**0.5, "full_model": 0.5}[clip]
     assert total.norm().item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_optimizer_of_timms_has_the_weight_decay_of_the_solver(data, tmp_path):
+    options = ["SOLVER.OPTIMIZER", "lamb", "SOLVER.WEIGHT_DECAY", "0.5", "SOLVER.WEIGHT_DECAY_NORM", "0.25"]
+    cfg = load_config(write_config(tmp_path, data), options)
+    optimizer = clipped_optimizer(cfg, student_of(cfg), torch.nn.ModuleDict())
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.5, 0.25}
 
 
 def test_a_dry_run_holds_both_models_and_a_batch(retinanets, tmp_path):

@@ -11,9 +11,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.data import eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
-from kd2.distill import ConfigError, DataError
 
 from ...helpers.d2_semantic import CLASSES, semantic_config, write_semantic
 from ...helpers.d2_tiny import load_config, train
@@ -90,11 +90,15 @@ def test_labels_of_a_color_map_are_evaluated_as_classes(pixels, tmp_path):
     "options, text",
     [
         (["DATASETS.TRAIN", "['shapes', 'tiny']"], "but 'tiny' is no data set .* with classes of pixels"),
-        (["DATASETS.TRAIN", "['tiny']", "KD.UNLABELED.DATASETS", "['more']", "KD.UNLABELED.IMS_PER_BATCH", "1"],
-         "but 'tiny' is no data set"),
+        (
+            ["DATASETS.TRAIN", "['tiny']", "KD.UNLABELED.DATASETS", "['more']", "KD.UNLABELED.IMS_PER_BATCH", "1"],
+            "but 'tiny' is no data set",
+        ),
         (["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "11"], "MODEL.SEM_SEG_HEAD.IGNORE_VALUE is 11"),
-        (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4"],
-         r"NUM_CLASSES is 4, data set 'shapes' has 3 classes \(ground, box, bar\)"),
+        (
+            ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4"],
+            r"NUM_CLASSES is 4, data set 'shapes' has 3 classes \(ground, box, bar\)",
+        ),
         (["INPUT.CROP.SIZE", "[0.5, 0.5]"], r"INPUT.CROP.SIZE is \[0.5, 0.5\], expected height and width in pixels"),
         (["KD.UNLABELED.DATASETS", "['more']"], "KD.UNLABELED.IMS_PER_BATCH is 0, expected both or none"),
         (["TEST.WINDOW.SIZE", "[32, 32]"], r"TEST.WINDOW.SIZE is \[32, 32\] and STRIDE \[\], expected"),
@@ -103,8 +107,10 @@ def test_labels_of_a_color_map_are_evaluated_as_classes(pixels, tmp_path):
         (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetCHead"], "MODEL.BACKBONE.NAME is 'build_timm_backbone', ESPNetCHead needs"),
         (["MODEL.SEM_SEG_HEAD.NAME", "ESPNetHead"], "NUM_CLASSES is 3, ESPNetHead needs at least 5"),
         (["MODEL.SEM_SEG_HEAD.NORM", ""], "MODEL.SEM_SEG_HEAD.NORM is empty, PSPNetHead needs"),
-        (["SOLVER.IMS_PER_BATCH", "1"],
-         "SOLVER.IMS_PER_BATCH is 1, one image a process, expected two or more: the batch norm of PSPNetHead"),
+        (
+            ["SOLVER.IMS_PER_BATCH", "1"],
+            "SOLVER.IMS_PER_BATCH is 1, one image a process, expected two or more: the batch norm of PSPNetHead",
+        ),
     ],
 )
 def test_a_bad_key_is_named_before_training(pixels, data, tmp_path, options, text):

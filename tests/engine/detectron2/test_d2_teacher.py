@@ -6,13 +6,14 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import glob
 import os
+from pathlib import Path
 
 import torch
 
+from kd2.distill import ConfigError
 from kd2.engine.detectron2 import zoo
 from kd2.engine.detectron2.config import teacher_config
 from kd2.engine.detectron2.zoo import weights_file
-from kd2.distill import ConfigError
 
 from ...helpers.d2_tiny import FASTER_RCNN, distiller_of, load_config, merged, save_model, write_config
 
@@ -38,8 +39,7 @@ def test_weights_are_a_path_a_url_or_a_zoo_name():
 def test_every_zoo_name_of_ours_exists():
     root = os.path.join(os.path.dirname(__file__), "..", "..", "..", "configs", "coco")
     for path in glob.glob(os.path.join(root, "*.yaml")):
-        text = open(path).read()
-        for line in text.splitlines():
+        for line in Path(path).read_text().splitlines():
             if line.strip().startswith(("CONFIG_FILE:", "WEIGHTS:")) and line.endswith(".yaml") and "/" in line:
                 assert line.split()[-1] in zoo.config_names()
 
@@ -48,15 +48,21 @@ def test_every_zoo_name_of_ours_exists():
     "options, text",
     [
         (["KD.TEACHER.CONFIG_FILE", ""], "KD.TEACHER.CONFIG_FILE is empty"),
-        (["KD.TEACHER.CONFIG_FILE", "COCO-Detection/retinanet_R_101_FPN_9x.yaml"],
-         "is no file .* did you mean COCO-Detection/retinanet_R_101_FPN_3x.yaml"),
+        (
+            ["KD.TEACHER.CONFIG_FILE", "COCO-Detection/retinanet_R_101_FPN_9x.yaml"],
+            "is no file .* did you mean COCO-Detection/retinanet_R_101_FPN_3x.yaml",
+        ),
         (["KD.TEACHER.WEIGHTS", ""], "KD.TEACHER.WEIGHTS is empty"),
         (["KD.TEACHER.WEIGHTS", "nowhere.pth"], "KD.TEACHER.WEIGHTS: no file nowhere.pth"),
         (["KD.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNEL', 8]"], "OUT_CHANNEL: no such key; did you mean OUT_CHANNELS"),
-        (["KD.TEACHER.OPTS", "['MODEL.RETINANET.NUM_CLASSES', 5]"],
-         "MODEL.RETINANET.NUM_CLASSES of the teacher is 5, MODEL.RETINANET.NUM_CLASSES of the student is 2"),
-        (["KD.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 8]"],
-         r"KD.TEACHER.WEIGHTS: .*teacher.pth does not fit the model: \d.* other shape"),
+        (
+            ["KD.TEACHER.OPTS", "['MODEL.RETINANET.NUM_CLASSES', 5]"],
+            "MODEL.RETINANET.NUM_CLASSES of the teacher is 5, MODEL.RETINANET.NUM_CLASSES of the student is 2",
+        ),
+        (
+            ["KD.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 8]"],
+            r"KD.TEACHER.WEIGHTS: .*teacher.pth does not fit the model: \d.* other shape",
+        ),
         (["KD.TEACHER.OPTS", "['MODEL.RETINANET.NUM_CONVS', 2]"], "does not fit the model: .* missing"),
         (["KD.TEACHER.TAPS", "['fpn=backbon']"], "KD.TEACHER.TAPS: the model has no module 'backbon'"),
         (["KD.TEACHER.TAPS", "['fpn=backbone:p3,p4']"], "has 5 maps in the student and 2 in the teacher"),
@@ -95,7 +101,7 @@ def test_a_teacher_for_another_framework_is_refused(retinanets, tmp_path):
 
 
 def test_a_truncated_teacher_is_named(retinanets, tmp_path):
-    whole = open(retinanets.replace("student.yaml", "teacher.pth"), "rb").read()
+    whole = Path(retinanets.replace("student.yaml", "teacher.pth")).read_bytes()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConfigError, match="KD.TEACHER.WEIGHTS: .*half.pth is truncated"):
         distiller_of(changed(retinanets, "KD.TEACHER.WEIGHTS", str(tmp_path / "half.pth")))

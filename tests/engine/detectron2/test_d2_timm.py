@@ -8,8 +8,8 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_backbone
 
-from kd2.engine.detectron2 import add_d2_config
 from kd2.distill import ConfigError
+from kd2.engine.detectron2 import add_d2_config
 
 
 def config(builder: str = "build_timm_backbone", *options, **arguments):

@@ -77,7 +77,7 @@ def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
 
 
 def _check_norm(cfg: CfgNode, images: int, ranks: int) -> None:
-    """Raises ConfigError when the batch norm of a PSPNet would see one image; a synchronized one sees all ranks'."""
+    """Raises ConfigError when the batch norm of a PSPNet would see one image; a synchronized one sees all processes."""
     head = cfg.MODEL.SEM_SEG_HEAD
     if head.NAME == "PSPNetHead" and head.NORM.endswith("BN") and head.NORM != "FrozenBN":
         together = images * ranks if "Sync" in head.NORM else images
