@@ -1,1 +1,1 @@
-"""The timm bridge: classification."""
+"""Classification with timm."""
