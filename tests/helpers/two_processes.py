@@ -12,7 +12,7 @@ from .lightning_runs import train
 
 
 class Witness(lightning.Callback):
-    """Keeps gradients of every step, files (a classifier: pixels) of every batch, and the network that is first scored."""
+    """Keeps gradients of every step, files (a classifier: pixels) of every batch, the network that is first scored."""
 
     def __init__(self):
         self.steps, self.files, self.pixels, self.scored = [], [], [], {}
