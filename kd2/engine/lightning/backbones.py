@@ -29,6 +29,13 @@ MOBILENETS = ("mobilenet_v3_large", "mobilenet_v3_small")
 NORMS = {"": None, "BN": nn.BatchNorm2d, "GN": group_norm, "FrozenBN": FrozenBatchNorm2d}
 
 
+def norm_layer(cfg_value: str, key: str, allowed: tuple[str, ...]):
+    """The norm layer called ``cfg_value``; raises ConfigError naming ``key``."""
+    if cfg_value not in allowed:
+        raise ConfigError(f"{key} is {cfg_value!r}; {nearest(cfg_value, [repr(a) for a in allowed])}")
+    return NORMS[cfg_value]
+
+
 def fpn_backbone(cfg: CfgNode, first_level: int) -> nn.Module:
     """The backbone of ``MODEL.BACKBONE`` with an FPN of ``MODEL.FPN``, as torchvision's detectors expect it.
 
@@ -39,7 +46,7 @@ def fpn_backbone(cfg: CfgNode, first_level: int) -> nn.Module:
         A module from images (N, 3, H, W) to an ordered dict of (N, FPN.OUT_CHANNELS, h, w) with the keys of torchvision.
     """
     width = cfg.MODEL.FPN.OUT_CHANNELS
-    norm = NORMS[cfg.MODEL.FPN.NORM]
+    norm = norm_layer(cfg.MODEL.FPN.NORM, "MODEL.FPN.NORM", ("", "BN", "GN"))
     extra = LastLevelMaxPool() if first_level == 2 else LastLevelP6P7(width, width)
     name = cfg.MODEL.BACKBONE.NAME
     if name.startswith("timm/"):
@@ -101,7 +108,7 @@ def strided(blocks: nn.Sequential) -> list[int]:
 
 def _torchvision_body(cfg: CfgNode) -> nn.Module:
     name, weights = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.WEIGHTS
-    norm = NORMS[cfg.MODEL.BACKBONE.NORM]
+    norm = norm_layer(cfg.MODEL.BACKBONE.NORM, "MODEL.BACKBONE.NORM", ("BN", "FrozenBN", "GN"))
     pretrained = torchvision.models.get_model_weights(name).DEFAULT if weights == "IMAGENET" else None
     make = functools.partial(torchvision.models.get_model, name, weights=pretrained, norm_layer=norm)
     return _with_weights(_made(make, cfg), weights)
@@ -145,8 +152,7 @@ def _timm_body(cfg: CfgNode, first_level: int) -> nn.Module:
 def timm_network(cfg: CfgNode, **options) -> nn.Module:
     """The ``features_only`` network of timm that ``MODEL.BACKBONE`` names, with ``options`` of ``timm.create_model``."""
     _refuse_freezing(cfg)
-    if cfg.MODEL.BACKBONE.NORM != "BN":
-        raise ConfigError(f"MODEL.BACKBONE.NORM is {cfg.MODEL.BACKBONE.NORM!r}, expected 'BN' for a network of timm")
+    norm_layer(cfg.MODEL.BACKBONE.NORM, "MODEL.BACKBONE.NORM", ("BN",))
     name = cfg.MODEL.BACKBONE.NAME.removeprefix("timm/")
     if not timm.is_model(name):
         raise ConfigError(f"MODEL.BACKBONE.NAME: timm has no {name!r}; {nearest(name, timm.list_models())}")

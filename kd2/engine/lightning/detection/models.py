@@ -13,7 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from kd2.engine.lightning.backbones import NORMS, fpn_backbone
+from kd2.engine.lightning.backbones import fpn_backbone, norm_layer
 from kd2.distill import ConfigError, nearest
 
 
@@ -97,6 +97,8 @@ def _anchors(cfg: CfgNode, levels: int) -> AnchorGenerator:
 
 def _truncated(towers: list[nn.Sequential], layers: int, per_conv: int) -> None:
     """Keep the first ``layers`` convolutions of heads that torchvision builds with four."""
+    if not 1 <= layers <= 4:
+        raise ConfigError(f"MODEL.RETINANET.NUM_CONVS is {layers}, expected 1 to 4")
     for tower in towers:
         del tower[layers * per_conv :]
 
@@ -104,7 +106,7 @@ def _truncated(towers: list[nn.Sequential], layers: int, per_conv: int) -> None:
 def _retinanet(cfg: CfgNode) -> RetinaNet:
     backbone, head_cfg = fpn_backbone(cfg, first_level=3), cfg.MODEL.RETINANET
     anchors = _anchors(cfg, levels=5)
-    norm = NORMS[head_cfg.NORM]
+    norm = norm_layer(head_cfg.NORM, "MODEL.RETINANET.NORM", ("", "BN", "GN"))
     per_cell = anchors.num_anchors_per_location()[0]
     head = RetinaNetHead(backbone.out_channels, per_cell, head_cfg.NUM_CLASSES, norm_layer=norm)
     _truncated([head.classification_head.conv, head.regression_head.conv], head_cfg.NUM_CONVS, per_conv=1)

@@ -7,7 +7,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-from kd2.engine.lightning.backbones import NORMS, fpn_backbone
+from kd2.engine.lightning.backbones import NORMS, fpn_backbone, norm_layer
 from kd2.engine.lightning.segmentation.semantic_fpn import SemSegFPNHead
 from kd2.engine.lightning.segmentation.stages import stages
 from kd2.distill import ConfigError, nearest
@@ -16,6 +16,9 @@ from kd2.networks.pspnet import AuxiliaryHead, PSPHead
 
 # Where the backbone without its feature pyramid lies in a network's key names.
 BODY = "backbone.body."
+_NORM = "MODEL.SEM_SEG_HEAD.NORM"
+_WITH_AUX = ("PSPNet", "DeepLabV3", "FCN")
+_WITH_NORM = ("PSPNet", "SemSegFPN")
 
 
 class Segmenter(nn.Module):
@@ -64,11 +67,14 @@ def build_segmenter(cfg: CfgNode) -> Segmenter:
     """The network of ``MODEL``.
 
     Raises:
-        ConfigError: an architecture of another task; a backbone that no library has or that does not suit.
+        ConfigError: an unknown architecture, backbone or norm; an auxiliary head where there is none.
     """
-    name = cfg.MODEL.META_ARCHITECTURE
+    name, head = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.SEM_SEG_HEAD
     if name not in ARCHITECTURES:
         raise ConfigError(f"MODEL.META_ARCHITECTURE is {name!r}; {nearest(name, ARCHITECTURES)}")
+    if head.AUX_WEIGHT and name not in _WITH_AUX:
+        raise ConfigError(f"MODEL.SEM_SEG_HEAD.AUX_WEIGHT is {head.AUX_WEIGHT}, expected 0: {name} has no such head")
+    norm_layer(head.NORM, _NORM, ("BN", "GN") if name in _WITH_NORM else ("BN",))
     return Segmenter(**ARCHITECTURES[name](cfg), mean=list(cfg.MODEL.PIXEL_MEAN), std=list(cfg.MODEL.PIXEL_STD))
 
 
