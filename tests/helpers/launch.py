@@ -1,9 +1,11 @@
-"""Starts the two processes of two_processes.py."""
+"""Children of a test: the command for training, killed or not, and the two processes of two_processes.py."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -14,6 +16,28 @@ ROOT = Path(__file__).parents[2]
 def environment() -> dict[str, str]:
     """For a child with one thread, as in this process: sums then have the same order."""
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def train_net(*words: str) -> subprocess.Popen:
+    """Start ``tools/train_net.py *words``."""
+    command = [sys.executable, str(ROOT / "tools" / "train_net.py"), *words]
+    return subprocess.Popen(
+        command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+
+
+def killed(config: str, output: Path) -> int:
+    """Train without end into ``output``, kill the run behind its first checkpoint; returns the steps of its last."""
+    process = train_net("--config-file", config, "SOLVER.MAX_ITER", "1000000", "OUTPUT_DIR", str(output))
+    try:
+        while not (output / "last_checkpoint").exists():
+            if process.poll() is not None:
+                raise AssertionError(f"the run ended by itself: {process.communicate()[1]}")
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    return int((output / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
 
 
 def in_two_processes(config: str) -> list[dict]:

@@ -25,6 +25,12 @@ def merged(base: dict, changes: dict) -> dict:
     return result
 
 
+def present(tree: dict) -> dict:
+    """A config without the entries that are None."""
+    kept = {key: value for key, value in tree.items() if value is not None}
+    return {key: present(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
 def arguments(**changes) -> argparse.Namespace:
     """What tools/train_net.py hands over without options."""
     return argparse.Namespace(**(vars(engine.ONE_PROCESS) | changes))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kd2.config import merge, torchvision_config
 
-from .lightning_runs import merged
+from .lightning_runs import merged, present
 
 SIZES = [(64, 80), (80, 64), (72, 96), (64, 72), (96, 72), (70, 90)]  # (height, width)
 
@@ -86,12 +86,12 @@ def write_data(folder: Path, sizes: list[tuple[int, int]] = SIZES, classes: tupl
 
 
 def write_config(folder: Path, data: Path, changes: dict | None = None, name: str = "student") -> str:
-    """The RetinaNet config with ``changes``, trained on the data of folder ``data``; returns its path."""
+    """The RetinaNet config with ``changes`` (None takes a key away) on the data of a folder; returns its path."""
     content = merged(RETINANET, changes or {})
     custom = {"tiny": {"JSON": str(data / "coco.json"), "IMAGES": str(data / "images")}}
     content = merged({"OUTPUT_DIR": str(folder / "out"), "DATASETS": {"CUSTOM": custom}}, content)
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(present(content)))
     return str(path)
 
 

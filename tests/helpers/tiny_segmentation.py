@@ -9,7 +9,7 @@ from PIL import Image
 
 from kd2.config import merge, torchvision_config
 
-from .lightning_runs import merged
+from .lightning_runs import merged, present
 
 CLASSES = ["ground", "box", "bar", "ball", "bird"]  # the last two are nowhere
 SIZES = [(48, 64), (64, 48), (56, 72), (48, 56), (60, 80)]  # (height, width)
@@ -69,10 +69,10 @@ def data_sets(data: Path) -> dict:
 
 
 def write_config(folder: Path, data: Path, changes: dict | None = None, name: str = "student") -> str:
-    """The PSPNet config with ``changes``, trained on the data of folder ``data``; returns its path."""
+    """The PSPNet config with ``changes`` (None takes a key away) on the data of folder ``data``; returns its path."""
     base = merged(PSPNET, {"OUTPUT_DIR": str(folder / "out"), "DATASETS": {"CUSTOM": data_sets(data)}})
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(merged(base, changes or {})))
+    path.write_text(yaml.safe_dump(present(merged(base, changes or {}))))
     return str(path)
 
 

@@ -16,7 +16,7 @@ from kd2.distill import Distiller, Probe
 from kd2.engine.build import BuiltModel
 from kd2.engine.checkpoint import Match, load_state, read_checkpoint, weights_of
 from kd2.engine.experiment import Experiment, Prepared, Scores, write_config
-from kd2.engine.lightning.module import DistillModule, Evaluator
+from kd2.engine.lightning.module import DistillModule, Evaluator, read_resumable
 from kd2.engine.lightning.teacher import TeacherSource, load_teacher, teacher_sources
 from kd2.engine.lightning.trainer import build_trainer, uses_gpu
 
@@ -63,7 +63,7 @@ class LightningExperiment(Experiment):
         trainer = build_trainer(cfg, self.args, self.callbacks)
         if trainer.is_global_zero:
             write_config(cfg)
-        start = read_checkpoint(saved, "--resume")["iteration"] + 1 if saved else 0
+        start = read_resumable(saved)["iteration"] + 1 if saved else 0
         rank, ranks = trainer.global_rank, trainer.world_size
         torch.manual_seed(cfg.SEED + rank)
         batches = self.train_loader(prepared.train, start, rank, ranks)

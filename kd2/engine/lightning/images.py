@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from kd2.data.images import read_image
-from kd2.distill import ConfigError, nearest
+from kd2.distill import ConfigError
 
 
 def record_image(record: dict) -> tv_tensors.Image:
@@ -21,32 +21,24 @@ def record_image(record: dict) -> tv_tensors.Image:
     return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
-def is_bgr(cfg: CfgNode) -> bool:
-    """Whether ``INPUT.FORMAT`` is BGR; raises ConfigError when it is neither that nor RGB."""
-    if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-        raise ConfigError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; {nearest(cfg.INPUT.FORMAT, ('RGB', 'BGR'))}")
-    return cfg.INPUT.FORMAT == "BGR"
-
-
 def resizing(cfg: CfgNode) -> v2.Transform:
-    """Resizing to ``INPUT.MIN_SIZE_TRAIN``, a choice of sizes or any size in their range."""
-    sizes, sampling = list(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
-    if sampling not in ("choice", "range"):
-        raise ConfigError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}; {nearest(sampling, ('choice', 'range'))}")
+    """Resizing to ``INPUT.MIN_SIZE_TRAIN``, a choice of sizes or any size in their range.
+
+    Raises:
+        ConfigError: there is no size.
+    """
+    sizes = list(cfg.INPUT.MIN_SIZE_TRAIN)
     if not sizes:
         raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty, expected a list of sizes such as [800]")
-    if sampling == "range":
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range":
         sizes = list(range(min(sizes), max(sizes) + 1))
     return v2.RandomShortestSize(sizes, cfg.INPUT.MAX_SIZE_TRAIN, antialias=True)
 
 
 def flips(cfg: CfgNode) -> list[v2.Transform]:
-    """What ``INPUT.RANDOM_FLIP`` asks for."""
-    flip = cfg.INPUT.RANDOM_FLIP
-    known = {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()]}
-    if flip not in (*known, "none"):
-        raise ConfigError(f"INPUT.RANDOM_FLIP is {flip!r}; {nearest(flip, (*known, 'none'))}")
-    return known.get(flip, [])
+    """What ``INPUT.RANDOM_FLIP`` asks for: horizontal, vertical or none."""
+    known = {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()], "none": []}
+    return known[cfg.INPUT.RANDOM_FLIP]
 
 
 def named(cfg: CfgNode, split: str, builtin: Iterable[str]) -> list[str]:

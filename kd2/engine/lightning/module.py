@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kd2.data.seeding import random_states, restore_random_states
 from kd2.distill import ConfigError, Distiller, NaNMonitor, check_weights
-from kd2.engine.checkpoint import Match, run_entry
+from kd2.engine.checkpoint import Match, read_checkpoint, run_entry
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer, clip_gradients
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Steps between checks of the losses on an accelerator; a check waits for it.
 CHECK_EVERY = 20
 _STUDENT, _ADAPTERS = "distiller.student.", "distiller.losses."
+# Of a checkpoint; see ``kd2.engine.checkpoint``.
+_ENTRIES = ("model", "adapters", "optimizer", "scheduler", "iteration", "kd2", "trainer")
 
 
 class Evaluator(Protocol):
@@ -133,17 +135,22 @@ class DistillModule(lightning.LightningModule):
         self._states = checkpoint["kd2"]["rng"]
 
 
-def lightning_form(content: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint of kd2's schema as Lightning reads it.
+def read_resumable(path: str) -> dict[str, Any]:
+    """The content of a checkpoint from which Lightning can go on.
 
     Raises:
-        ConfigError: an entry is missing: not a checkpoint that Lightning's road wrote.
+        ConfigError: an entry is missing, or another framework wrote it; see ``read_checkpoint``.
     """
-    needed = ("model", "adapters", "optimizer", "scheduler", "kd2", "trainer")
-    missing = [key for key in needed if key not in content]
+    content = read_checkpoint(path, "--resume")
+    missing = [key for key in _ENTRIES if key not in content]
     if missing or "loops" not in content["trainer"]:
         text = f"it has no {', '.join(missing)}" if missing else "another trainer wrote it"
-        raise ConfigError(f"--resume: the checkpoint is not of a run that Lightning trained: {text}")
+        raise ConfigError(f"--resume: {path} is not a checkpoint of a run that Lightning trained: {text}")
+    return content
+
+
+def lightning_form(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``read_resumable`` as Lightning reads it."""
     trainer = dict(content["trainer"])
     state = {f"{_STUDENT}{name}": x for name, x in content["kd2"].get("raw_model", content["model"]).items()}
     state |= {f"{_ADAPTERS}{name}": x for name, x in content["adapters"].items()} | trainer.pop("module")

@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import read_checkpoint, save_atomically, tag_last_checkpoint
-from kd2.engine.lightning.module import lightning_form
+from kd2.engine.checkpoint import save_atomically, tag_last_checkpoint
+from kd2.engine.lightning.module import lightning_form, read_resumable
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         tag_last_checkpoint(str(path))
 
     def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return lightning_form(read_checkpoint(str(path), "--resume"))
+        return lightning_form(read_resumable(str(path)))
 
 
 class _Checkpoints(ModelCheckpoint):

@@ -75,6 +75,20 @@ def class_teacher(tmp_path_factory, pictures):
     return folder
 
 
+@pytest.fixture(scope="session", params=["detection", "segmentation", "classification"])
+def task(request):
+    """Each task in turn, with a network that torchvision or timm also builds alone."""
+    from ...helpers import tiny_tasks
+
+    data, teacher = {
+        "detection": ("data", "teacher"),
+        "segmentation": ("semantic_data", "psp_teacher"),
+        "classification": ("pictures", "class_teacher"),
+    }[request.param]
+    build = getattr(tiny_tasks, request.param)
+    return build(request.getfixturevalue(data), request.getfixturevalue(teacher))
+
+
 def _detector(tmp_path_factory, data, changes):
     from ...helpers.lightning_runs import merged, train
     from ...helpers.tiny_detection import write_config

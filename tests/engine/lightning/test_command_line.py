@@ -1,79 +1,47 @@
 """tools/train_net.py as a command."""
 
 import logging
-import os
 import runpy
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-
-from ...helpers import lightning_runs as runs
-from ...helpers import tiny_detection
 
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
+from ...helpers import lightning_runs as runs
+from ...helpers import tiny_detection
+from ...helpers.launch import ROOT, killed, train_net
 
-ROOT = Path(__file__).parents[3]
 # A constant learning rate: the schedule then does not depend on the length of the run.
 CONSTANT = {"SOLVER": {"WARMUP_ITERS": 0, "STEPS": [], "CHECKPOINT_PERIOD": 2}, "DATALOADER": {"NUM_WORKERS": 1}}
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, str(ROOT / "tools" / "train_net.py"), *words]
-
-
-def environment() -> dict[str, str]:
-    """One thread, as in this process: sums then have the same order."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-def run(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*words), env=environment(), capture_output=True, text=True, timeout=300)
-
-
-def killed_after_a_checkpoint(config: str, output: Path) -> int:
-    """Start a run without end, kill it some time after its first checkpoint; returns the iteration of its last one."""
-    words = command("--config-file", config, "SOLVER.MAX_ITER", "1000000")
-    process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not (output / "last_checkpoint").exists():
-            assert process.poll() is None, "the run ended by itself"
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    return int((output / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
-
-
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory, data, rcnn_teacher):
-    """A distilled Faster R-CNN, killed and resumed for three iterations more: folder, iterations, finished process."""
+def resumed(tmp_path_factory, data, rcnn_teacher):
+    """A distilled Faster R-CNN, killed and resumed for three iterations more: folder, iterations, status and texts."""
     folder = tmp_path_factory.mktemp("killed")
     changes = tiny_detection.distilled(rcnn_teacher, runs.merged(tiny_detection.FASTER_RCNN, CONSTANT))
     config = tiny_detection.write_config(folder, data, runs.merged(changes, {"DATASETS": {"TEST": ["tiny"]}}))
-    end = killed_after_a_checkpoint(config, folder / "out") + 3
-    return folder, end, run("--config-file", config, "--resume", "SOLVER.MAX_ITER", str(end))
+    end = killed(config, folder / "out") + 3
+    process = train_net("--config-file", config, "--resume", "SOLVER.MAX_ITER", str(end))
+    texts = process.communicate(timeout=300)
+    return folder, end, (process.returncode, *texts)
 
 
-def test_a_killed_run_resumes_and_ends_well(killed):
-    _, _, finished = killed
-    assert finished.returncode == 0, finished.stderr
+def test_a_killed_run_resumes_and_ends_well(resumed):
+    status, _, errors = resumed[2]
+    assert status == 0, errors
 
 
-def test_a_killed_and_resumed_run_equals_one_that_was_not_killed(killed):
-    folder, end, _ = killed
+def test_a_killed_and_resumed_run_equals_one_that_was_not_killed(resumed):
+    folder, end, _ = resumed
     runs.train(str(folder / "student.yaml"), "SOLVER.MAX_ITER", str(end), "OUTPUT_DIR", str(folder / "whole"))
     assert runs.same(runs.weights(folder / "out"), runs.weights(folder / "whole")) == []
 
 
-def test_the_scores_are_printed_as_a_table(killed):
-    _, _, finished = killed
-    lines = [line.split() for line in finished.stdout.splitlines() if line.startswith("| ")]
+def test_the_scores_are_printed_as_a_table(resumed):
+    lines = [line.split() for line in resumed[2][1].splitlines() if line.startswith("| ")]
     assert lines[0] == ["|", "metric", "|", "value", "|"] and "bbox/AP" in [line[1] for line in lines]
 
 

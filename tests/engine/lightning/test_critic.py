@@ -10,7 +10,8 @@ pytest.importorskip("lightning", reason="needs lightning")
 import torch
 
 from kd2.distill import FeatureSpec
-from kd2.engine.lightning.solver import build_lr_scheduler, build_optimizer, parameter_groups
+from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
+from kd2.engine.optimizer import build_optimizer
 from kd2.losses.holistic import Holistic
 
 from ...helpers import lightning_runs as runs
@@ -27,18 +28,13 @@ def write(folder, data, teacher, solver: dict, **block) -> str:
     return tiny_detection.write_config(folder, data, tiny_detection.distilled(teacher, changes))
 
 
-def checkpoint(folder, step: int) -> dict:
-    return torch.load(folder / "out" / f"model_{step:07d}.pth", weights_only=True)
-
-
 def moved(folder) -> dict[str, float]:
     """Largest change of a weight between the first and the second step: of the student, of the critic."""
-    before, after = (checkpoint(folder, step)["state_dict"] for step in (1, 2))
+    before, after = (runs.checkpoint(folder / "out", step) for step in (1, 2))
     found = {}
-    for part in ("student", "losses"):
-        own = [name for name in before if name.startswith(f"distiller.{part}.")]
-        trained = [name for name in own if name.endswith(("weight", "bias"))]
-        found[part] = max((after[name] - before[name]).abs().max().item() for name in trained)
+    for part in ("model", "adapters"):
+        trained = [name for name in before[part] if name.endswith(("weight", "bias"))]
+        found[part] = max((after[part][name] - before[part][name]).abs().max().item() for name in trained)
     return found
 
 
@@ -47,13 +43,13 @@ def test_the_runs_clipping_leaves_the_critic_alone(tmp_path, data, teacher, kind
     clip = {"ENABLED": True, "CLIP_TYPE": kind, "CLIP_VALUE": 1e-12}
     runs.train(write(tmp_path, data, teacher, {"CLIP_GRADIENTS": clip, "AMP": {"ENABLED": half}}))
     found = moved(tmp_path)
-    assert found["student"] < 1e-9 and found["losses"] > 1e-6
+    assert found["model"] < 1e-9 and found["adapters"] > 1e-6
 
 
 def test_the_critics_clipping_leaves_the_student_alone(tmp_path, data, teacher):
     runs.train(write(tmp_path, data, teacher, {}, CLIP=1e-12, WEIGHT_DECAY=0.0))
     found = moved(tmp_path)
-    assert found["student"] > 1e-6 and found["losses"] < 1e-9
+    assert found["model"] > 1e-6 and found["adapters"] < 1e-9
 
 
 @pytest.fixture(scope="module")
@@ -83,36 +79,18 @@ def test_the_stats_are_no_part_of_the_total(finished):
     assert float(line["total_loss"]) == pytest.approx(sum(losses), rel=1e-5)
 
 
-def flat(thing, name: str = "") -> dict:
-    """Every tensor and number of a nested checkpoint by its path."""
-    if isinstance(thing, dict | list | tuple):
-        items = thing.items() if isinstance(thing, dict) else enumerate(thing)
-        return {k: v for key, value in items for k, v in flat(value, f"{name}.{key}").items()}
-    return {name: thing}
-
-
-def test_a_resumed_run_has_the_same_critic_optimizer_state_and_random_state(finished):
+def test_a_resumed_run_has_the_same_critic_optimizer_state_and_random_state(finished, tmp_path):
     config, folder, _ = finished
-    kept = ("state_dict", "optimizer_states", "lr_schedulers", "kd2")
-    whole = {key: checkpoint(folder, 20)[key] for key in kept}
-    (folder / "out" / "last_checkpoint").write_text("model_0000015.pth")
-    torch.manual_seed(12345)
-    runs.train(config, resume=True)
-    found, expected = flat({key: checkpoint(folder, 20)[key] for key in kept}), flat(whole)
-    assert found.keys() == expected.keys()
-    assert any(name.endswith("critic.convs.0.u") for name in found)
-    assert any(name.endswith("critic.norm.running_var") for name in found)
-    same = {
-        name: torch.equal(x, expected[name]) if isinstance(x, torch.Tensor) else x == expected[name]
-        for name, x in found.items()
-    }
-    assert [name for name, equal in same.items() if not equal] == []
+    runs.resumed(config, folder / "out", 15, tmp_path / "out")
+    found = runs.checkpoint(tmp_path / "out", 20)
+    assert runs.different(found, runs.checkpoint(folder / "out", 20)) == [".kd2.config"]  # OUTPUT_DIR
+    assert {"holistic.critic.convs.0.u", "holistic.critic.norm.running_var"} <= found["adapters"].keys()
 
 
 def test_the_runs_schedule_multiplies_the_critics_rate():
     solver = {"BASE_LR": 1.0, "MAX_ITER": 10, "WARMUP_ITERS": 0, "LR_SCHEDULER_NAME": "WarmupPolyLR"}
     cfg = tiny_detection.config({"SOLVER": solver})
-    optimizer = build_optimizer(cfg, parameter_groups([torch.nn.Linear(2, 2), critic()], cfg))
+    optimizer = build_optimizer(cfg.SOLVER, parameter_groups([torch.nn.Linear(2, 2), critic()], cfg))
     scheduler = build_lr_scheduler(cfg, optimizer)
     for _ in range(5):
         optimizer.step(), scheduler.step()
@@ -121,10 +99,10 @@ def test_the_runs_schedule_multiplies_the_critics_rate():
 
 
 def test_the_critics_parameters_are_in_its_group_alone():
-    cfg, criterion = tiny_detection.config(), critic(weight_decay=0.125)
-    groups = parameter_groups([torch.nn.Linear(2, 2), criterion], cfg)
+    cfg, holistic = tiny_detection.config(), critic(weight_decay=0.125)
+    groups = parameter_groups([torch.nn.Linear(2, 2), holistic], cfg)
     assert [group["weight_decay"] for group in groups[:-1]] == [cfg.SOLVER.WEIGHT_DECAY] * 2
-    assert groups[-1]["params"] == list(criterion.parameters()) and groups[-1]["weight_decay"] == 0.125
+    assert groups[-1]["params"] == list(holistic.parameters()) and groups[-1]["weight_decay"] == 0.125
 
 
 def critic(**options) -> Holistic:

@@ -16,7 +16,7 @@ from kd2.data.detection import records
 from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
 from kd2.distill import DataError
 from kd2.engine.lightning.batches import images_a_rank, test_loader
-from kd2.engine.lightning.images import flips, is_bgr, named, record_image, resizing
+from kd2.engine.lightning.images import flips, named, record_image, resizing
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class DetectionMapper:
     """A record to (image uint8 (3, H, W), target, record), with resizing and flips in training."""
 
     def __init__(self, cfg: CfgNode, training: bool, masks: bool):
-        self.bgr, self.masks = is_bgr(cfg), masks
+        self.bgr, self.masks = cfg.INPUT.FORMAT == "BGR", masks
         self.augment = v2.Compose([resizing(cfg), *flips(cfg)]) if training else v2.Identity()
 
     def __call__(self, record: dict) -> tuple[Tensor, dict[str, Tensor], dict]:

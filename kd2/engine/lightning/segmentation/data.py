@@ -13,7 +13,7 @@ from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_load
 from kd2.distill import IGNORE_LABEL, ConfigError
 from kd2.engine.lightning.batches import images_a_rank, test_loader
 from kd2.engine.lightning.images import check_classes, named
-from kd2.engine.lightning.segmentation.mapper import Sample, SemanticMapper, crop_size
+from kd2.engine.lightning.segmentation.mapper import Sample, SemanticMapper
 from kd2.engine.lightning.segmentation.models import num_classes
 from kd2.networks.pspnet import check_pooled
 from kd2.networks.window import check_window
@@ -85,10 +85,8 @@ def _unlabeled(cfg: CfgNode) -> list[SemanticRecords]:
 
 
 def check(cfg: CfgNode, data: list[SemanticRecords]) -> None:
-    """Raises ConfigError when data sets do not fit each other or the model, or crop and window are no sizes."""
+    """Raises ConfigError when data sets do not fit each other or the model, or the window is no size with a step."""
     check_classes([d for d in data if d.classes], *num_classes(cfg))
-    if cfg.INPUT.CROP.ENABLED:
-        crop_size(cfg)
     window(cfg)
 
 
@@ -119,7 +117,7 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
     if more:
         batches = Joined(batches, len(labeled), len(extra), more, cfg.SEED)
     dataset = Keyed(records, SemanticMapper(cfg, data, training=True), cfg.SEED)
-    together = functools.partial(collate, smallest=crop_size(cfg)) if crop else collate
+    together = functools.partial(collate, smallest=tuple(cfg.INPUT.CROP.SIZE)) if crop else collate
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, together)
 
 

@@ -14,7 +14,6 @@ from kd2.engine.build import BuiltModel, Step
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.segmentation.data import Batch, check, load_all, test_batches, training_batches, window
 from kd2.engine.lightning.segmentation.evaluation import SemSegEvaluator
-from kd2.engine.lightning.segmentation.mapper import crop_size
 from kd2.engine.lightning.segmentation.models import BODY, Segmenter, build_segmenter, num_classes
 from kd2.networks.losses import task_loss
 from kd2.networks.window import enlarged, predict
@@ -73,7 +72,7 @@ class SegmentationExperiment(LightningExperiment):
         return enlarged(scores, batch.size).argmax(1)
 
     def _built(self, cfg: CfgNode, model: Segmenter, side: str, **facts: Any) -> BuiltModel:
-        size = crop_size(self.cfg) if self.cfg.INPUT.CROP.ENABLED else _BLANK
+        size = tuple(self.cfg.INPUT.CROP.SIZE) if self.cfg.INPUT.CROP.ENABLED else _BLANK
         probe = Probe(lambda: model(torch.zeros(1, 3, *size)), size)
         return self.built(model, probe, side, {"stuff": num_classes(cfg)}, color_order=cfg.INPUT.FORMAT, **facts)
 

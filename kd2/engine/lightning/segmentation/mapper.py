@@ -7,8 +7,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from kd2.data.segmentation.semantic import SemanticRecords
-from kd2.distill import ConfigError, nearest
-from kd2.engine.lightning.images import flips, is_bgr, record_image, resizing
+from kd2.engine.lightning.images import flips, record_image, resizing
 
 Sample = tuple[Tensor, Tensor, dict]
 
@@ -23,7 +22,7 @@ class SemanticMapper:
     """
 
     def __init__(self, cfg: CfgNode, data: list[SemanticRecords], training: bool):
-        self.bgr, self.training = is_bgr(cfg), training
+        self.bgr, self.training = cfg.INPUT.FORMAT == "BGR", training
         self.labels = {d.name: d.labels for d in data}
         self.augment = v2.Compose([resizing(cfg), *_crop(cfg), *flips(cfg)]) if training else v2.Identity()
         self.test_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
@@ -57,17 +56,7 @@ class Crop(v2.Transform):
 
 
 def _crop(cfg: CfgNode) -> list[v2.Transform]:
-    return [Crop(crop_size(cfg))] if cfg.INPUT.CROP.ENABLED else []
-
-
-def crop_size(cfg: CfgNode) -> tuple[int, int]:
-    """``INPUT.CROP.SIZE`` (height, width); raises ConfigError for another TYPE or for what is no size."""
-    crop = cfg.INPUT.CROP
-    if crop.TYPE != "absolute":
-        raise ConfigError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; {nearest(crop.TYPE, ('absolute',))}")
-    if len(crop.SIZE) != 2 or not all(type(side) is int and side > 0 for side in crop.SIZE):
-        raise ConfigError(f"INPUT.CROP.SIZE is {list(crop.SIZE)}, expected two numbers of pixels such as [512, 512]")
-    return tuple(crop.SIZE)
+    return [Crop(tuple(cfg.INPUT.CROP.SIZE))] if cfg.INPUT.CROP.ENABLED else []
 
 
 def _resized(image: Tensor, shortest: int, longest: int) -> Tensor:

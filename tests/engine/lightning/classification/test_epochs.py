@@ -1,5 +1,10 @@
 """Lengths given in epochs as iterations."""
 
+import pytest
+
+pytest.importorskip("timm", reason="needs timm")
+pytest.importorskip("lightning", reason="needs lightning")
+
 from kd2.engine.lightning.classification.epochs import write_iterations
 
 from ....helpers import tiny_classification as tiny

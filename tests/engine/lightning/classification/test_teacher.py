@@ -12,11 +12,11 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import numpy as np
 import torch
-from kd2.losses.logits import divergences
 
 from kd2.data.classification.views import MODES
 from kd2.distill import ConfigError, Distiller
 from kd2.engine import experiment as flow
+from kd2.engine.lightning.classification.distances import DISTANCES
 from kd2.engine.lightning.classification.teacher import TeacherEnsemble, TeacherNetwork
 from kd2.engine.lightning.teacher import TeacherSource
 
@@ -102,7 +102,7 @@ def test_the_loss_to_two_teachers_is_that_of_the_reference():
             for name in ("in.student", "in.teacher0", "in.teacher1", "out.loss_average_logits")
         )
     ensemble = TeacherEnsemble([network(Stored(x), lambda pixels: pixels, 8) for x in (first, second)])
-    found = divergences(student, ensemble(torch.zeros(5, 3, 8, 8)), 2.0).mean()
+    found = DISTANCES["kl"](student, ensemble(torch.zeros(5, 3, 8, 8)), 2.0).mean()
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 

@@ -75,19 +75,7 @@ def test_a_data_set_of_crowd_only_is_refused(tmp_path, own_data):
         runs.train(tiny.write_config(tmp_path, folder))
 
 
-@pytest.mark.parametrize("size", ["0", "-2"])
-def test_a_batch_of_nothing_is_refused(student, size):
-    with pytest.raises(ConfigError, match=f"^SOLVER.IMS_PER_BATCH is {size}, expected a multiple of 1 processes$"):
-        runs.train(student, "SOLVER.IMS_PER_BATCH", size)
-
-
 def test_evaluation_refuses_weights_of_another_model(student, rcnn_teacher):
     weights = str(rcnn_teacher / "out" / "model_final.pth")
     with pytest.raises(ConfigError, match="^MODEL.WEIGHTS: .*model_final.pth does not fit the model"):
         runs.train(student, "MODEL.WEIGHTS", weights, "DATASETS.TEST", "['tiny']", eval_only=True)
-
-
-def test_unlabeled_images_are_not_for_detectors(tmp_path, data):
-    text = r"^KD.UNLABELED.DATASETS is \['more'\], expected \[\]: images without labels are for segmentation"
-    with pytest.raises(ConfigError, match=text):
-        runs.train(tiny.write_config(tmp_path, data), "KD.UNLABELED.DATASETS", "['more']")

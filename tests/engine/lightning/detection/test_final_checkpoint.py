@@ -8,17 +8,12 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import torch
-from torchvision.models import resnet18
-from torchvision.models.detection import RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from kd2.config import merge, read, torchvision_config
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_detection as tiny
+from ....helpers.tiny_tasks import plain_retinanet
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +45,8 @@ def content(finished):
 @pytest.fixture(scope="module")
 def plain(content):
     """The checkpoint in a RetinaNet that torchvision's constructors made."""
-    layers = {"layer2": "0", "layer3": "1", "layer4": "2"}
-    backbone = BackboneWithFPN(resnet18(weights=None), layers, [128, 256, 512], 16, extra_blocks=LastLevelP6P7(16, 16))
-    anchors = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 5)
-    model = RetinaNet(
-        backbone,
-        2,
-        anchor_generator=anchors,
-        head=RetinaNetHead(16, 3, 2),
-        min_size=64,
-        max_size=96,
-        score_thresh=0.0,
-        detections_per_img=100,
-    )
+    model = plain_retinanet()
+    model.score_thresh, model.detections_per_img, model.transform._skip_resize = 0.0, 100, False
     model.load_state_dict(content["model"], strict=True)
     return model.eval()
 

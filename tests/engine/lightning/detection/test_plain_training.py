@@ -7,19 +7,13 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import torch
 from torch import nn
-from torchvision.models import resnet18
-from torchvision.models.detection import FasterRCNN, RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_detection as tiny
+from ....helpers.tiny_tasks import plain_faster_rcnn, plain_retinanet
 
 STEPS = 20
 LINEAR_WARMUP, DROP = 4, 12
-SHAPE = {"min_size": 64, "max_size": 96, "_skip_resize": True}
 RESNET = {
     "MODEL": {"BACKBONE": {"NAME": "resnet18"}, "RETINANET": {"NUM_CONVS": 4}},
     "SOLVER": {
@@ -32,25 +26,6 @@ RESNET = {
         "CHECKPOINT_PERIOD": 1000,
     },
 }
-
-
-def fpn(layers: dict[str, str], channels: list[int], extra: nn.Module) -> nn.Module:
-    return BackboneWithFPN(resnet18(weights=None), layers, channels, 16, extra_blocks=extra)
-
-
-def anchors() -> AnchorGenerator:
-    return AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 5)
-
-
-def plain_retinanet() -> nn.Module:
-    backbone = fpn({"layer2": "0", "layer3": "1", "layer4": "2"}, [128, 256, 512], LastLevelP6P7(16, 16))
-    return RetinaNet(backbone, 2, anchor_generator=anchors(), head=RetinaNetHead(16, 3, 2), **SHAPE)
-
-
-def plain_faster_rcnn() -> nn.Module:
-    layers = {"layer1": "0", "layer2": "1", "layer3": "2", "layer4": "3"}
-    backbone = fpn(layers, [64, 128, 256, 512], LastLevelMaxPool())
-    return FasterRCNN(backbone, 3, rpn_anchor_generator=anchors(), box_batch_size_per_image=16, **SHAPE)
 
 
 def learning_rate(step: int) -> float:

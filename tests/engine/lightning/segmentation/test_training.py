@@ -65,16 +65,18 @@ def test_evaluation_on_the_way_changes_no_weight(tmp_path, semantic_data):
     assert runs.same(runs.weights(tmp_path / "out"), runs.weights(tmp_path / "often")) == []
 
 
-@pytest.mark.parametrize("name", ["ESPNetC", "ESPNet", "LRASPP", "SemSegFPN"])
+SMALL = {"BACKBONE": None, "SEM_SEG_HEAD": {"CONVS_DIM": None}, "ESPNET": {"LEVEL2_BLOCKS": 1, "LEVEL3_BLOCKS": 1}}
+OTHERS = {
+    "ESPNetC": SMALL,
+    "ESPNet": SMALL,
+    "LRASPP": {},
+    "SemSegFPN": {"BACKBONE": {"ARGS": {"output_stride": 32}}, "FPN": {"OUT_CHANNELS": 16}},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_other_students_learn_from_a_pspnet(name, tmp_path, semantic_data, psp_teacher):
-    args = {"output_stride": 32} if name == "SemSegFPN" else {"output_stride": 8}
-    model = {
-        "META_ARCHITECTURE": name,
-        "BACKBONE": {"ARGS": args},
-        "SEM_SEG_HEAD": {"AUX_WEIGHT": 0.0},
-        "FPN": {"OUT_CHANNELS": 16},
-        "ESPNET": {"LEVEL2_BLOCKS": 1, "LEVEL3_BLOCKS": 1},
-    }
+    model = runs.merged(OTHERS[name], {"META_ARCHITECTURE": name, "SEM_SEG_HEAD": {"AUX_WEIGHT": 0.0}})
     changes = runs.merged(tiny.distilled(psp_teacher), {"MODEL": model, "SOLVER": {"MAX_ITER": 1}})
     changes["KD"]["STUDENT"]["TAPS"] = ["score=classifier"]
     changes["KD"]["TEACHER"]["TAPS"] = ["score=classifier"]
