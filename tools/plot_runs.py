@@ -1,6 +1,6 @@
 """Draw one metric of several trainings over time, and print its last and its highest value.
 
-python tools/plot_runs.py --metric cls/top1 --axis epoch --output views.png output/cifar10/views_*
+python tools/plot_runs.py --metric cls/top1 --axis epoch --output views.png output/timm/cifar10/views_*
 
 Reads the CSV logs of the output folders, of running trainings too.
 """

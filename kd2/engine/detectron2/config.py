@@ -26,9 +26,6 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     # without giving it a default.
     cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
 
-    # More arguments for the optimizer.
-    cfg.SOLVER.OPTIMIZER_ARGS = CfgNode(new_allowed=True)
-
     # Evaluate segmentation window by window: [height, width] in pixels of the resized image ([]: the whole image at
     # once), and [y, x] from one window to the next.
     cfg.TEST.WINDOW = CfgNode()
