@@ -36,7 +36,16 @@ def teacher_sources(cfg: CfgNode) -> list[TeacherSource]:
         ConfigError: see ``kd2.config.load_teacher_config``.
     """
     blocks = teacher_blocks(cfg).items()
-    return [TeacherSource(node, block["WEIGHTS"], load_teacher_config(cfg, node)) for node, block in blocks]
+    return [_source(node, block["WEIGHTS"], load_teacher_config(cfg, node)) for node, block in blocks]
+
+
+def _source(node: str, weights: str, cfg: CfgNode) -> TeacherSource:
+    """The source of one teacher. A file fills the whole network, so the library's own weights are not fetched."""
+    if weights and cfg.FRAMEWORK == "timm":
+        cfg.MODEL.PRETRAINED = False
+    elif weights:
+        cfg.MODEL.BACKBONE.WEIGHTS = ""
+    return TeacherSource(node, weights, cfg)
 
 
 def load_teacher(model: nn.Module, source: TeacherSource, partial: bool) -> float:
