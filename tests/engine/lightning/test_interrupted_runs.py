@@ -1,10 +1,11 @@
 """A run that is killed or interrupted in the middle yields a student."""
 
-import lightning
 import pytest
 
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
+
+import lightning
 
 from ...helpers import lightning_runs as runs
 from ...helpers.launch import killed

@@ -1,10 +1,11 @@
 """The names of losses in the log."""
 
-import lightning
 import pytest
 
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
+
+import lightning
 
 from kd2.distill import ConfigError
 
