@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
+import lightning
 import torch
 import yaml
 
@@ -143,3 +144,21 @@ def test_a_bare_state_dict_is_not_resumed(pictures, tmp_path):
     text = "^--resume: .*model_final.pth is not a checkpoint of a run that Lightning .*: it has no model, "
     with pytest.raises(ConfigError, match=text):
         runs.train(config, resume=True)
+
+
+class Evaluations(lightning.Callback):
+    """The steps behind which a run was evaluated."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.steps.append(trainer.global_step)
+
+
+def test_a_resumed_run_is_evaluated_at_the_iterations_of_a_whole_one(pictures, tmp_path):
+    config = tiny.write_config(tmp_path, pictures, {"DATASETS": {"TEST": ["tiny_test"]}, "TEST": {"EVAL_PERIOD": 2}})
+    seen = Evaluations()
+    runs.train(config, "SOLVER.MAX_ITER", "3")
+    runs.train(config, "SOLVER.MAX_ITER", "8", resume=True, callbacks=(seen,))
+    assert seen.steps == [4, 6, 8, 8]  # and once more at the end
