@@ -7,14 +7,14 @@ import os
 from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from kd2.distill import ConfigError, Distiller
+from kd2.distill import ConfigError, Distiller, Schedule
 from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of, with_matched
 from kd2.engine.checkpoint import Match, check_writable, last_checkpoint, write_atomically
 from kd2.engine.init_from_teacher import init_from_teacher
@@ -97,7 +97,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class DryRun:
-    """A distiller in train mode on its device, one training batch there, and facts for the report.
+    """A distiller in train mode on its device whose losses all count, one training batch there, facts for the report.
 
     Attributes:
         arrive: brings the loader's batch to the device as every training step does, mixing included; a batch each call.
@@ -143,12 +143,19 @@ def evaluate(experiment: Experiment) -> Scores:
 
 @contextlib.contextmanager
 def dry_run(experiment: Experiment) -> Iterator[DryRun]:
-    """Everything up to the first step, on the road of training. Raises like training would."""
+    """Everything up to the first step, on the road of training. Raises like training would.
+
+    Every loss counts fully from the first batch on, whatever its schedule: what is timed here is a distilled step.
+    """
     if not active_losses(experiment.cfg.KD.LOSSES):
         raise ConfigError("KD.LOSSES has no loss with a weight other than 0: there is no distillation to look at")
     prepared = prepare(experiment, resuming=False)
+    distiller = prepared.distiller
+    distiller.configs = {
+        name: replace(config, schedule=Schedule(config.schedule.weight)) for name, config in distiller.configs.items()
+    }
     device, arrive = experiment.first_batch(prepared.train)
-    yield DryRun(prepared.distiller.to(device), arrive, prepared.facts)
+    yield DryRun(distiller.to(device), arrive, prepared.facts)
 
 
 def prepare(experiment: Experiment, resuming: bool) -> Prepared:
