@@ -1,21 +1,14 @@
 """The console commands, and what they share with the scripts of tools/: arguments, error texts and tables."""
 
 import argparse
-import builtins
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterable
 
-from torch.multiprocessing import ProcessRaisedException
-
 from kd2 import engine
-from kd2.distill import ConfigError, DataError, NonFiniteLoss
+from kd2.distill import USER_ERRORS
 from kd2.engine import preflight as checks
 from kd2.losses import import_losses
-
-# What a user can mend: it is told in one line. Everything else is a fault of kd2 and keeps its traceback.
-USER_ERRORS = (ConfigError, DataError, NonFiniteLoss, OSError)
 
 _TRAIN = """Train or evaluate a student by a config file.
 
@@ -102,13 +95,7 @@ def guarded(main: Callable[[], int]) -> int:
     try:
         return main()
     except USER_ERRORS as error:
-        print(f"error: {_at_the_end_of(str(error)) or error}", file=sys.stderr)
-        return 1
-    except ProcessRaisedException as error:
-        text = _at_the_end_of(str(error))
-        if text is None:
-            raise
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         return 1
     finally:
         logger.removeHandler(handler)
@@ -127,17 +114,8 @@ def _parser(text: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def _at_the_end_of(text: str) -> str | None:
-    """The text of a user's error in the traceback that another process sent; None where there is none."""
-    if "Traceback (most recent call last)" not in text:
-        return None
-    named = [match for match in re.finditer(r"^([\w.]+): ", text, re.MULTILINE) if _is_user_error(match[1])]
-    return text[named[-1].end() :].strip() if named else None
-
-
-def _is_user_error(name: str) -> bool:
-    """Whether a traceback's name of an exception is that of a user's error."""
-    plain = getattr(builtins, name, None)
-    if isinstance(plain, type):
-        return issubclass(plain, USER_ERRORS)
-    return name in {f"{error.__module__}.{error.__qualname__}" for error in USER_ERRORS}
+def _told(error: BaseException) -> str:
+    """The text of an error; of one from a data loader's worker, which comes with its traceback, only the end."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return str(error).rpartition(f"\n{name}: ")[2].strip()

@@ -5,6 +5,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from PIL import UnidentifiedImageError
 
 from kd2 import cli, engine
 from kd2.distill import ConfigError, DataError
@@ -17,38 +18,30 @@ def failing(error: BaseException):
     return main
 
 
-def fail_in_a_process(rank: int, error: BaseException) -> None:
-    raise error
-
-
-def spawned(error: BaseException):
-    return lambda: torch.multiprocessing.start_processes(fail_in_a_process, (error,), start_method="fork")
-
-
 @pytest.mark.parametrize("error", [ConfigError("KEY is 3"), DataError("KEY is 3"), OSError("KEY is 3")])
 def test_a_users_error_is_one_line_and_exit_code_1(error, capsys):
     assert cli.guarded(failing(error)) == 1
     assert capsys.readouterr().err == "error: KEY is 3\n"
 
 
-def test_an_error_of_a_data_loaders_worker_is_its_last_line(capsys):
-    text = (
-        "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-        '  File "x.py", line 1, in f\nkd2.distill.errors.DataError: a.png: not an image: broken'
-    )
-    assert cli.guarded(failing(DataError(text))) == 1
-    assert capsys.readouterr().err == "error: a.png: not an image: broken\n"
+class Broken(torch.utils.data.Dataset):
+    """Its one image raises an error."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int):
+        raise self.error
 
 
-@pytest.mark.parametrize("error", [ConfigError("KEY is 3"), FileNotFoundError(2, "No such file", "a.yaml")])
-def test_a_users_error_in_another_process_is_one_line(error, capfd):
-    assert cli.guarded(spawned(error)) == 1
-    assert capfd.readouterr().err == f"error: {error}\n"
-
-
-def test_a_fault_of_kd2_in_another_process_keeps_its_traceback():
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="KeyError: 'x'"):
-        cli.guarded(spawned(KeyError("x")))
+@pytest.mark.parametrize("error", [DataError("a.png: not an image"), OSError("KEY is 3"), UnidentifiedImageError("x")])
+def test_an_error_of_a_data_loaders_worker_is_its_last_line(error, capsys):
+    loader = torch.utils.data.DataLoader(Broken(error), num_workers=1)
+    assert cli.guarded(lambda: len(list(loader))) == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
 
 
 def test_a_fault_of_kd2_keeps_its_traceback():

@@ -2,7 +2,7 @@
 
 from kd2.distill.batch_info import IGNORE_LABEL, AnchorGrid, BatchInfo, match_levels
 from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, loss_names, no_batch_info
-from kd2.distill.errors import ConfigError, DataError, NonFiniteLoss, nearest
+from kd2.distill.errors import USER_ERRORS, ConfigError, DataError, NonFiniteLoss, nearest
 from kd2.distill.finite import NaNMonitor, check_maps, check_weights
 from kd2.distill.schedule import Schedule
 from kd2.distill.solver import ParameterGroupOverride, clip_overrides, override_groups, without_overrides
@@ -12,6 +12,7 @@ from kd2.distill.teacher import Teacher
 
 __all__ = [
     "IGNORE_LABEL",
+    "USER_ERRORS",
     "AnchorGrid",
     "BatchInfo",
     "ConfigError",

@@ -16,6 +16,10 @@ class NonFiniteLoss(FloatingPointError):
     """A loss became NaN or infinite. The text names the iteration and the loss."""
 
 
+# What a user can mend: it is told in one line. Everything else is a fault of kd2 and keeps its traceback.
+USER_ERRORS = (ConfigError, DataError, NonFiniteLoss, OSError)
+
+
 def nearest(found: object, choices: Iterable[object], most: int = 5) -> str:
     """``did you mean a, b?`` when some choice looks like ``found``, otherwise ``choices: ...``."""
     names = [str(choice) for choice in choices]

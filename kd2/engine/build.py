@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -190,11 +190,6 @@ def facts_of(student: BuiltModel, teacher: BuiltModel) -> dict[str, tuple[Any, A
         "matched weights": (weights[0], weights[1]),
         **more,
     }
-
-
-def with_matched(model: BuiltModel, matched: float) -> BuiltModel:
-    """The model after a file filled part of its weights."""
-    return replace(model, matched=matched)
 
 
 def _probed(model: BuiltModel) -> Taps:

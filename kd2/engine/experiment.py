@@ -15,8 +15,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from kd2.distill import ConfigError, Distiller, Schedule
-from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of, with_matched
-from kd2.engine.checkpoint import Match, check_writable, last_checkpoint, write_atomically
+from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of
+from kd2.engine.checkpoint import Match, last_checkpoint, write_atomically
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.preflight import start_up
 from kd2.losses import active_losses
@@ -213,15 +213,10 @@ def write_config(cfg: CfgNode) -> None:
     write_atomically(cfg.dump(), os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
 
 
-def open_output(cfg: CfgNode) -> None:
-    """Create the output folder; raises ConfigError when nothing can be written there."""
-    check_writable(cfg.OUTPUT_DIR)
-
-
 def _fill(experiment: Experiment, student: BuiltModel) -> BuiltModel:
     path = experiment.cfg.MODEL.WEIGHTS
     if not path:
         return student
     match = experiment.load_weights(student.module, path, "MODEL.WEIGHTS", partial=True)
     logger.info("MODEL.WEIGHTS: %s", match.text())
-    return with_matched(student, match.matched)
+    return replace(student, matched=match.matched)

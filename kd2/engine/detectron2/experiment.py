@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from kd2.config import taps_of
 from kd2.distill import Distiller
 from kd2.engine import ONE_PROCESS
-from kd2.engine.build import BuiltModel, Step, check_pair, with_matched
+from kd2.engine.build import BuiltModel, Step, check_pair
 from kd2.engine.checkpoint import Match, write_atomically
 from kd2.engine.detectron2 import zoo
 from kd2.engine.detectron2.compat import CheckedCheckpointer
@@ -70,7 +71,7 @@ class Detectron2Experiment(Experiment):
         check_pair(self._student, teacher)  # before the weights, whose error would speak of shapes
         key = "KD.TEACHER.WEIGHTS"
         match = self.load_weights(model, zoo.weights_file(block.WEIGHTS, key), key, block.ALLOW_PARTIAL)
-        return with_matched(teacher, match.matched)
+        return replace(teacher, matched=match.matched)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         return step_of(student, reverse_colors)

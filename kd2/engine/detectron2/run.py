@@ -2,6 +2,7 @@
 
 import glob
 import json
+import logging
 import os
 import tempfile
 from argparse import Namespace
@@ -18,18 +19,16 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from kd2.distill import ConfigError, DataError, NonFiniteLoss
+from kd2.distill import USER_ERRORS, ConfigError
 from kd2.engine import ONE_PROCESS
 from kd2.engine import experiment as flow
-from kd2.engine.checkpoint import last_checkpoint, saved_seed, write_atomically
+from kd2.engine.checkpoint import check_writable, last_checkpoint, saved_seed, write_atomically
 from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.config import run_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
-from kd2.engine.experiment import DryRun, Scores, open_output
+from kd2.engine.experiment import DryRun, Scores
 from kd2.losses.registry import import_losses
 
-# What a user can put right: one line on the screen, from whatever process.
-_ERRORS = {kind.__name__: kind for kind in (ConfigError, DataError, NonFiniteLoss, OSError)}
 _RESULTS = "results.json"
 
 
@@ -44,7 +43,7 @@ def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
         ConfigError, DataError, NonFiniteLoss, OSError: from whichever process found it, with its text.
     """
     cfg = run_config(loaded, config_file)
-    open_output(cfg)
+    check_writable(cfg.OUTPUT_DIR)
     processes = _processes(cfg, args)
     results = os.path.join(cfg.OUTPUT_DIR, _RESULTS)
     if args.machine_rank == 0 and os.path.exists(results):
@@ -59,7 +58,7 @@ def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
 def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[DryRun]:
     """See ``kd2.engine.experiment.dry_run``."""
     cfg = run_config(loaded, config_file)
-    open_output(cfg)
+    check_writable(cfg.OUTPUT_DIR)
     return flow.dry_run(_seeded(cfg, ONE_PROCESS))
 
 
@@ -78,15 +77,15 @@ def launched(work: Callable[..., None], processes: int, args: Namespace, work_ar
                 raise
             with open(told[0]) as file:
                 kind, text = json.load(file)
-            raise _ERRORS[kind](text) from None
+            raise {known.__name__: known for known in USER_ERRORS}[kind](text) from None
 
 
 def _telling(work: Callable[..., None], folder: str, work_args: tuple) -> None:
     """Run ``work``; a user's error leaves its kind and text in a file of this process in ``folder``."""
     try:
         work(*work_args)
-    except tuple(_ERRORS.values()) as error:
-        kind = next(name for name, kind in _ERRORS.items() if isinstance(error, kind))
+    except USER_ERRORS as error:
+        kind = next(known.__name__ for known in USER_ERRORS if isinstance(error, known))
         write_atomically(json.dumps([kind, str(error)]), os.path.join(folder, f"{comm.get_rank()}.json"))
         raise
 
@@ -94,6 +93,7 @@ def _telling(work: Callable[..., None], folder: str, work_args: tuple) -> None:
 def _work(cfg: CfgNode, args: Namespace) -> None:
     """What every process does; the first one leaves the scores in ``OUTPUT_DIR``."""
     import_losses(args.imports)
+    logging.getLogger("kd2").handlers.clear()  # the command's: the next lines make those of a run
     for name in ("fvcore", None, "kd2"):
         logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), **({"name": name} if name else {}))
     logger.info("%s\n%s\n%s", args, collect_env_info(), cfg.dump())

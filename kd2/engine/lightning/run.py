@@ -11,8 +11,8 @@ from kd2.config import assemble, defaults_of
 from kd2.distill import ConfigError, nearest
 from kd2.engine import ONE_PROCESS
 from kd2.engine import experiment as flow
-from kd2.engine.checkpoint import last_checkpoint, saved_seed
-from kd2.engine.experiment import DryRun, Scores, open_output
+from kd2.engine.checkpoint import check_writable, last_checkpoint, saved_seed
+from kd2.engine.experiment import DryRun, Scores
 from kd2.engine.lightning.classification.experiment import ClassificationExperiment
 from kd2.engine.lightning.detection.experiment import DetectionExperiment
 from kd2.engine.lightning.detection.models import ARCHITECTURES as DETECTORS
@@ -35,7 +35,7 @@ def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> 
     """The experiment of a config that was read; the output folder exists and a seed is drawn when ``SEED`` < 0."""
     cfg = assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file)
     experiment = experiment_for(cfg, args)
-    open_output(cfg)
+    check_writable(cfg.OUTPUT_DIR)
     saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
     if saved and cfg.SEED < 0:
         cfg.SEED = saved_seed(saved)

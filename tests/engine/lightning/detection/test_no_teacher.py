@@ -14,16 +14,6 @@ from ....helpers import tiny_detection as tiny
 
 
 @pytest.fixture
-def build(tmp_path, data, teacher):
-    """The distiller of a student's config with options over it."""
-
-    def build_with(*options: str):
-        return runs.distiller(tiny.write_config(tmp_path, data, tiny.distilled(teacher)), *options)
-
-    return build_with
-
-
-@pytest.fixture
 def no_teacher(monkeypatch):
     def build_none(*_):
         raise AssertionError("the teacher was built")

@@ -17,16 +17,6 @@ from ....helpers import tiny_detection as tiny
 
 
 @pytest.fixture
-def build(tmp_path, data, teacher):
-    """The distiller of a student's config with options over it."""
-
-    def build_with(*options: str):
-        return runs.distiller(tiny.write_config(tmp_path, data, tiny.distilled(teacher)), *options)
-
-    return build_with
-
-
-@pytest.fixture
 def weights(teacher):
     """The teacher's weights, to be changed and saved elsewhere."""
     return torch.load(teacher / "out" / "model_final.pth", weights_only=True)["model"]
