@@ -34,7 +34,7 @@ class Findings:
         self._add(NOTED, what, where)
 
     def rows(self) -> Iterator[tuple[str, str, int, str]]:
-        """``(repaired | dropped | noted, what, count, first places)`` of each kind, in the order of the first of each."""
+        """``(repaired | dropped | noted, what, count, first places)`` of each kind, in order of appearance."""
         for (verdict, what), count in self._counts.items():
             places = self._places[verdict, what]
             yield verdict, what, count, ", ".join(places) + (", ..." if count > len(places) else "")
