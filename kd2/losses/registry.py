@@ -16,16 +16,16 @@ from fvcore.common.registry import Registry
 from torch import nn
 
 from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, nearest
-from kd2.losses.options import NonNegative, Range, check_value, defaults_of, options_of
+from kd2.distill.values import CountOrZero, NonNegative, Range, check_value
+from kd2.losses.options import defaults_of, options_of
 
-_ITERATIONS = Annotated[int, Range("a number of iterations, 0 or more", low=0)]
 _COMMON: dict[str, Any] = {
     "TYPE": str,
     "TAP": str,
     "WEIGHT": NonNegative,
-    "START_ITER": _ITERATIONS,
-    "RAMP_ITERS": _ITERATIONS,
-    "STOP_ITER": int,
+    "START_ITER": CountOrZero,
+    "RAMP_ITERS": CountOrZero,
+    "STOP_ITER": Annotated[int, Range("-1 (never) or an iteration after START_ITER")],
 }
 Blocks = Mapping[str, Mapping[str, Any]]
 Specs = Mapping[str, list[FeatureSpec]]

@@ -21,39 +21,6 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     add_kd_config(cfg)
     # Keys of Detectron2's DeepLab heads, and of SOLVER.LR_SCHEDULER_NAME WarmupPolyLR.
     add_deeplab_config(cfg)
-
-    # [data set name, factor] pairs for the weighted samplers; other data sets count once. Detectron2 reads the key
-    # without giving it a default.
-    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
-
-    # Evaluate segmentation window by window: [height, width] in pixels of the resized image ([]: the whole image at
-    # once), and [y, x] from one window to the next.
-    cfg.TEST.WINDOW = CfgNode()
-    cfg.TEST.WINDOW.SIZE = []
-    cfg.TEST.WINDOW.STRIDE = []
-
-    # PSPNetHead: factor of the auxiliary head's loss, on the first of MODEL.SEM_SEG_HEAD.IN_FEATURES (0.4 in the paper;
-    # 0: no such head), and the share of channels that training drops before both classifiers.
-    cfg.MODEL.SEM_SEG_HEAD.AUX_WEIGHT = 0.0
-    cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
-
-    # build_espnet_backbone: ESP modules that repeat at stride 4 and 8, p and q in the paper.
-    cfg.MODEL.ESPNET = CfgNode()
-    cfg.MODEL.ESPNET.LEVEL2_BLOCKS = 2
-    cfg.MODEL.ESPNET.LEVEL3_BLOCKS = 8
-
-    # Read by the backbones build_timm_backbone, build_timm_fpn_backbone (p2 to p6) and
-    # build_retinanet_timm_fpn_backbone (p3 to p7).
-    cfg.MODEL.TIMM = CfgNode()
-    # Any timm model that gives feature maps of the strides 4, 8, 16 and 32, here called res2 to res5.
-    cfg.MODEL.TIMM.NAME = "resnet18"
-    # More arguments for timm.create_model: output_stride: 8 (dilated: strides 4, 8, 8 and 8), or of a ResNet channels,
-    # stem_type and stem_width.
-    cfg.MODEL.TIMM.ARGS = CfgNode(new_allowed=True)
-    # Start from timm's ImageNet weights (needs network access). They expect RGB and ImageNet's mean and deviation.
-    cfg.MODEL.TIMM.PRETRAINED = False
-    # BN: as timm builds it. FrozenBN: constant statistics and affine weights.
-    cfg.MODEL.TIMM.NORM = "BN"
     return cfg
 
 
