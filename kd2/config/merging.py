@@ -84,6 +84,5 @@ def _free(name: str, value: Any, kind: type[CfgNode]) -> Any:
     """A value below a node that takes new keys; keys become texts, the only ones that a node can write."""
     if isinstance(value, Mapping):
         return kind({str(key): _free(f"{name}.{key}", child, kind) for key, child in value.items()}, new_allowed=True)
-    value = literal(value)
     check_value(name, value, Any)
     return value

@@ -22,7 +22,6 @@ _NOUNS: dict[Any, tuple[str, str]] = {
     type(None): ("None", "None"),
     Any: ("any value", "any values"),
 }
-_BITS = 63  # a whole number has no more beside its sign: what tensors and seeds take
 
 _short = reprlib.Repr()
 _short.maxlist = _short.maxtuple = _short.maxdict = 12
@@ -143,6 +142,11 @@ def shown(value: Any) -> str:
         return "a huge number"
 
 
+def is_small(number: int) -> bool:
+    """Whether a whole number has 64 bits at most: what tensors and seeds take."""
+    return number.bit_length() < 64
+
+
 def split(hint: Any) -> tuple[Any, Range | Length | None]:
     """A hint without its range or length, and that."""
     if get_origin(hint) is not Annotated:
@@ -175,7 +179,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _finite(number: float) -> bool:
-    return number.bit_length() <= _BITS if isinstance(number, int) else math.isfinite(number)
+    return is_small(number) if isinstance(number, int) else math.isfinite(number)
 
 
 def _allows(value: Any, hint: Any) -> bool:

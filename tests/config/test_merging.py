@@ -65,10 +65,6 @@ def test_yamls_1e_3_is_a_number():
     assert merged({"SOLVER": {"BASE_LR": "1e-3"}}).SOLVER.BASE_LR == 0.001
 
 
-def test_1e_3_is_a_number_inside_a_loss_too():
-    assert merged({"KD": {"LOSSES": {"hint": {"WEIGHT": "1e-3"}}}}).KD.LOSSES.hint.WEIGHT == 0.001
-
-
 @pytest.mark.parametrize(("value", "found"), [(0.0, 0.0), (0, 0.0), ("1e-3", 0.001), (None, None)])
 def test_an_optional_number_is_a_number_or_none(value, found):
     assert found == merged({"SOLVER": {"WEIGHT_DECAY_BIAS": value}}).SOLVER.WEIGHT_DECAY_BIAS

@@ -153,7 +153,7 @@ def test_text_that_is_no_yaml_is_refused_with_its_line(write):
 
 def test_a_binary_file_is_refused(write, tmp_path):
     Path(write("")).write_bytes(bytes(range(128, 256)))
-    with pytest.raises(ConfigError, match="run.yaml: not a safe YAML mapping"):
+    with pytest.raises(ConfigError, match="run.yaml: expected UTF-8 text"):
         read(str(tmp_path / "run.yaml"))
 
 
