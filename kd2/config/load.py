@@ -14,6 +14,7 @@ from kd2.config.keys.detectron2 import ARCHITECTURES
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
+from kd2.config.schedule import check_schedule
 from kd2.distill import ConfigError, Tap, nearest
 from kd2.losses import check_losses
 
@@ -60,10 +61,11 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
         loaded: what the file and the command line say; a key whose value is the default's counts as not given.
 
     Raises:
-        ConfigError: a key that nobody reads, a student named twice, losses that their own check refuses. Names the key,
-            what was found and what was expected.
+        ConfigError: a key that nobody reads, a student named twice, a schedule that goes backwards, losses that their
+            own check refuses. Names the key, what was found and what was expected.
     """
     _check_student(cfg)
+    check_schedule(cfg)
     for name, value in _given(loaded, defaults):
         if value != _at(cfg, name):
             _refuse_unread(name, cfg)

@@ -158,9 +158,9 @@ def _check_plain(loaded: Mapping[str, Any]) -> None:
         elif isinstance(value, (list, tuple)):
             waiting += [(name, depth + 1, child) for child in value]
         elif not _is_plain(value):
-            kind = type(value).__name__
+            found = f"{shown(value)} ({type(value).__name__})"
             raise ConfigError(
-                f"{name} is {shown(value)} ({kind}), expected a number, True, False, None or text on one line; quotes make text"
+                f"{name} is {found}, expected a number, True, False, None or text on one line (quotes help)"
             )
 
 

@@ -14,6 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from kd2.config.schedule import without_effect
 from kd2.distill import ConfigError, Distiller, Schedule
 from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of
 from kd2.engine.checkpoint import Match, last_checkpoint, write_atomically
@@ -168,6 +169,8 @@ def prepare(experiment: Experiment, resuming: bool) -> Prepared:
     data = experiment.load_data("TRAIN")
     tests = experiment.load_data("TEST") if cfg.DATASETS.TEST else []
     experiment.check(data, tests)
+    for line in without_effect(cfg):
+        logger.warning(line)
     distiller, facts = build_distiller(experiment, with_weights=not resuming)
     for line in start_up(distiller):
         logger.info(line)

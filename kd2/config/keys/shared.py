@@ -54,7 +54,7 @@ EVERY = (
     #: More keyword arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     Key("SOLVER.OPTIMIZER_ARGS", {}, dict),
     #: Optimizer steps of the training.
-    Key("SOLVER.MAX_ITER", 40000, CountOrZero),
+    Key("SOLVER.MAX_ITER", 40000, Count),
     #: Images of a step, over all processes.
     Key("SOLVER.IMS_PER_BATCH", 16, Count),
     #: The learning rate of the whole batch; nothing scales it with the number of GPUs, except Detectron2's
