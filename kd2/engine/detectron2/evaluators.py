@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable
 
-import numpy as np
 from detectron2 import evaluation
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -12,28 +11,17 @@ from detectron2.modeling import GeneralizedRCNN, PanopticFPN
 from torch import nn
 
 from kd2.distill import ConfigError, DataError, nearest
-from kd2.engine.detectron2.compat import provide_cityscapes
+from kd2.engine.detectron2 import scoring
+from kd2.engine.detectron2.packages import provide_packages
 
-
-def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
-    labels = MetadataCatalog.get(name).get("labels")
-    if labels is None:  # one of Detectron2's own
-        return evaluation.SemSegEvaluator(name, output_dir=folder)
-
-    def read(path: str, dtype: type) -> np.ndarray:
-        return labels.read(path).astype(dtype)
-
-    return evaluation.SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read)
-
-
-_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
-    "coco": lambda name, folder: evaluation.COCOEvaluator(name, output_dir=folder, allow_cached_coco=False),
-    "sem_seg": _sem_seg,
-    "panoptic": lambda name, folder: evaluation.COCOPanopticEvaluator(name, folder),
-    "cityscapes_instance": lambda name, folder: evaluation.CityscapesInstanceEvaluator(name),
-    "cityscapes_sem_seg": lambda name, folder: evaluation.CityscapesSemSegEvaluator(name),
-    "lvis": lambda name, folder: evaluation.LVISEvaluator(name, output_dir=folder),
-    "pascal_voc": lambda name, folder: evaluation.PascalVOCDetectionEvaluator(name),
+_EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
+    "coco": scoring.coco_evaluator,
+    "sem_seg": lambda cfg, name, folder: scoring.SemSegEvaluator(name, folder),
+    "panoptic": lambda cfg, name, folder: evaluation.COCOPanopticEvaluator(name, folder),
+    "cityscapes_instance": lambda cfg, name, folder: evaluation.CityscapesInstanceEvaluator(name),
+    "cityscapes_sem_seg": lambda cfg, name, folder: evaluation.CityscapesSemSegEvaluator(name),
+    "lvis": scoring.lvis_evaluator,
+    "pascal_voc": lambda cfg, name, folder: scoring.VocEvaluator(name),
 }
 # Types of several parts; every other type is one of the evaluators.
 _PARTS = {
@@ -47,7 +35,7 @@ def check_evaluators(names: Iterable[str]) -> None:
     """Find out before training whether the data sets ``names`` can be evaluated after it.
 
     Raises:
-        ConfigError: a data set has no type, or one without an evaluator; Cityscapes' scripts are missing.
+        ConfigError: a data set has no type, or one without an evaluator; a package that this calls is missing.
         DataError: a custom data set has no labels.
     """
     for name in names:
@@ -73,7 +61,7 @@ def build_evaluator(cfg: CfgNode, name: str, folder: str | None = None) -> Datas
         ConfigError, DataError: see ``check_evaluators``.
     """
     folder = folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-    parts = [_EVALUATORS[part](name, folder) for part in _parts(name)]
+    parts = [_EVALUATORS[part](cfg, name, folder) for part in _parts(name)]
     return parts[0] if len(parts) == 1 else DatasetEvaluators(parts)
 
 
@@ -82,10 +70,11 @@ def _parts(name: str) -> list[str]:
     kind, key = metadata.get("evaluator_type"), f"DATASETS.TEST: {name!r}"
     if kind not in _TYPES:
         raise ConfigError(f"{key} has the evaluator type {kind!r}; {nearest(kind, _TYPES)}")
-    if kind.startswith("cityscapes"):
-        provide_cityscapes(key)
+    provide_packages(kind, key)
     if kind == "sem_seg" and metadata.get("labels"):
         _check_labels(name, key)
+    if kind == "coco_panoptic_seg" and not metadata.get("sem_seg_root"):
+        return ["coco", "panoptic"]  # the form for Panoptic-DeepLab, without label files
     return _TYPES[kind]
 
 

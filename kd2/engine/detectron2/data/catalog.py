@@ -10,6 +10,7 @@ from kd2.data.detection.records import Records, load
 from kd2.data.root import data_root
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
 from kd2.distill import IGNORE_LABEL, ConfigError, nearest
+from kd2.engine.detectron2.packages import provide_reader
 
 # Name -> what this process registered it from.
 _registered: dict[str, tuple] = {}
@@ -19,7 +20,7 @@ def register(cfg: CfgNode, names: Iterable[str]) -> None:
     """Check ``names``; read those of ``DATASETS.CUSTOM`` and put them into the catalogs. Safe to repeat.
 
     Raises:
-        ConfigError: an unknown name, or a custom name that Detectron2 itself uses.
+        ConfigError: an unknown name, a custom name that Detectron2 itself uses, a missing package.
         DataError: see ``kd2.data.detection.records`` and ``kd2.data.segmentation.semantic``.
     """
     for name in names:
@@ -28,6 +29,8 @@ def register(cfg: CfgNode, names: Iterable[str]) -> None:
         elif name not in DatasetCatalog:
             choices = [*cfg.DATASETS.CUSTOM, *DatasetCatalog.list()]
             raise ConfigError(f"DATASETS: {name!r} is not in DATASETS.CUSTOM or built in; {nearest(name, choices)}")
+        else:
+            provide_reader(MetadataCatalog.get(name).get("evaluator_type", ""), f"DATASETS: {name!r}")
 
 
 def is_semantic(name: str, custom: CfgNode) -> bool:
