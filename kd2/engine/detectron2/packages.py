@@ -6,7 +6,6 @@ without ground truth is nan and takes no part in a mean, whatever was found.
 
 import importlib
 import importlib.util
-import logging
 import math
 import os
 import sys
@@ -19,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kd2.data.segmentation.labels import tell_absent
 from kd2.distill import ConfigError
-
-logger = logging.getLogger(__name__)
 
 _CITYSCAPES = ("deeplearning", "deeplearning.projects", "deeplearning.projects.cityscapesApi")
 _SCRIPTS = "cityscapesscripts.evaluation.eval{}SemanticLabeling"
@@ -97,13 +95,6 @@ def _known_classes(scripts: types.ModuleType) -> Callable[..., dict[str, Any]]:
         return result
 
     return evaluate
-
-
-def tell_absent(classes: Iterable[str], mean: str) -> None:
-    """Warn of the classes that no label of a test set has, which the ``mean`` leaves out."""
-    names = list(classes)
-    if names:
-        logger.warning("%s is the mean without %d classes that never occur: %s", mean, len(names), ", ".join(names))
 
 
 def _provide_lvis(key: str) -> None:

@@ -13,10 +13,9 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, pascal_voc_evaluation
 from detectron2.structures import Boxes, Instances
 
-from kd2.data.segmentation.labels import MOST_CLASSES
+from kd2.data.segmentation.labels import MOST_CLASSES, tell_absent
 from kd2.data.segmentation.layouts import contiguous
 from kd2.distill import IGNORE_LABEL
-from kd2.engine.detectron2.packages import tell_absent
 
 Results = dict[str, Any]
 
