@@ -25,7 +25,7 @@ def register(cfg: CfgNode, names: Iterable[str]) -> None:
     """
     for name in names:
         if name in cfg.DATASETS.CUSTOM:
-            _register_custom(name, cfg.DATASETS.CUSTOM)
+            _register_custom(cfg, name)
         elif name not in DatasetCatalog:
             choices = [*cfg.DATASETS.CUSTOM, *DatasetCatalog.list()]
             raise ConfigError(f"DATASETS: {name!r} is not in DATASETS.CUSTOM or built in; {nearest(name, choices)}")
@@ -39,18 +39,23 @@ def is_semantic(name: str, custom: CfgNode) -> bool:
     return isinstance(entry, Mapping) and not {"JSON", "VOC"} & set(entry)
 
 
-def _register_custom(name: str, custom: CfgNode) -> None:
-    source = (data_root(), str(custom[name]))
+def read_custom(cfg: CfgNode, name: str) -> Records | SemanticRecords:
+    """The data set ``name`` of ``DATASETS.CUSTOM``; see ``register`` for what it raises."""
+    custom = cfg.DATASETS.CUSTOM
+    return load_semantic(name, custom) if is_semantic(name, custom) else load(name, custom)
+
+
+def _register_custom(cfg: CfgNode, name: str) -> None:
+    source = (data_root(), str(cfg.DATASETS.CUSTOM[name]))
     if _registered.get(name) == source:
         return
     if name in DatasetCatalog and name not in _registered:
         raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
-    semantic = is_semantic(name, custom)
-    data = load_semantic(name, custom) if semantic else load(name, custom)
+    data = read_custom(cfg, name)
     if name in _registered:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    if semantic:
+    if isinstance(data, SemanticRecords):
         _add_semantic(data)
     else:
         _add_detection(data)
