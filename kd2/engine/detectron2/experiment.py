@@ -53,8 +53,10 @@ class Detectron2Experiment(Experiment):
         return names
 
     def load_one(self, name: str, key: str) -> DataSet:
+        if name in self.cfg.DATASETS.CUSTOM:
+            return read_custom(self.cfg, name)
         register(self.cfg, [name])
-        return read_custom(self.cfg, name) if name in self.cfg.DATASETS.CUSTOM else read_built_in(name)
+        return read_built_in(name)
 
     def check(self, train: list[str], tests: list[str]) -> None:
         """Whether the data sets can be evaluated; what needs the student is checked when that is built."""

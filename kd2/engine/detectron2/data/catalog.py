@@ -41,6 +41,8 @@ def is_semantic(name: str, custom: CfgNode) -> bool:
 
 def read_custom(cfg: CfgNode, name: str) -> Records | SemanticRecords:
     """The data set ``name`` of ``DATASETS.CUSTOM``; see ``register`` for what it raises."""
+    if name in DatasetCatalog and name not in _registered:
+        raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
     custom = cfg.DATASETS.CUSTOM
     return load_semantic(name, custom) if is_semantic(name, custom) else load(name, custom)
 
@@ -49,8 +51,6 @@ def _register_custom(cfg: CfgNode, name: str) -> None:
     source = (data_root(), str(cfg.DATASETS.CUSTOM[name]))
     if _registered.get(name) == source:
         return
-    if name in DatasetCatalog and name not in _registered:
-        raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
     data = read_custom(cfg, name)
     if name in _registered:
         DatasetCatalog.remove(name)
