@@ -22,6 +22,7 @@ Color = tuple[int, int, int]
 
 _COUNT, _COLUMNS = 12, 4
 _CELL, _MARGIN, _LINE = 400, 8, 15  # pixels
+_LONGEST = 60  # letters of a word below a picture
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
 
@@ -153,6 +154,7 @@ def _fitted(pixels: np.ndarray) -> Image.Image:
 def _cell(picture: Image.Image, words: list[tuple[str, Color]]) -> Image.Image:
     """The picture over its words: the first has a line of its own, the others stand behind squares of their color."""
     font, places, x, y = ImageFont.load_default(12), [], 0, picture.height + 2
+    words = [(" ".join(text.split())[:_LONGEST], color) for text, color in words]
     for number, (text, _) in enumerate(words):
         width = font.getlength(text) + 24
         if number == 1 or x + width > _CELL:

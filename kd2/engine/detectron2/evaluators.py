@@ -1,13 +1,15 @@
 """The evaluator of a data set, by the type that Detectron2's metadata give it."""
 
+import glob
 import os
 from collections.abc import Callable, Iterable
 
 from detectron2 import evaluation
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN
+from detectron2.utils import comm
 from torch import nn
 
 from kd2.distill import ConfigError, DataError, nearest
@@ -36,7 +38,7 @@ def check_evaluators(names: Iterable[str]) -> None:
 
     Raises:
         ConfigError: a data set has no type, or one without an evaluator; a package that this calls is missing.
-        DataError: a custom data set has no labels.
+        DataError: a custom data set has no labels; a file that only the evaluation reads does not exist.
     """
     for name in names:
         _parts(name)
@@ -71,11 +73,25 @@ def _parts(name: str) -> list[str]:
     if kind not in _TYPES:
         raise ConfigError(f"{key} has the evaluator type {kind!r}; {nearest(kind, _TYPES)}")
     provide_packages(kind, key)
+    if kind.startswith("cityscapes") and comm.get_local_size() != comm.get_world_size():
+        raise ConfigError(f"{key}: Detectron2's evaluators of Cityscapes work on one machine alone, this run has more")
     if kind == "sem_seg" and metadata.get("labels"):
         _check_labels(name, key)
+    parts = _TYPES[kind]
     if kind == "coco_panoptic_seg" and not metadata.get("sem_seg_root"):
-        return ["coco", "panoptic"]  # the form for Panoptic-DeepLab, without label files
-    return _TYPES[kind]
+        parts = ["coco", "panoptic"]  # the form for Panoptic-DeepLab, without label files
+    for pattern in (pattern for part in parts for pattern in _truth(part, metadata)):
+        if not glob.glob(pattern):
+            raise DataError(f"{key}: its evaluation needs {pattern}, which does not exist")
+    return parts
+
+
+def _truth(part: str, metadata: Metadata) -> list[str]:
+    """Patterns of the files that an evaluator reads and the reader of the data set does not."""
+    if part == "panoptic":
+        return [glob.escape(path) for path in (metadata.panoptic_json, metadata.panoptic_root)]
+    kinds = {"cityscapes_sem_seg": ["labelIds", "instanceIds"], "cityscapes_instance": ["instanceIds"]}.get(part, [])
+    return [os.path.join(metadata.gt_dir, "*", f"*_gtFine_{kind}.png") for kind in kinds]
 
 
 def _check_labels(name: str, key: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kd2.data.segmentation.labels import tell_absent
-from kd2.distill import ConfigError
+from kd2.distill import ConfigError, DataError
 
 _CITYSCAPES = ("deeplearning", "deeplearning.projects", "deeplearning.projects.cityscapesApi")
 _SCRIPTS = "cityscapesscripts.evaluation.eval{}SemanticLabeling"
@@ -69,6 +69,7 @@ def _provide_cityscapes(key: str) -> None:
         if not isinstance(pixels.np, _OlderNumPy):
             pixels.np = instances.np = _OlderNumPy("numpy")
             pixels.evaluateImgLists = _known_classes(pixels)
+            pixels.printError = instances.printError = _refuse
             # Two files that nobody reads again, one of them in the working folder; NumPy's counts would not go into
             # JSON.
             instances.writeDict2JSON = _write_nothing
@@ -163,6 +164,11 @@ class _OlderNumPy(types.ModuleType):
     def in1d(values: ArrayLike, among: Iterable[int], invert: bool = False) -> np.ndarray:
         """Whether each of the flattened ``values`` is ``among`` these."""
         return np.isin(np.ravel(values), list(among), invert=invert)
+
+
+def _refuse(message: str) -> None:
+    """In place of the scripts' own function, which ends the process."""
+    raise DataError(f"the scripts of Cityscapes: {message}")
 
 
 def _write_nothing(_content: dict[str, Any], _path: str) -> None:

@@ -41,7 +41,7 @@ class _FindsNothing(DatasetEvaluator):
 
     def evaluate(self) -> Results | None:
         """As Detectron2's, nan in place of -1 and its multiples."""
-        if self._first and not self._found:
+        if self._do_evaluation and self._first and not self._found:
             given, instances = self._first
             super().process([given], [{"instances": _nothing(instances)}])
         results = super().evaluate()
@@ -113,6 +113,8 @@ class SemSegEvaluator(evaluation.SemSegEvaluator):
             absent = [name for name in self._class_names if math.isnan(scores[f"IoU-{name}"])]
             tell_absent(absent, "mIoU")
             scores |= {key: math.nan for name in absent if (key := f"BoundaryIoU-{name}") in scores}
+            if len(absent) == len(self._class_names):
+                scores["fwIoU"] = math.nan
         return results
 
 

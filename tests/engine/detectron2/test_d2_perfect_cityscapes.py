@@ -16,6 +16,7 @@ import torch
 from cityscapesscripts.helpers.labels import labels as CLASSES
 from cityscapesscripts.helpers.labels import name2label
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 from PIL import Image
 
 from kd2.distill import ConfigError, DataError
@@ -146,6 +147,29 @@ def test_raw_ids_in_the_place_of_train_ids_are_refused(config, tmp_path):
     pairs = [(given, segmented(city)) for city, given in inputs(tmp_path).items()]
     with pytest.raises(DataError, match="labelTrainIds.png: .* pixels hold 23, 26"):
         scores(config, "city", pairs)
+
+
+def test_files_that_only_the_evaluation_reads_are_missed_before_training(config, tmp_path):
+    write_cityscapes(tmp_path)
+    for file in tmp_path.rglob("*_instanceIds.png"):
+        file.unlink()
+    with built_in(tmp_path), pytest.raises(DataError, match="needs .*_gtFine_instanceIds.png, which does not exist"):
+        check_evaluators(["cityscapes_fine_sem_seg_val"])
+
+
+def test_several_machines_are_refused_before_training(config, tmp_path, monkeypatch):
+    write_cityscapes(tmp_path)
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    with built_in(tmp_path), pytest.raises(ConfigError, match="Cityscapes work on one machine alone"):
+        check_evaluators(["cityscapes_fine_sem_seg_val"])
+
+
+def test_an_image_without_prediction_is_one_line(config, tmp_path):
+    """The scripts would end the process."""
+    write_cityscapes(tmp_path)
+    city, given = next(iter(inputs(tmp_path).items()))
+    with built_in(tmp_path), pytest.raises(DataError, match="the scripts of Cityscapes: Found no prediction"):
+        scores(config, "cityscapes_fine_sem_seg_val", [(given, segmented(city))])
 
 
 def test_perfect_instances_score_100(config, tmp_path):

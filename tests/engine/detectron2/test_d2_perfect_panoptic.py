@@ -16,7 +16,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from kd2.distill import ConfigError
+from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.evaluators import check_evaluators
 
 from ...helpers.d2_builtin import built_in, found, scores
@@ -146,6 +146,12 @@ def test_a_kind_without_ground_truth_is_nan(config, coco):
     pairs = [(given, output) for given, output in outputs(NAMES[1]) if given["image_id"] == 139]
     quality = scores(config, NAMES[1], pairs)["panoptic_seg"]
     assert quality["PQ"] == quality["PQ_st"] == pytest.approx(100) and math.isnan(quality["PQ_th"])
+
+
+def test_files_that_only_the_evaluation_reads_are_missed_before_training(coco):
+    (coco / "coco" / "annotations" / "panoptic_val2017.json").unlink()
+    with pytest.raises(DataError, match="needs .*panoptic_val2017.json, which does not exist"):
+        check_evaluators([NAMES[1]])
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

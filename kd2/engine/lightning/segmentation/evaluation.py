@@ -47,7 +47,7 @@ def score(counts: Tensor, classes: Sequence[str]) -> dict[str, float]:
     iou = torch.where(labeled > 0, hits / (labeled + found - hits), torch.nan)
     metrics = {
         "mIoU": iou.nanmean(),
-        "fwIoU": (iou * labeled / labeled.sum()).nansum(),
+        "fwIoU": (iou * labeled).nansum() / labeled.sum(),
         **{f"IoU-{name}": value for name, value in zip(classes, iou)},
         "mACC": accuracy.nanmean(),
         "pACC": hits.sum() / labeled.sum(),
