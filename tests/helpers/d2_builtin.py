@@ -21,6 +21,7 @@ REGISTER: tuple[Callable[[str], None], ...] = (
     builtin.register_all_cityscapes,
     builtin.register_all_cityscapes_panoptic,
     builtin.register_all_pascal_voc,
+    builtin.register_all_ade20k,
 )
 
 
