@@ -54,5 +54,11 @@ setup(
         "test": [*TORCHVISION, *PARQUET, "pytest>=8.4", "pytest-xdist>=3.7", *LINT],
         "dev": LINT,
     },
-    entry_points={"console_scripts": ["kd2-train = kd2.cli:train", "kd2-preflight = kd2.cli:preflight"]},
+    entry_points={
+        "console_scripts": [
+            "kd2-train = kd2.cli:train",
+            "kd2-preflight = kd2.cli:preflight",
+            "kd2-check-data = kd2.cli:check_data",
+        ]
+    },
 )

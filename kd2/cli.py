@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Iterable
 
 from kd2 import engine
+from kd2.data.survey import Survey, survey
 from kd2.distill import USER_ERRORS
 from kd2.engine import preflight as checks
 from kd2.losses import import_losses
+from kd2.report.data_pictures import draw_sheet, sheet_path
 
 _TRAIN = """Train or evaluate a student by a config file.
 
@@ -21,6 +23,13 @@ _PREFLIGHT = """Look at a distillation before it runs: both models, one batch, a
 
 The exit code is 1, with the reason, when training would not start or a loss would do nothing.
 """
+_CHECK = """Read all that the data sets of a config hold, and print a table of each: images, objects by class, sizes,
+what was repaired, left out and refused.
+
+%(prog)s --config-file configs/bccd/imitation.yaml --pictures output/look
+
+The exit code is 1 when a data set cannot be used; the others are read nevertheless.
+"""
 
 
 def train() -> int:
@@ -31,6 +40,11 @@ def train() -> int:
 def preflight() -> int:
     """The command ``kd2-preflight``."""
     return guarded(lambda: run_preflight(preflight_parser().parse_args()))
+
+
+def check_data() -> int:
+    """The command ``kd2-check-data``."""
+    return guarded(lambda: run_check_data(check_data_parser().parse_args()))
 
 
 def train_parser() -> argparse.ArgumentParser:
@@ -49,6 +63,14 @@ def train_parser() -> argparse.ArgumentParser:
 def preflight_parser() -> argparse.ArgumentParser:
     """The arguments of a dry run."""
     parser = _parser(_PREFLIGHT)
+    config_arguments(parser)
+    return parser
+
+
+def check_data_parser() -> argparse.ArgumentParser:
+    """The arguments of a look at the data."""
+    parser = _parser(_CHECK)
+    parser.add_argument("--pictures", metavar="DIR", help="draw twelve pictures of each data set with its annotations")
     config_arguments(parser)
     return parser
 
@@ -75,6 +97,8 @@ def run_train(args: argparse.Namespace) -> int:
 def run_preflight(args: argparse.Namespace) -> int:
     """Print what would be distilled; the exit code is 1 when a loss would do nothing."""
     import_losses(args.imports)
+    if not _print_data(args.config_file, args.opts):
+        return 1
     with engine.dry_run(args.config_file, args.opts) as dry_run:
         print(table(checks.TAP_HEADER, checks.tap_rows(dry_run.distiller)), end="\n\n")
         print(table(["", "student", "teacher"], [[name, *sides] for name, sides in dry_run.facts.items()]), end="\n\n")
@@ -85,6 +109,32 @@ def run_preflight(args: argparse.Namespace) -> int:
     for reason in reasons:
         print(f"error: {reason}", file=sys.stderr)
     return 1 if reasons else 0
+
+
+def run_check_data(args: argparse.Namespace) -> int:
+    """Print a table a data set; the exit code is 1 when one cannot be used."""
+    import_losses(args.imports)
+    return 0 if _print_data(args.config_file, args.opts, args.pictures) else 1
+
+
+def _print_data(config_file: str, options: list[str], pictures: str | None = None) -> bool:
+    """Whether all data sets can be used; ``pictures`` is a folder for drawings."""
+    sets = engine.data_sets(config_file, options)
+    paths = {name: sheet_path(name, pictures) for name in sets} if pictures else {}
+    refused = []
+    for name, load in sets.items():
+        try:
+            data = load()
+            found = survey(data)
+        except USER_ERRORS as error:
+            found = Survey([("refused", 1, "as a whole, see its line below")], [str(error)])
+        print(table([name, "count", ""], found.rows), end="\n\n", flush=True)
+        refused += found.refused
+        if name in paths and not found.refused:
+            draw_sheet(data, paths[name])
+    for text in refused:
+        print(f"error: {text}", file=sys.stderr)
+    return not refused
 
 
 def guarded(main: Callable[[], int]) -> int:

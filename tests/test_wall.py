@@ -22,7 +22,7 @@ PLAIN = tuple(BELOW)
 BELOW["engine"] = set(PLAIN)
 BELOW["report"] = BELOW["deploy"] = {*PLAIN, "engine"}
 # The files at the top: the front door, and the commands.
-BELOW["__init__"] = BELOW["cli"] = {*PLAIN, "engine"}
+BELOW["__init__"], BELOW["cli"] = {*PLAIN, "engine"}, {*PLAIN, "engine", "report"}
 
 # Only these may name a framework.
 OPEN = ("engine", "report", "deploy")

@@ -1,11 +1,11 @@
-"""What the reader of a data set has repaired and left out: counted by kind, told once."""
+"""What the reader of a data set has repaired, left out and refused: counted by kind, told once."""
 
 import logging
 from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 
-REPAIRED, DROPPED, NOTED = "repaired", "dropped", "noted"
+REPAIRED, DROPPED, NOTED, REFUSED = "repaired", "dropped", "noted", "refused"
 _MOST_SHOWN = 5
 
 
@@ -33,8 +33,12 @@ class Findings:
         """Something was read as it stands, and a user would want to know of it."""
         self._add(NOTED, what, where)
 
+    def refused(self, what: str, where: object) -> None:
+        """Something stops a run that comes to it."""
+        self._add(REFUSED, what, where)
+
     def rows(self) -> Iterator[tuple[str, str, int, str]]:
-        """``(repaired | dropped | noted, what, count, first places)`` of each kind, in order of appearance."""
+        """``(repaired | dropped | noted | refused, what, count, first places)`` of each kind, by appearance."""
         for (verdict, what), count in self._counts.items():
             places = self._places[verdict, what]
             yield verdict, what, count, ", ".join(places) + (", ..." if count > len(places) else "")

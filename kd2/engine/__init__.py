@@ -5,6 +5,7 @@
 
 import importlib
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
@@ -48,6 +49,16 @@ def dry_run(config_file: str, options: list[str]) -> AbstractContextManager[Any]
     path = config_path(config_file)
     loaded = read(path, options)
     return _road(loaded, path).dry_run(loaded, path)
+
+
+def data_sets(config_file: str, options: list[str]) -> dict[str, Callable[[], Any]]:
+    """Name of every data set of a config -> what reads it as ``Records``, ``SemanticRecords`` or ``ImageDataset``.
+
+    No model is built. What reads raises ConfigError, DataError or OSError like training would.
+    """
+    path = config_path(config_file)
+    loaded = read(path, options)
+    return _road(loaded, path).data_sets(loaded, path)
 
 
 def _road(loaded: dict[str, Any], config_file: str) -> ModuleType:

@@ -15,6 +15,9 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from kd2.config.schedule import without_effect
+from kd2.data.classification.image_dataset import ImageDataset
+from kd2.data.detection.records import Records
+from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import ConfigError, Distiller, Schedule
 from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of
 from kd2.engine.checkpoint import Match, last_checkpoint, write_atomically
@@ -25,6 +28,7 @@ from kd2.networks.group_norm import allow_single_values
 
 logger = logging.getLogger(__name__)
 
+DataSet = Records | SemanticRecords | ImageDataset
 Facts = dict[str, tuple[Any, Any]]
 Scores = dict[str, float]
 
@@ -48,6 +52,10 @@ class Experiment(ABC):
     @abstractmethod
     def load_data(self, split: str) -> list[Any]:
         """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``."""
+
+    @abstractmethod
+    def load_one(self, name: str, key: str) -> DataSet:
+        """The data set ``name`` to look at; ``key`` names it in errors."""
 
     @abstractmethod
     def check(self, train: list[Any], tests: list[Any]) -> None:
@@ -147,6 +155,24 @@ def evaluate(experiment: Experiment) -> Scores:
         student, saved or cfg.MODEL.WEIGHTS, "--resume" if saved else "MODEL.WEIGHTS", partial=False
     )
     return experiment.score(student, tests)
+
+
+def data_sets(experiment: Experiment) -> dict[str, Callable[[], DataSet]]:
+    """Name of every data set that a config names -> what reads it, which raises like training would.
+
+    Raises:
+        ConfigError: no data set is named.
+    """
+    cfg, found = experiment.cfg, {}
+    unlabeled = cfg.KD.get("UNLABELED", {}).get("DATASETS", [])  # classifiers have no such key
+    for key, names in {
+        "DATASETS.TRAIN": cfg.DATASETS.TRAIN, "DATASETS.TEST": cfg.DATASETS.TEST, "KD.UNLABELED.DATASETS": unlabeled,
+    }.items():  # fmt: skip
+        for name in names:
+            found.setdefault(name, functools.partial(experiment.load_one, name, key))
+    if not found:
+        raise ConfigError("DATASETS.TRAIN, DATASETS.TEST and KD.UNLABELED.DATASETS are empty: there is no data set")
+    return found
 
 
 @contextlib.contextmanager

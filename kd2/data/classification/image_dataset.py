@@ -64,6 +64,15 @@ class ImageDataset:
             text = f"{self.source}: image {index} ({self.names[index]}) cannot be decoded: {error}"
             raise DataError(text) from None
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of image ``index`` as stored, from its header alone; raises DataError like ``pixels``."""
+        try:
+            source = self.open(index)
+            with source if isinstance(source, Image.Image) else Image.open(source) as image:
+                return image.height, image.width
+        except _UNREADABLE as error:
+            raise DataError(f"{self.source}: image {index} ({self.names[index]}) has no header: {error}") from None
+
 
 def checked(data: ImageDataset) -> ImageDataset:
     """``data``; raises DataError when it has no image, or a class has none."""

@@ -1,9 +1,11 @@
 """What every reader of a data set returns, and what it checks on the way."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kd2.data.findings import Findings
 from kd2.distill import DataError
 
 # Annotation tools round: a box may pass the border by this much and is cut to the image.
@@ -22,6 +24,7 @@ class Records:
     records: list[dict]
     source: str
     category_ids: tuple[int, ...] = ()
+    findings: Findings = dataclasses.field(default_factory=lambda: Findings(""))
 
 
 def field(entry: Mapping[str, Any], key: str, where: str) -> Any:

@@ -1,11 +1,14 @@
 """Label files to classes by a lookup table."""
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from PIL import Image
 
 from kd2.distill import IGNORE_LABEL, DataError
+
+logger = logging.getLogger(__name__)
 
 # Classes are 0..MOST_CLASSES - 1.
 MOST_CLASSES = 254
@@ -89,6 +92,13 @@ class Labels:
 def size_text(label: str, label_size: tuple[int, int], image: str, size: tuple[int, int]) -> str:
     """The complaint about a label and an image of different (height, width)."""
     return f"{label}: {label_size[1]} x {label_size[0]} pixels, its image {image} has {size[1]} x {size[0]}"
+
+
+def tell_absent(classes: Iterable[str], mean: str) -> None:
+    """Warn of the classes that no label of a test set has, which the ``mean`` leaves out."""
+    names = list(classes)
+    if names:
+        logger.warning("%s is the mean without %d classes that never occur: %s", mean, len(names), ", ".join(names))
 
 
 def _colors(picture: Image.Image) -> np.ndarray:

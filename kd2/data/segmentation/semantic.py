@@ -5,9 +5,10 @@ A record holds ``file_name``, ``sem_seg_file_name`` (absent when the image has n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from kd2.data.findings import Findings
 from kd2.data.images import image_size
 from kd2.data.root import existing
 from kd2.data.segmentation.class_names import Color
@@ -43,6 +44,7 @@ class SemanticRecords:
     source: str
     labels: Labels
     colors: tuple[Color, ...] = ()
+    findings: Findings = field(default_factory=lambda: Findings(""))
 
 
 def load_semantic(name: str, custom: Mapping[str, Mapping[str, Any]], key: str = "DATASETS") -> SemanticRecords:

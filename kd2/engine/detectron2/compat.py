@@ -1,19 +1,17 @@
-"""Every private or version-dependent corner of Detectron2 and of the packages that its evaluation needs."""
+"""Every private or version-dependent corner of Detectron2; of the packages that its evaluation needs, see packages."""
 
 import functools
 import importlib
 import importlib.resources
 import importlib.util
 import logging
-import os
 import pickle
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
@@ -22,7 +20,6 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss_jit
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
@@ -33,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 # Buffers that older files hold; models take them from the config now.
 _CONFIGURED = ("pixel_mean", "pixel_std")
-_CITYSCAPES = ("deeplearning", "deeplearning.projects", "deeplearning.projects.cityscapesApi")
-_PIXELS, _INSTANCES = "evalPixelLevelSemanticLabeling", "evalInstanceLevelSemanticLabeling"
 
 
 def announce_plain_builds() -> None:
@@ -241,45 +236,3 @@ def model_zoo() -> types.ModuleType:
         return importlib.import_module("detectron2.model_zoo")
     finally:
         del sys.modules["pkg_resources"]  # others look whether the real one is there
-
-
-def provide_cityscapes(key: str) -> None:
-    """Let Detectron2's evaluators of Cityscapes find its public scripts and run them with any NumPy.
-
-    Some versions of Detectron2 look for them in Meta's repository, below ``deeplearning.projects.cityscapesApi``. Only
-    the names inside the scripts change: NumPy and its users are left alone.
-
-    Raises:
-        ConfigError: the package is not installed; names ``key``, which asks for it.
-    """
-    found = importlib.util.find_spec("cityscapesscripts")
-    if found is None:
-        raise ConfigError(f"{key}: the evaluation of Detectron2's Cityscapes needs the package cityscapesscripts")
-    if _CITYSCAPES[0] not in sys.modules and importlib.util.find_spec(_CITYSCAPES[0]) is None:
-        for name in _CITYSCAPES:
-            sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].__path__ = []
-        sys.modules[_CITYSCAPES[-1]].__path__ = [os.path.dirname(x) for x in found.submodule_search_locations]
-    for prefix in ("", f"{_CITYSCAPES[-1]}."):
-        pixels, instances = (
-            importlib.import_module(f"{prefix}cityscapesscripts.evaluation.{name}") for name in (_PIXELS, _INSTANCES)
-        )
-        pixels.np = instances.np = _OlderNumPy("numpy")
-        # Two files that nobody reads again, one of them in the working folder; NumPy's counts would not go into JSON.
-        instances.writeDict2JSON = _write_nothing
-
-
-class _OlderNumPy(types.ModuleType):
-    """NumPy with ``in1d``, which the scripts call and NumPy 2.4 dropped."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-    @staticmethod
-    def in1d(values: ArrayLike, among: Iterable[int], invert: bool = False) -> np.ndarray:
-        """Whether each of the flattened ``values`` is ``among`` these."""
-        return np.isin(np.ravel(values), list(among), invert=invert)
-
-
-def _write_nothing(_content: dict[str, Any], _path: str) -> None:
-    pass

@@ -1,39 +1,29 @@
 """The evaluator of a data set, by the type that Detectron2's metadata give it."""
 
+import glob
 import os
 from collections.abc import Callable, Iterable
 
-import numpy as np
 from detectron2 import evaluation
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN
+from detectron2.utils import comm
 from torch import nn
 
 from kd2.distill import ConfigError, DataError, nearest
-from kd2.engine.detectron2.compat import provide_cityscapes
+from kd2.engine.detectron2 import scoring
+from kd2.engine.detectron2.packages import provide_packages
 
-
-def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
-    labels = MetadataCatalog.get(name).get("labels")
-    if labels is None:  # one of Detectron2's own
-        return evaluation.SemSegEvaluator(name, output_dir=folder)
-
-    def read(path: str, dtype: type) -> np.ndarray:
-        return labels.read(path).astype(dtype)
-
-    return evaluation.SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read)
-
-
-_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
-    "coco": lambda name, folder: evaluation.COCOEvaluator(name, output_dir=folder, allow_cached_coco=False),
-    "sem_seg": _sem_seg,
-    "panoptic": lambda name, folder: evaluation.COCOPanopticEvaluator(name, folder),
-    "cityscapes_instance": lambda name, folder: evaluation.CityscapesInstanceEvaluator(name),
-    "cityscapes_sem_seg": lambda name, folder: evaluation.CityscapesSemSegEvaluator(name),
-    "lvis": lambda name, folder: evaluation.LVISEvaluator(name, output_dir=folder),
-    "pascal_voc": lambda name, folder: evaluation.PascalVOCDetectionEvaluator(name),
+_EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
+    "coco": scoring.coco_evaluator,
+    "sem_seg": lambda cfg, name, folder: scoring.SemSegEvaluator(name, folder),
+    "panoptic": lambda cfg, name, folder: evaluation.COCOPanopticEvaluator(name, folder),
+    "cityscapes_instance": lambda cfg, name, folder: evaluation.CityscapesInstanceEvaluator(name),
+    "cityscapes_sem_seg": lambda cfg, name, folder: evaluation.CityscapesSemSegEvaluator(name),
+    "lvis": scoring.lvis_evaluator,
+    "pascal_voc": lambda cfg, name, folder: scoring.VocEvaluator(name),
 }
 # Types of several parts; every other type is one of the evaluators.
 _PARTS = {
@@ -47,8 +37,8 @@ def check_evaluators(names: Iterable[str]) -> None:
     """Find out before training whether the data sets ``names`` can be evaluated after it.
 
     Raises:
-        ConfigError: a data set has no type, or one without an evaluator; Cityscapes' scripts are missing.
-        DataError: a custom data set has no labels.
+        ConfigError: a data set has no type, or one without an evaluator; a package that this calls is missing.
+        DataError: a custom data set has no labels; a file that only the evaluation reads does not exist.
     """
     for name in names:
         _parts(name)
@@ -73,7 +63,7 @@ def build_evaluator(cfg: CfgNode, name: str, folder: str | None = None) -> Datas
         ConfigError, DataError: see ``check_evaluators``.
     """
     folder = folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-    parts = [_EVALUATORS[part](name, folder) for part in _parts(name)]
+    parts = [_EVALUATORS[part](cfg, name, folder) for part in _parts(name)]
     return parts[0] if len(parts) == 1 else DatasetEvaluators(parts)
 
 
@@ -82,11 +72,26 @@ def _parts(name: str) -> list[str]:
     kind, key = metadata.get("evaluator_type"), f"DATASETS.TEST: {name!r}"
     if kind not in _TYPES:
         raise ConfigError(f"{key} has the evaluator type {kind!r}; {nearest(kind, _TYPES)}")
-    if kind.startswith("cityscapes"):
-        provide_cityscapes(key)
+    provide_packages(kind, key)
+    if kind.startswith("cityscapes") and comm.get_local_size() != comm.get_world_size():
+        raise ConfigError(f"{key}: Detectron2's evaluators of Cityscapes work on one machine alone, this run has more")
     if kind == "sem_seg" and metadata.get("labels"):
         _check_labels(name, key)
-    return _TYPES[kind]
+    parts = _TYPES[kind]
+    if kind == "coco_panoptic_seg" and not metadata.get("sem_seg_root"):
+        parts = ["coco", "panoptic"]  # the form for Panoptic-DeepLab, without label files
+    for pattern in (pattern for part in parts for pattern in _truth(part, metadata)):
+        if not glob.glob(pattern):
+            raise DataError(f"{key}: its evaluation needs {pattern}, which does not exist")
+    return parts
+
+
+def _truth(part: str, metadata: Metadata) -> list[str]:
+    """Patterns of the files that an evaluator reads and the reader of the data set does not."""
+    if part == "panoptic":
+        return [glob.escape(path) for path in (metadata.panoptic_json, metadata.panoptic_root)]
+    kinds = {"cityscapes_sem_seg": ["labelIds", "instanceIds"], "cityscapes_instance": ["instanceIds"]}.get(part, [])
+    return [os.path.join(metadata.gt_dir, "*", f"*_gtFine_{kind}.png") for kind in kinds]
 
 
 def _check_labels(name: str, key: str) -> None:

@@ -25,12 +25,14 @@ from kd2.engine.detectron2 import zoo
 from kd2.engine.detectron2.compat import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
 from kd2.engine.detectron2.data import check_readable, register, train_loader
+from kd2.engine.detectron2.data.built_in import read_built_in
+from kd2.engine.detectron2.data.catalog import read_custom
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators
 from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, check_data_classes, class_keys, probe_size
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
-from kd2.engine.experiment import Experiment, Prepared, Scores, build_distiller, write_config
+from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores, build_distiller, write_config
 
 
 class Detectron2Experiment(Experiment):
@@ -50,6 +52,12 @@ class Detectron2Experiment(Experiment):
         names = list(self.cfg.DATASETS[split])
         register(self.cfg, names)
         return names
+
+    def load_one(self, name: str, key: str) -> DataSet:
+        if name in self.cfg.DATASETS.CUSTOM:
+            return read_custom(self.cfg, name)
+        register(self.cfg, [name])
+        return read_built_in(name)
 
     def check(self, train: list[str], tests: list[str]) -> None:
         """Whether the data sets can be evaluated; what needs the student is checked when that is built."""

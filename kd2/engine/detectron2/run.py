@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -19,14 +19,15 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from kd2.config import assemble
 from kd2.distill import USER_ERRORS, ConfigError
 from kd2.engine import ONE_PROCESS
 from kd2.engine import experiment as flow
 from kd2.engine.checkpoint import check_writable, last_checkpoint, saved_seed, write_atomically
 from kd2.engine.detectron2 import compat
-from kd2.engine.detectron2.config import run_config, scaled_config
+from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
-from kd2.engine.experiment import DryRun, Scores
+from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.losses.registry import import_losses
 
 _RESULTS = "results.json"
@@ -60,6 +61,12 @@ def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[
     cfg = run_config(loaded, config_file)
     check_writable(cfg.OUTPUT_DIR)
     return flow.dry_run(_seeded(cfg, ONE_PROCESS))
+
+
+def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[], DataSet]]:
+    """See ``kd2.engine.experiment.data_sets``."""
+    cfg = assemble(add_d2_config(get_cfg()), loaded, config_file)
+    return flow.data_sets(Detectron2Experiment(cfg, ONE_PROCESS))
 
 
 def launched(work: Callable[..., None], processes: int, args: Namespace, work_args: tuple) -> None:

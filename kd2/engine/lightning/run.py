@@ -1,6 +1,7 @@
 """The roads that Lightning trains: torchvision and timm."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,7 +13,7 @@ from kd2.distill import ConfigError, nearest
 from kd2.engine import ONE_PROCESS
 from kd2.engine import experiment as flow
 from kd2.engine.checkpoint import check_writable, last_checkpoint, saved_seed
-from kd2.engine.experiment import DryRun, Scores
+from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.engine.lightning.classification.experiment import ClassificationExperiment
 from kd2.engine.lightning.detection.experiment import DetectionExperiment
 from kd2.engine.lightning.detection.models import ARCHITECTURES as DETECTORS
@@ -29,6 +30,11 @@ def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
 def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[DryRun]:
     """See ``kd2.engine.experiment.dry_run``."""
     return flow.dry_run(experiment_of(loaded, config_file, ONE_PROCESS))
+
+
+def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[], DataSet]]:
+    """See ``kd2.engine.experiment.data_sets``."""
+    return flow.data_sets(experiment_for(assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file)))
 
 
 def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> LightningExperiment:

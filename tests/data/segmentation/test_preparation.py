@@ -132,21 +132,3 @@ def test_coco_stuff_10k_gets_the_layout_of_the_full_one(run, root):
 def test_an_id_beyond_coco_stuff_is_refused(run, root):
     code, _, errors = run("prepare_coco_stuff10k.py", *stuff10k(root, [1, 183]))
     assert (code, errors) == (1, "error: raw/annotations/train_1.mat: holds ids from 1 to 183, expected 0 to 182\n")
-
-
-def test_a_check_counts_images_and_pixels(run, root):
-    draw(root / "images" / "a.jpg")
-    draw(root / "labels" / "a.png", (0, 0, 0, 0, 1, 255))
-    (root / "c.yaml").write_text(
-        "DATASETS: {TRAIN: [mine], CUSTOM: {mine: {IMAGES: images, LABELS: labels, CLASSES: [cat, dog]}}}\n"
-    )
-    code, said, _ = run("check_semantic.py", "--config-file", "c.yaml")
-    assert code == 0 and f"mine: 1 images in {root}/images, 2 classes" in said
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| ")]
-    assert rows[1:] == [["cat", "1", "80"], ["dog", "1", "20"], ["ignored, of all pixels", "1", "16.67"]]
-
-
-def test_a_check_without_data_sets_is_refused(run, root):
-    (root / "c.yaml").write_text("FRAMEWORK: torchvision\n")
-    code, _, errors = run("check_semantic.py", "--config-file", "c.yaml")
-    assert (code, errors) == (1, "error: c.yaml has no DATASETS.TRAIN, DATASETS.TEST or KD.UNLABELED.DATASETS\n")

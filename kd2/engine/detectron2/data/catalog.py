@@ -10,6 +10,7 @@ from kd2.data.detection.records import Records, load
 from kd2.data.root import data_root
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
 from kd2.distill import IGNORE_LABEL, ConfigError, nearest
+from kd2.engine.detectron2.packages import provide_reader
 
 # Name -> what this process registered it from.
 _registered: dict[str, tuple] = {}
@@ -19,15 +20,17 @@ def register(cfg: CfgNode, names: Iterable[str]) -> None:
     """Check ``names``; read those of ``DATASETS.CUSTOM`` and put them into the catalogs. Safe to repeat.
 
     Raises:
-        ConfigError: an unknown name, or a custom name that Detectron2 itself uses.
+        ConfigError: an unknown name, a custom name that Detectron2 itself uses, a missing package.
         DataError: see ``kd2.data.detection.records`` and ``kd2.data.segmentation.semantic``.
     """
     for name in names:
         if name in cfg.DATASETS.CUSTOM:
-            _register_custom(name, cfg.DATASETS.CUSTOM)
+            _register_custom(cfg, name)
         elif name not in DatasetCatalog:
             choices = [*cfg.DATASETS.CUSTOM, *DatasetCatalog.list()]
             raise ConfigError(f"DATASETS: {name!r} is not in DATASETS.CUSTOM or built in; {nearest(name, choices)}")
+        else:
+            provide_reader(MetadataCatalog.get(name).get("evaluator_type", ""), f"DATASETS: {name!r}")
 
 
 def is_semantic(name: str, custom: CfgNode) -> bool:
@@ -36,18 +39,23 @@ def is_semantic(name: str, custom: CfgNode) -> bool:
     return isinstance(entry, Mapping) and not {"JSON", "VOC"} & set(entry)
 
 
-def _register_custom(name: str, custom: CfgNode) -> None:
-    source = (data_root(), str(custom[name]))
-    if _registered.get(name) == source:
-        return
+def read_custom(cfg: CfgNode, name: str) -> Records | SemanticRecords:
+    """The data set ``name`` of ``DATASETS.CUSTOM``; see ``register`` for what it raises."""
     if name in DatasetCatalog and name not in _registered:
         raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
-    semantic = is_semantic(name, custom)
-    data = load_semantic(name, custom) if semantic else load(name, custom)
+    custom = cfg.DATASETS.CUSTOM
+    return load_semantic(name, custom) if is_semantic(name, custom) else load(name, custom)
+
+
+def _register_custom(cfg: CfgNode, name: str) -> None:
+    source = (data_root(), str(cfg.DATASETS.CUSTOM[name]))
+    if _registered.get(name) == source:
+        return
+    data = read_custom(cfg, name)
     if name in _registered:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    if semantic:
+    if isinstance(data, SemanticRecords):
         _add_semantic(data)
     else:
         _add_detection(data)

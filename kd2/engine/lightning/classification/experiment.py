@@ -18,7 +18,7 @@ from kd2.engine.lightning.classification.epochs import write_iterations
 from kd2.engine.lightning.classification.evaluation import ClassificationEvaluator, Logits
 from kd2.engine.lightning.classification.models import Normalize, build_model
 from kd2.engine.lightning.classification.module import ClassificationModule
-from kd2.engine.lightning.classification.sources import check_classes, labeled, load_all
+from kd2.engine.lightning.classification.sources import check_classes, labeled, load_all, load_one
 from kd2.engine.lightning.classification.teacher import build_teacher
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.losses import active_losses
@@ -43,6 +43,9 @@ class ClassificationExperiment(LightningExperiment):
 
     def load_data(self, split: str) -> list[ImageDataset]:
         return load_all(self.cfg, split)
+
+    def load_one(self, name: str, key: str) -> ImageDataset:
+        return load_one(self.cfg, name, key)
 
     def check(self, train: list[ImageDataset], tests: list[ImageDataset]) -> None:
         """Write class names, and epochs as iterations, into the config too."""

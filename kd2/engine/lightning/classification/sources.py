@@ -22,13 +22,17 @@ def load_all(cfg: CfgNode, split: str) -> list[ImageDataset]:
         ConfigError: no data set is named, or one that ``DATASETS.CUSTOM`` does not have.
         DataError: a file cannot be used, see ``kd2.data.classification.image_dataset``.
     """
-    names, custom = cfg.DATASETS[split], cfg.DATASETS.CUSTOM
-    if not names:
+    if not cfg.DATASETS[split]:
         raise ConfigError(f"DATASETS.{split} is empty, expected names of DATASETS.CUSTOM")
-    for name in names:
-        if name not in custom:
-            raise ConfigError(f"DATASETS.{split}: no data set {name!r} in DATASETS.CUSTOM; {nearest(name, custom)}")
-    return [_load(name, custom[name]) for name in names]
+    return [load_one(cfg, name, f"DATASETS.{split}") for name in cfg.DATASETS[split]]
+
+
+def load_one(cfg: CfgNode, name: str, key: str) -> ImageDataset:
+    """The data set ``name``; ``key`` names it in errors."""
+    custom = cfg.DATASETS.CUSTOM
+    if name not in custom:
+        raise ConfigError(f"{key}: no data set {name!r} in DATASETS.CUSTOM; {nearest(name, custom)}")
+    return _load(name, custom[name])
 
 
 def _load(name: str, entry: Mapping[str, str]) -> ImageDataset:

@@ -113,7 +113,12 @@ def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
         ConfigError: no data set is named.
         DataError: a file cannot be used, see ``kd2.data.detection.records``.
     """
-    return [records.load(name, cfg.DATASETS.CUSTOM, f"DATASETS.{split}") for name in named(cfg, split, records.BUILTIN)]
+    return [load_one(cfg, name, f"DATASETS.{split}") for name in named(cfg, split, records.BUILTIN)]
+
+
+def load_one(cfg: CfgNode, name: str, key: str) -> records.Records:
+    """The data set ``name``; ``key`` names it in errors."""
+    return records.load(name, cfg.DATASETS.CUSTOM, key)
 
 
 def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank: int, ranks: int) -> DataLoader:

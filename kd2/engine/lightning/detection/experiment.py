@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from kd2.data.detection.records import Records
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
-from kd2.engine.lightning.detection.data import Batch, load_all, test_batches, training_batches
+from kd2.engine.lightning.detection.data import Batch, load_all, load_one, test_batches, training_batches
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
 from kd2.engine.lightning.detection.models import BODY, NoResize, build_detector, first_label, num_classes
 from kd2.engine.lightning.detection.step import BLANK, detection_step
@@ -25,6 +25,9 @@ class DetectionExperiment(LightningExperiment):
 
     def load_data(self, split: str) -> list[Records]:
         return load_all(self.cfg, split)
+
+    def load_one(self, name: str, key: str) -> Records:
+        return load_one(self.cfg, name, key)
 
     def check(self, train: list[Records], tests: list[Records]) -> None:
         check_classes([*train, *tests], *num_classes(self.cfg))

@@ -66,19 +66,24 @@ def load_all(cfg: CfgNode, split: str) -> list[SemanticRecords]:
         ConfigError: no data set is named, or one without labels; half of ``KD.UNLABELED``.
         DataError: a file cannot be used, see ``kd2.data.segmentation.semantic``.
     """
-    custom, key = cfg.DATASETS.CUSTOM, f"DATASETS.{split}"
-    data = [load_semantic(name, custom, key) for name in named(cfg, split, BUILTIN)]
+    key = f"DATASETS.{split}"
+    data = [load_one(cfg, name, key) for name in named(cfg, split, BUILTIN)]
     for d in data:
         if not d.classes:
             raise ConfigError(f"{key}: {d.name!r} has no labels, expected it in KD.UNLABELED.DATASETS")
     return data + (_unlabeled(cfg) if split == "TRAIN" else [])
 
 
+def load_one(cfg: CfgNode, name: str, key: str) -> SemanticRecords:
+    """The data set ``name``; ``key`` names it in errors."""
+    return load_semantic(name, cfg.DATASETS.CUSTOM, key)
+
+
 def _unlabeled(cfg: CfgNode) -> list[SemanticRecords]:
     names, key = cfg.KD.UNLABELED.DATASETS, "KD.UNLABELED.DATASETS"
     unlabeled_share(names, cfg.KD.UNLABELED.IMS_PER_BATCH, 1)
     found = []
-    for data in (load_semantic(name, cfg.DATASETS.CUSTOM, key) for name in names):
+    for data in (load_one(cfg, name, key) for name in names):
         records = [{k: v for k, v in record.items() if k != "sem_seg_file_name"} for record in data.records]
         found.append(replace(data, classes=(), records=records))
     return found

@@ -1,11 +1,14 @@
 """Intersection over union and accuracy of a segmentation network."""
 
+import math
 from collections.abc import Sequence
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from kd2.data.segmentation.labels import tell_absent
 from kd2.distill import IGNORE_LABEL
 from kd2.engine.lightning.segmentation.data import Batch
 
@@ -26,8 +29,11 @@ class SemSegEvaluator:
         self.counts.to(outputs.device).update(outputs, inputs.labels)
 
     def evaluate(self) -> dict[str, float]:
-        """The metrics on every rank's whole data set."""
-        return score(self.counts.compute().cpu(), self.classes)
+        """The metrics on every rank's whole data set; the first rank names classes that never occur."""
+        metrics = score(self.counts.compute().cpu(), self.classes)
+        absent = [name for name in self.classes if math.isnan(metrics[f"sem_seg/IoU-{name}"])]
+        rank_zero_only(tell_absent)(absent, "mIoU")
+        return metrics
 
 
 def score(counts: Tensor, classes: Sequence[str]) -> dict[str, float]:
@@ -41,7 +47,7 @@ def score(counts: Tensor, classes: Sequence[str]) -> dict[str, float]:
     iou = torch.where(labeled > 0, hits / (labeled + found - hits), torch.nan)
     metrics = {
         "mIoU": iou.nanmean(),
-        "fwIoU": (iou * labeled / labeled.sum()).nansum(),
+        "fwIoU": (iou * labeled).nansum() / labeled.sum(),
         **{f"IoU-{name}": value for name, value in zip(classes, iou)},
         "mACC": accuracy.nanmean(),
         "pACC": hits.sum() / labeled.sum(),

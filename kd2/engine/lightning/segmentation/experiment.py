@@ -12,7 +12,15 @@ from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import BatchInfo, Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.lightning.experiment import LightningExperiment
-from kd2.engine.lightning.segmentation.data import Batch, check, load_all, test_batches, training_batches, window
+from kd2.engine.lightning.segmentation.data import (
+    Batch,
+    check,
+    load_all,
+    load_one,
+    test_batches,
+    training_batches,
+    window,
+)
 from kd2.engine.lightning.segmentation.evaluation import SemSegEvaluator
 from kd2.engine.lightning.segmentation.models import BODY, Segmenter, build_segmenter, num_classes
 from kd2.networks.losses import task_loss
@@ -29,6 +37,9 @@ class SegmentationExperiment(LightningExperiment):
 
     def load_data(self, split: str) -> list[SemanticRecords]:
         return load_all(self.cfg, split)
+
+    def load_one(self, name: str, key: str) -> SemanticRecords:
+        return load_one(self.cfg, name, key)
 
     def check(self, train: list[SemanticRecords], tests: list[SemanticRecords]) -> None:
         check(self.cfg, [*train, *tests])

@@ -92,3 +92,15 @@ def test_the_numbers_are_detectron2s():
     found = own.evaluate()
     wanted = {f"sem_seg/{key}": value for key, value in expected.items() if "Bound" not in key and "B-I" not in key}
     assert found == pytest.approx(wanted, nan_ok=True) and 0 < found["sem_seg/mIoU"] < 100
+
+
+def test_everything_is_nan_where_nothing_is_labeled():
+    metrics = score(torch.zeros(2, 2), ["sky", "road"])
+    assert all(math.isnan(x) for x in metrics.values())
+
+
+def test_classes_that_never_occur_are_named(caplog):
+    evaluator = SemSegEvaluator(["sky", "road", "train"])
+    evaluator.process(Batch([], torch.tensor([[[0, 1, 255]]]), [], (1, 3)), torch.tensor([[[0, 1, 2]]]))
+    evaluator.evaluate()
+    assert "mIoU is the mean without 1 classes that never occur: train" in caplog.text
