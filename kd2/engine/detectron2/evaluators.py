@@ -31,6 +31,7 @@ _PARTS = {
     "cityscapes_panoptic_seg": ["cityscapes_sem_seg", "cityscapes_instance", "panoptic"],
 }
 _TYPES = {kind: [kind] for kind in _EVALUATORS if kind != "panoptic"} | _PARTS
+_COCO_KEYPOINTS = 17
 
 
 def check_evaluators(names: Iterable[str]) -> None:
@@ -54,6 +55,16 @@ def check_augmentation(cfg: CfgNode, student: nn.Module) -> None:
     for key in ("KEYPOINT_ON", "LOAD_PROPOSALS"):
         if cfg.MODEL[key]:
             raise ConfigError(f"TEST.AUG.ENABLED and MODEL.{key} are both True: only one of them can be")
+
+
+def check_keypoints(cfg: CfgNode) -> None:
+    """Raises ConfigError when keypoints are to be scored with sigmas of another number of them."""
+    sigmas, count = len(cfg.TEST.KEYPOINT_OKS_SIGMAS), cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if cfg.MODEL.KEYPOINT_ON and cfg.DATASETS.TEST and (sigmas or _COCO_KEYPOINTS) != count:
+        raise ConfigError(
+            f"TEST.KEYPOINT_OKS_SIGMAS has {sigmas} numbers (none: those of COCO's {_COCO_KEYPOINTS} keypoints), "
+            f"expected {count}, which is MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
+        )
 
 
 def build_evaluator(cfg: CfgNode, name: str, folder: str | None = None) -> DatasetEvaluator:

@@ -27,7 +27,7 @@ from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
 from kd2.engine.detectron2.data import check_readable, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
-from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators
+from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
 from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, check_data_classes, class_keys, probe_size
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
@@ -62,6 +62,7 @@ class Detectron2Experiment(Experiment):
     def check(self, train: list[str], tests: list[str]) -> None:
         """Whether the data sets can be evaluated; what needs the student is checked when that is built."""
         check_evaluators(tests)
+        check_keypoints(self.cfg)
         check_readable(tests)
         self._names = [*train, *tests]
 

@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES, COCO_PERSON_KEYPOINT_NAMES
 
+from kd2.distill import ConfigError
+from kd2.engine.detectron2.evaluators import check_keypoints
+
 from ...helpers.d2_builtin import built_in, found, scores
-from ...helpers.d2_tiny import write_config
+from ...helpers.d2_tiny import load_config, write_config
 
 HEIGHT, WIDTH = 120, 160
 THINGS = [{"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES if c["isthing"]]
@@ -112,6 +116,14 @@ def test_a_model_that_finds_nothing_scores_0_where_there_is_something_and_nan_el
     for task in ("bbox", "segm"):
         assert {name for name, x in found_scores[task].items() if x == 0} == {"AP", "AP50", "AP75", "APm", "AP-person"}
         assert math.isnan(found_scores[task]["APs"]) and math.isnan(found_scores[task]["AP-car"])
+
+
+@pytest.mark.parametrize(("sigmas", "fits"), [("[]", False), ("[0.1, 0.2]", True), ("[0.1]", False)])
+def test_sigmas_for_another_number_of_keypoints_are_refused_before_training(config, sigmas, fits):
+    options = ["MODEL.KEYPOINT_ON", "True", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", "2", "DATASETS.TEST", "('x',)"]
+    cfg = load_config(config, [*options, "TEST.KEYPOINT_OKS_SIGMAS", sigmas])
+    with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match="TEST.KEYPOINT_OKS_SIGMAS has"):
+        check_keypoints(cfg)
 
 
 def test_the_sigmas_of_the_config_score_keypoints(config, tmp_path):
