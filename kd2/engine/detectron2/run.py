@@ -28,6 +28,7 @@ from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DataSet, DryRun, Scores
+from kd2.engine.rendezvous import meeting_point, reach
 from kd2.losses.registry import import_losses
 
 _RESULTS = "results.json"
@@ -128,12 +129,13 @@ def _seeded(cfg: CfgNode, args: Namespace) -> Detectron2Experiment:
 
 def _processes(cfg: CfgNode, args: Namespace) -> int:
     """Processes on this machine: one a GPU, or a single one on the CPU."""
+    point = meeting_point(args)
     if not cfg.MODEL.DEVICE.startswith("cuda"):
         if args.num_machines > 1:
             raise ConfigError(f"--num-machines is {args.num_machines}, training on the CPU uses one process")
         return 1
     if args.num_gpus > torch.cuda.device_count():
         raise ConfigError(f"--num-gpus is {args.num_gpus}, this machine has {torch.cuda.device_count()}")
-    if args.num_machines > 1 and not args.dist_url.startswith("tcp://"):
-        raise ConfigError(f"--dist-url is {args.dist_url!r}, expected tcp://HOST:PORT for several machines")
+    if point and args.num_machines * args.num_gpus > 1:
+        reach(point, args.machine_rank)
     return max(args.num_gpus, 1)

@@ -4,7 +4,6 @@ import argparse
 import os
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlparse
 
 import lightning
 import torch
@@ -16,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import save_atomically, tag_last_checkpoint
 from kd2.engine.lightning.module import lightning_form, read_resumable
+from kd2.engine.rendezvous import meeting_point, reach
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -95,13 +95,13 @@ def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     wanted = args.num_gpus if uses_gpu(cfg) else 0
     if wanted > torch.cuda.device_count():
         raise ConfigError(f"--num-gpus is {wanted}, this machine has {torch.cuda.device_count()}")
+    point = meeting_point(args)
     if args.num_machines > 1 or wanted > 1:
-        url = urlparse(args.dist_url)
-        if args.num_machines > 1 and (url.scheme != "tcp" or not url.port):
-            raise ConfigError(f"--dist-url is {args.dist_url!r}, expected tcp://HOST:PORT for several machines")
-        if url.port:
-            os.environ.setdefault("MASTER_ADDR", url.hostname)
-            os.environ.setdefault("MASTER_PORT", str(url.port))
+        if point:
+            os.environ.setdefault("MASTER_ADDR", point[0])
+            os.environ.setdefault("MASTER_PORT", str(point[1]))
+            if "LOCAL_RANK" not in os.environ:  # in those that Lightning starts the port may be in use already
+                reach(point, args.machine_rank)
         os.environ.setdefault("NODE_RANK", str(args.machine_rank))
     return {
         "accelerator": "gpu" if wanted else "cpu",

@@ -35,6 +35,16 @@ def test_a_first_batch_without_objects_is_passed_over(tmp_path, data, teacher):
         assert problems(loss_rows(found)) == []
 
 
+@pytest.mark.parametrize("key, value, count", [("NORM", "FrozenBN", 20), ("FREEZE_AT", "2", 15)])
+def test_frozen_parts_of_a_backbone_without_weights_are_refused(tmp_path, data, teacher, key, value, count):
+    """They would stay noise: ResNet-18 has 20 norms, and 15 parameters up to its first stage."""
+    options = ["MODEL.BACKBONE.NAME", "resnet18", f"MODEL.BACKBONE.{key}", value]
+    config = tiny.write_config(tmp_path, data, tiny.distilled(teacher))
+    text = f"^MODEL.WEIGHTS is empty, but {count} parts of the backbone are frozen"
+    with pytest.raises(ConfigError, match=text), engine.dry_run(config, options):
+        pass
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
