@@ -44,6 +44,7 @@ CHECKS: Checks = {
     "KD.TAPS": NAMES,
     "KD.STUDENT.TAPS": NAMES,
     "KD.TEACHER.TAPS": NAMES,
+    "KD.TEACHER.CLASSES": NAMES,
     "KD.INIT_FROM_TEACHER": one_of("", "neck", "head", "neck+head"),
     "KD.UNLABELED.DATASETS": NAMES,
     "KD.UNLABELED.IMS_PER_BATCH": COUNT,
@@ -124,6 +125,9 @@ def add_dense_keys(cfg: CfgNode) -> None:
     cfg.KD.INIT_FROM_TEACHER = ""
     # Go on although some tensors of these parts do not agree in name and shape.
     cfg.KD.INIT_FROM_TEACHER_PARTIAL = False
+    # Class names of the teacher in the order of its outputs, where its checkpoint does not tell them: losses on scores
+    # need the student's names and order.
+    cfg.KD.TEACHER.CLASSES = []
     # Segmentation: images without labels, for the losses alone. IMS_PER_BATCH of them (over all processes) follow the
     # labeled ones in every batch. Both or none are given.
     cfg.KD.UNLABELED = CN()

@@ -67,6 +67,7 @@ def add_objects(records: list[dict], objects: Objects, findings: Findings) -> No
         DataError: so many boxes are off that they must mean something else.
     """
     if not len(objects.boxes):
+        findings.noted("no image has an object", findings.source)
         return
     boxes, keep, cut = _checked_boxes(records, objects, findings)
     areas = _checked_areas(objects, keep, findings)

@@ -13,6 +13,7 @@ from torch import nn
 
 from kd2.distill import ConfigError, DataError, nearest
 from kd2.engine.detectron2.compat import provide_cityscapes
+from kd2.engine.detectron2.records_evaluator import RecordsEvaluator
 
 
 def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
@@ -26,14 +27,15 @@ def _sem_seg(name: str, folder: str) -> DatasetEvaluator:
     return evaluation.SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read)
 
 
-_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
-    "coco": lambda name, folder: evaluation.COCOEvaluator(name, output_dir=folder, allow_cached_coco=False),
-    "sem_seg": _sem_seg,
-    "panoptic": lambda name, folder: evaluation.COCOPanopticEvaluator(name, folder),
-    "cityscapes_instance": lambda name, folder: evaluation.CityscapesInstanceEvaluator(name),
-    "cityscapes_sem_seg": lambda name, folder: evaluation.CityscapesSemSegEvaluator(name),
-    "lvis": lambda name, folder: evaluation.LVISEvaluator(name, output_dir=folder),
-    "pascal_voc": lambda name, folder: evaluation.PascalVOCDetectionEvaluator(name),
+_EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
+    "records": RecordsEvaluator,
+    "coco": lambda cfg, name, folder: evaluation.COCOEvaluator(name, output_dir=folder, allow_cached_coco=False),
+    "sem_seg": lambda cfg, name, folder: _sem_seg(name, folder),
+    "panoptic": lambda cfg, name, folder: evaluation.COCOPanopticEvaluator(name, folder),
+    "cityscapes_instance": lambda cfg, name, folder: evaluation.CityscapesInstanceEvaluator(name),
+    "cityscapes_sem_seg": lambda cfg, name, folder: evaluation.CityscapesSemSegEvaluator(name),
+    "lvis": lambda cfg, name, folder: evaluation.LVISEvaluator(name, output_dir=folder),
+    "pascal_voc": lambda cfg, name, folder: evaluation.PascalVOCDetectionEvaluator(name),
 }
 # Types of several parts; every other type is one of the evaluators.
 _PARTS = {
@@ -73,7 +75,7 @@ def build_evaluator(cfg: CfgNode, name: str, folder: str | None = None) -> Datas
         ConfigError, DataError: see ``check_evaluators``.
     """
     folder = folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-    parts = [_EVALUATORS[part](name, folder) for part in _parts(name)]
+    parts = [_EVALUATORS[part](cfg, name, folder) for part in _parts(name)]
     return parts[0] if len(parts) == 1 else DatasetEvaluators(parts)
 
 
