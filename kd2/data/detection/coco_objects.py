@@ -136,8 +136,7 @@ def _box(annotation: dict, where: str, findings: Findings) -> list[float]:
             return mask_box(usable)
     box = entry_field(annotation, "bbox", f"{findings.source}: {where}")
     values = numbers(box).tolist() if isinstance(box, list) else []
-    wrong = [x for x, value in zip(box, values) if value != value and isinstance(x, (str, list, dict))]
-    if len(values) != 4 or wrong:
+    if len(values) != 4 or any(v != v and isinstance(x, (str, list, dict)) for x, v in zip(box, values)):
         raise DataError(f"{findings.source}: {where}: box {box} is not four numbers (x, y, width, height)")
     return values
 

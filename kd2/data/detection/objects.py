@@ -101,13 +101,18 @@ def _checked_boxes(records: list[dict], objects: Objects, findings: Findings) ->
     with np.errstate(invalid="ignore", over="ignore"):
         low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
         left, right = np.clip(low, 0, sizes), np.clip(high, 0, sizes)
-        solid = (boxes[:, 2:] > 0).all(1) & finite
+        solid = finite & (boxes[:, 2:] > 0).all(1)
         keep = solid & (right > left).all(1)
-        cut = keep & (np.maximum(left - low, high - right) > _ROUNDING).any(1)
-        _refuse_other_formats(boxes[finite], sizes[finite], (~keep | cut)[finite], findings.source)
+        beyond = np.maximum(left - low, high - right).max(1)
+    cut, flat = keep & (beyond > _ROUNDING), finite & ~solid
+    if flat.sum() > _TOO_MANY * len(boxes):
+        raise DataError(
+            f"{findings.source}: {flat.sum()} of {len(boxes)} boxes have no area, expected x, y, width, height in pixels"
+        )
+    _refuse_other_formats(boxes[solid], sizes[solid], beyond[solid] > 1, findings.source)
     for what, where in (
         ("box is not finite", ~finite),
-        ("box has no area", finite & ~solid),
+        ("box has no area", flat),
         ("box lies outside its image", solid & ~keep),
     ):
         _tell(findings.dropped, what, where, objects)
@@ -116,12 +121,14 @@ def _checked_boxes(records: list[dict], objects: Objects, findings: Findings) ->
 
 
 def _refuse_other_formats(boxes: np.ndarray, sizes: np.ndarray, off: np.ndarray, source: str) -> None:
+    """Boxes with an area, and whether they leave their image by more than a pixel: how many may before all are meant
+    otherwise."""
     (x, y, w, h), (width, height) = boxes.T, sizes.T
     mistakes = {
         "they look like x1, y1, x2, y2": (w > x) & (h > y) & (w <= width + 1) & (h <= height + 1),
         "width and height of the images look swapped": (x + w <= height + 1) & (y + h <= width + 1),
     }
-    likely = next((f"; {text}" for text, explains in mistakes.items() if explains.all()), "")
+    likely = next((f"; {text}" for text, explains in mistakes.items() if off.sum() > 1 and explains.all()), "")
     if len(boxes) > 1 and (np.abs(boxes) <= 1).all():
         off, likely = np.ones_like(off), "; they look like parts of the image, from 0 to 1"
     if off.sum() > len(off) * (_SUSPICIOUS if likely else _TOO_MANY):
