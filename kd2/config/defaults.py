@@ -71,8 +71,9 @@ def add_shared_keys(cfg: CfgNode) -> None:
     cfg.FRAMEWORK = ""
 
     # Own data without Python. Name -> {JSON: file, IMAGES: folder} for COCO, or {VOC: folder, SPLIT: file of
-    # ImageSets/Main} for Pascal VOC. Relative paths start at $DETECTRON2_DATASETS (default ./datasets). Classes are
-    # read from the files; all data sets of a run must agree on them.
+    # ImageSets/Main, or sub folder} for Pascal VOC. Relative paths start at $DETECTRON2_DATASETS (default ./datasets).
+    # Classes are read from the files, and all data sets of a run meet by their names; CLASSES: [names], or
+    # {name in the file: class}, selects, orders, renames and merges them.
     # For segmentation: {IMAGES: folder, LABELS: folder, CLASSES: [names] or a text file with a name a line} for label
     # images of the same stem, optionally with MAP: {value: class} or {"red,green,blue": class} (default: values are the
     # classes), IGNORE: [values without a class] (default [255]; "others": all the rest, otherwise an error),
