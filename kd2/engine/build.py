@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kd2.data.classes import same_order
 from kd2.distill import (
     BatchInfo,
     ConfigError,
@@ -21,7 +22,7 @@ from kd2.distill import (
     no_batch_info,
     probed,
 )
-from kd2.losses import active_losses, build_losses
+from kd2.losses import active_losses, build_losses, class_losses
 
 # What a loss may need of the batch info, see ``BatchInfo``.
 EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images"})
@@ -36,6 +37,7 @@ class BuiltModel:
         probe: one full forward pass on a blank batch, and that batch's size.
         taps: as texts; ``taps_key`` is the config key that gave them, for errors.
         classes: kind of class (``things``, ``stuff``, ``images``) -> config key of their number, and the number.
+        names: kind -> their names in order, as far as they are known; ``names_key`` is what gave them, for errors.
         color_order: RGB or BGR.
         matched: matched part of its weights in the file they came from, 0 to 1; None where there was no file.
         facts: more lines for the report of a dry run.
@@ -49,6 +51,8 @@ class BuiltModel:
     color_order: str = "RGB"
     matched: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    names_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,16 +166,31 @@ def assemble(
     )
 
 
-def check_pair(student: BuiltModel, teacher: BuiltModel) -> None:
-    """The only check of classes and color order.
+def check_pair(student: BuiltModel, teacher: BuiltModel, blocks: Mapping[str, Mapping], copied: str = "") -> None:
+    """The only check of classes and color order. Classes count where a loss compares them one by one.
+
+    Args:
+        blocks: of ``KD.LOSSES``, those that count.
+        copied: ``KD.INIT_FROM_TEACHER``; a copied head is one more reason.
 
     Raises:
-        ConfigError: different numbers of classes of one kind; color orders that cannot be converted.
+        ConfigError: different numbers, names or orders of classes of one kind; color orders that cannot be converted.
     """
-    for kind in student.classes.keys() & teacher.classes.keys():
+    reasons = [f"KD.LOSSES.{name}" for name in class_losses(blocks)] + ["KD.INIT_FROM_TEACHER"] * ("head" in copied)
+    reasons += ["TEST.TEACHER"] * ("images" in teacher.classes)  # a classifier's teacher is scored beside it
+    for kind in student.classes.keys() & teacher.classes.keys() if reasons else ():
         (key, count), (teacher_key, teacher_count) = student.classes[kind], teacher.classes[kind]
         if count != teacher_count:
-            raise ConfigError(f"{teacher_key} of the teacher is {teacher_count}, {key} of the student is {count}")
+            raise ConfigError(
+                f"{teacher_key} of the teacher is {teacher_count}, {key} of the student is {count}; "
+                f"{reasons[0]} compares their classes"
+            )
+        same_order(
+            student.names.get(kind, ()),
+            teacher.names.get(kind, ()),
+            f"{reasons[0]} compares classes: the student's data",
+            f"the teacher ({teacher.names_key})",
+        )
     orders = student.color_order, teacher.color_order
     if len(set(orders)) > 1 and set(orders) != {"RGB", "BGR"}:
         raise ConfigError(

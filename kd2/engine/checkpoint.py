@@ -104,6 +104,27 @@ def class_names(content: dict[str, Any], kind: str) -> list[str]:
     return list(classes.get(kind, [])) if isinstance(classes, dict) else []
 
 
+def saved_classes(path: str, key: str) -> dict[str, list[str]]:
+    """Class names by kind that a checkpoint file knows; none for a URL and for files of other tools."""
+    if "://" in path or path.endswith((".pkl", ".pyth")):
+        return {}
+    content = read_checkpoint(path, key)
+    return {kind: names for kind in ("things", "stuff", "images") if (names := class_names(content, kind))}
+
+
+def teacher_classes(cfg: CfgNode, kind: str, weights: str) -> tuple[dict[str, list[str]], str]:
+    """The class names of the first teacher as far as they are known, and the key that tells them.
+
+    Args:
+        kind: what ``KD.TEACHER.CLASSES`` names.
+        weights: the file of the teacher.
+    """
+    own = list(cfg.KD.TEACHER.CLASSES)
+    if own:
+        return {kind: own}, "KD.TEACHER.CLASSES"
+    return saved_classes(weights, "KD.TEACHER.WEIGHTS") if weights else {}, "KD.TEACHER.WEIGHTS"
+
+
 def _first(error: Exception) -> str:
     return str(error).split(". ")[0].strip()
 

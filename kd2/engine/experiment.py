@@ -20,7 +20,7 @@ from kd2.data.detection.records import Records
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import ConfigError, Distiller, Schedule
 from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of
-from kd2.engine.checkpoint import Match, last_checkpoint, write_atomically
+from kd2.engine.checkpoint import Match, last_checkpoint, saved_classes, write_atomically
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.preflight import first_with_objects, start_up
 from kd2.losses import active_losses
@@ -42,12 +42,15 @@ class Experiment(ABC):
 
     Attributes:
         backbone: prefix of the backbone's key names without its feature pyramid.
+        classes: kind -> class names in the order of the model's outputs, as soon as a checkpoint that is evaluated or
+            the training data tell them; data sets and teachers that are read later meet them by name.
     """
 
     backbone = "backbone."
 
     def __init__(self, cfg: CfgNode, args: Namespace):
         self.cfg, self.args = cfg, args
+        self.classes: dict[str, list[str]] = {}
 
     @abstractmethod
     def load_data(self, split: str) -> list[Any]:
@@ -147,13 +150,13 @@ def evaluate(experiment: Experiment) -> Scores:
     saved = last_checkpoint(cfg.OUTPUT_DIR) if experiment.args.resume else None
     if not (saved or cfg.MODEL.WEIGHTS):
         raise ConfigError("MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate")
+    weights, key = (saved, "--resume") if saved else (cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
+    experiment.classes = saved_classes(weights, key)
     tests = experiment.load_data("TEST")
     experiment.check([], tests)
     student = experiment.build_student().module
     allow_single_values(student)
-    experiment.load_weights(
-        student, saved or cfg.MODEL.WEIGHTS, "--resume" if saved else "MODEL.WEIGHTS", partial=False
-    )
+    experiment.load_weights(student, weights, key, partial=False)
     return experiment.score(student, tests)
 
 
@@ -228,6 +231,7 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
     student = experiment.build_student()
     allow_single_values(student.module)
     blocks = active_losses(cfg.KD.LOSSES)
+    parts = cfg.KD.get("INIT_FROM_TEACHER", "")  # classifiers have no such key
     if not blocks:
         step = experiment.step(student.module, None, False)
         distiller, facts = Distiller(student.module, run_student=step.run_student, seed=cfg.SEED), {}
@@ -237,12 +241,11 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
     with torch.random.fork_rng(devices=[]):
         teacher = experiment.build_teacher()
         allow_single_values(teacher.module)
-        check_pair(student, teacher)
+        check_pair(student, teacher, blocks, parts)
         step = experiment.step(student.module, teacher, student.color_order != teacher.color_order)
         distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS)
     if with_weights:
         student = _fill(experiment, student)
-        parts = cfg.KD.get("INIT_FROM_TEACHER", "")  # classifiers have no such key
         if parts:
             partial = cfg.KD.INIT_FROM_TEACHER_PARTIAL
             copied = init_from_teacher(student.module, teacher.module, parts, experiment.backbone, partial)

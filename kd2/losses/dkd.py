@@ -65,6 +65,8 @@ class Dkd(nn.Module):
         ConfigError: class counts that differ; fewer than two classes; maps of pixels.
     """
 
+    over_classes = True
+
     def __init__(
         self,
         student: list[FeatureSpec],

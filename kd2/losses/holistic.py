@@ -81,6 +81,8 @@ class Holistic(nn.Module):
             call: maps below the critic's smallest size.
     """
 
+    over_classes = True
+
     def __init__(
         self,
         student: list[FeatureSpec],

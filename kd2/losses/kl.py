@@ -99,6 +99,8 @@ class KLDivergence(nn.Module):
         ConfigError: class counts that differ; sizes that differ without ``resize``.
     """
 
+    over_classes = True
+
     def __init__(
         self,
         student: list[FeatureSpec],

@@ -144,6 +144,11 @@ def active_losses(blocks: Blocks) -> dict[str, Mapping[str, Any]]:
     return {name: block for name, block in blocks.items() if block.get("WEIGHT", 1.0) != 0}
 
 
+def class_losses(blocks: Blocks) -> list[str]:
+    """Names of the blocks whose loss takes channel i of both sides for class i (it has ``over_classes``)."""
+    return [name for name, block in blocks.items() if getattr(_entry(name, block).loss, "over_classes", False)]
+
+
 def build_losses(blocks: Blocks, student: Specs, teacher: Specs) -> tuple[dict[str, nn.Module], dict[str, LossConfig]]:
     """Build the active losses of ``KD.LOSSES``.
 

@@ -164,6 +164,9 @@ DENSE = (
     Key("KD.INIT_FROM_TEACHER", "", one_of("", "neck", "head", "neck+head")),
     #: Go on although some tensors of these parts do not agree in name and shape.
     Key("KD.INIT_FROM_TEACHER_PARTIAL", False, bool),
+    #: Class names of the teacher in the order of its outputs, where its checkpoint does not tell them: losses on scores
+    #: need the student's names and order.
+    Key("KD.TEACHER.CLASSES", [], Texts),
     #: Images without labels, for the losses alone.
     Key("KD.UNLABELED.DATASETS", [], Texts, _PIXELS),
     #: So many of them (over all processes) follow the labeled ones in every batch. Both keys or none are given.

@@ -1,79 +1,140 @@
-"""Data sets in COCO's instances format."""
+"""Data sets in COCO's instances format, as annotation tools write it."""
 
+import contextlib
+import gc
 import json
-import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kd2.data.detection.checks import Records, box_inside, field, nonempty
-from kd2.data.root import files_of
+import numpy as np
+
+from kd2.data.classes import shown
+from kd2.data.detection.coco_objects import entry_field, is_id, read_objects
+from kd2.data.detection.numbers import numbers
+from kd2.data.detection.objects import Records, add_objects
+from kd2.data.detection.pictures import Pictures, set_sizes
+from kd2.data.findings import Findings
 from kd2.distill import DataError
 
-# Entries of an annotation that are kept as they are, where the file has them.
-_KEPT = ("segmentation", "area")
+_LISTS = ("images", "annotations", "categories")
 
 
-def read_coco(name: str, json_file: str, image_folder: str) -> Records:
+def read_coco(
+    name: str, json_file: str, image_folder: str, classes: Mapping[str, str] | None = None, headers: bool = True
+) -> Records:
     """Records of a COCO instances file.
 
+    Numbers may be texts; sizes, areas and ids may be missing; boxes are cut to their images; boxes and masks that
+    cannot be used are left out.
+
+    Args:
+        classes: name in the file -> class, see ``kd2.data.classes.selection``; None: the categories of the file by id.
+        headers: hold every size against the header of the picture; otherwise only missing sizes are read there.
+
     Raises:
-        DataError: a missing or malformed file, no images, no annotations, a missing image file, an unknown category or
-            image, a box outside the image or without area; names the file and the annotation ids.
+        DataError: a missing or malformed file, an image file that is missing or has another size, an unknown category,
+            boxes in another format; names the file and the entry.
     """
-    content = _read_json(json_file)
-    categories = sorted(content["categories"], key=lambda c: field(c, "id", f"{json_file}: category {c}"))
-    contiguous = {category["id"]: i for i, category in enumerate(categories)}
-    records = _images(content["images"], json_file, image_folder)
-    for annotation in content["annotations"]:
-        where = f"{json_file}: annotation {field(annotation, 'id', f'{json_file}: annotation {annotation}')}"
-        image = field(annotation, "image_id", where)
-        if image not in records:
-            raise DataError(f"{where}: there is no image {image!r}")
-        records[image]["annotations"].append(_instance(annotation, records[image], contiguous, where))
-    classes = tuple(field(c, "name", f"{json_file}: category {c['id']}") for c in categories)
-    return nonempty(Records(name, classes, list(records.values()), json_file, tuple(contiguous)))
+    findings = Findings(json_file)
+    with _without_collector():
+        content = _read_json(json_file)
+        ids, names = _classes(content, json_file, classes, findings)
+        records, places = _images(content.pop("images"), json_file, image_folder, findings, headers)
+        add_objects(records, read_objects(content.pop("annotations"), places, ids, findings), findings)
+    numbered = {} if classes else {names[index]: number for number, index in reversed(ids.items())}
+    return Records(name, names, records, json_file, findings, numbered)
 
 
-def _images(images: list[dict], json_file: str, folder: str) -> dict[Any, dict]:
-    present = files_of(folder)
-    records = {}
-    for image in images:
-        where = f"{json_file}: image {image}"
-        file_name, number = field(image, "file_name", where), field(image, "id", where)
-        path = os.path.join(folder, file_name)
-        if file_name not in present and not ("/" in file_name and os.path.isfile(path)):
-            raise DataError(f"{json_file}: image {file_name!r} is not in {folder}")
-        if number in records:
-            raise DataError(f"{json_file}: two images have the id {number!r}")
-        records[number] = {
-            "file_name": path,
-            "height": field(image, "height", where),
-            "width": field(image, "width", where),
-            "image_id": number,
-            "annotations": [],
-        }
-    return records
-
-
-def _instance(annotation: dict, record: dict, contiguous: dict[Any, int], where: str) -> dict:
-    category = field(annotation, "category_id", where)
-    if category not in contiguous:
-        raise DataError(f"{where}: category_id {category!r} is not among the categories {sorted(contiguous)}")
-    return {
-        "bbox": box_inside(field(annotation, "bbox", where), record, where),
-        "category_id": contiguous[category],
-        "iscrowd": annotation.get("iscrowd", 0),
-    } | {key: annotation[key] for key in _KEPT if annotation.get(key)}
-
-
-def _read_json(path: str) -> dict:
+def _read_json(path: str) -> dict[str, list[dict]]:
     try:
-        with open(path) as file:
-            content = json.load(file)
+        with open(path, "rb") as file:
+            text: Any = file.read()
+        text = text.decode(json.detect_encoding(text))
+        content = json.loads(text)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON file: {error}") from None
-    for key in ("images", "annotations", "categories"):
+    for key in _LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{path}: not a COCO instances file, it has no list {key!r}")
+        if not all(isinstance(entry, dict) for entry in content[key]):
+            raise DataError(f"{path}: not a COCO instances file, {key!r} has entries that are no groups")
     return content
+
+
+def _classes(
+    content: dict, source: str, chosen: Mapping[str, str] | None, findings: Findings
+) -> tuple[dict[Any, int], tuple[str, ...]]:
+    """The place of the class of every category id, -1 for one that is not chosen, and the names of the classes."""
+    numbers_of = [entry_field(c, "id", f"{source}: category {c}") for c in content["categories"]]
+    if len(set(map(str, numbers_of))) < len(numbers_of):
+        raise DataError(f"{source}: two categories have one id, found {shown(list(map(str, numbers_of)))}")
+    categories = dict(sorted(zip(numbers_of, content["categories"]), key=lambda pair: _order(pair[0])))
+    names = {n: str(entry_field(c, "name", f"{source}: category {n}")).strip() for n, c in categories.items()}
+    if chosen is None:
+        for number in _empty_parents(categories, content["annotations"]):
+            findings.dropped("category is the parent of others and has no object, it is no class", names.pop(number))
+        for name, count in Counter(names.values()).items():
+            if count > 1:
+                findings.repaired("categories of one name are one class", name)
+        chosen = {name: name for name in names.values()}
+    for name in chosen.keys() - set(names.values()):
+        findings.noted("CLASSES has a name that no category of the file has", name)
+    classes = tuple(dict.fromkeys(chosen.values()))
+    return {number: classes.index(chosen[name]) if name in chosen else -1 for number, name in names.items()}, classes
+
+
+def _order(number: Any) -> tuple[float, str]:
+    """Numbers by value, also where they are texts, then other texts."""
+    value = numbers([number])[0]
+    return (value if value == value else np.inf, str(number))
+
+
+def _empty_parents(categories: dict[Any, dict], annotations: list[dict]) -> list[Any]:
+    """Numbers of the categories without an object that others have as ``supercategory``: Roboflow's first one."""
+    parents = {str(c.get("supercategory")) for c in categories.values() if c.get("supercategory") != c.get("name")}
+    used = {str(number) for number in {a.get("category_id") for a in annotations if is_id(a.get("category_id"))}}
+    return [n for n, c in categories.items() if str(c.get("name")) in parents and str(n) not in used]
+
+
+def _images(
+    images: list[dict], source: str, folder: str, findings: Findings, headers: bool
+) -> tuple[list[dict], dict[Any, int]]:
+    """The records without their objects, and the place of each by the image's id."""
+    if not images:
+        raise DataError(f"{source}: the data set has no images")
+    names = [entry_field(image, "file_name", f"{source}: image {_short(image)}") for image in images]
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{source}: file_name {name!r}, expected a text")
+    pictures = Pictures(folder, names, source, findings)
+    records: list[dict] = []
+    places: dict[Any, int] = {}
+    for image, name in zip(images, names):
+        number = entry_field(image, "id", f"{source}: image {_short(image)}")
+        if number in places:
+            raise DataError(f"{source}: two images have the id {number!r}")
+        places[number] = len(records)
+        record = {"file_name": pictures.find(name), "height": 0, "width": 0, "image_id": number, "annotations": []}
+        records.append(record)
+    set_sizes(records, [(image.get("height"), image.get("width")) for image in images], findings, headers)
+    return records, places
+
+
+def _short(entry: Any) -> str:
+    text = str(entry)
+    return text if len(text) < 100 else f"{text[:100]}..."
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Millions of new objects without a cycle among them: the garbage collector would only walk over them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

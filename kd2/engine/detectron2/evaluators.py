@@ -15,8 +15,10 @@ from torch import nn
 from kd2.distill import ConfigError, DataError, nearest
 from kd2.engine.detectron2 import scoring
 from kd2.engine.detectron2.packages import provide_packages
+from kd2.engine.detectron2.records_evaluator import RecordsEvaluator
 
 _EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
+    "records": RecordsEvaluator,
     "coco": scoring.coco_evaluator,
     "sem_seg": lambda cfg, name, folder: scoring.SemSegEvaluator(name, folder),
     "panoptic": lambda cfg, name, folder: evaluation.COCOPanopticEvaluator(name, folder),

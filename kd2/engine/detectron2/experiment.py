@@ -17,14 +17,15 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
 from kd2.config import taps_of
+from kd2.data.detection.records import check_numbers
 from kd2.distill import Distiller
 from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
-from kd2.engine.checkpoint import Match, write_atomically
+from kd2.engine.checkpoint import Match, teacher_classes, write_atomically
 from kd2.engine.detectron2 import zoo
 from kd2.engine.detectron2.compat import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
-from kd2.engine.detectron2.data import check_readable, register, train_loader
+from kd2.engine.detectron2.data import align, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
@@ -33,6 +34,7 @@ from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
 from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores, build_distiller, write_config
+from kd2.losses import active_losses
 
 
 class Detectron2Experiment(Experiment):
@@ -51,6 +53,8 @@ class Detectron2Experiment(Experiment):
     def load_data(self, split: str) -> list[str]:
         names = list(self.cfg.DATASETS[split])
         register(self.cfg, names)
+        things = align(names, self.classes.get("things", ()))
+        self.classes |= {"things": things} if things else {}
         return names
 
     def load_one(self, name: str, key: str) -> DataSet:
@@ -61,6 +65,7 @@ class Detectron2Experiment(Experiment):
 
     def check(self, train: list[str], tests: list[str]) -> None:
         """Whether the data sets can be evaluated; what needs the student is checked when that is built."""
+        check_numbers(custom_records([*train, *tests]))
         check_evaluators(tests)
         check_keypoints(self.cfg)
         check_readable(tests)
@@ -71,16 +76,20 @@ class Detectron2Experiment(Experiment):
         check_data_classes(model, cfg, self._names)
         check_windows(cfg, model)
         check_augmentation(cfg, model)
-        self._student = self._built(model, cfg, "STUDENT")
+        self._student = self._built(model, cfg, "STUDENT", names=self.classes)
         return self._student
 
     def build_teacher(self) -> BuiltModel:
         own, block = teacher_config(self.cfg), self.cfg.KD.TEACHER
         model = build_plain(own, f"KD.TEACHER.CONFIG_FILE {block.CONFIG_FILE}: MODEL.META_ARCHITECTURE")
-        teacher = self._built(model, own, "TEACHER")
-        check_pair(self._student, teacher)  # before the weights, whose error would speak of shapes
         key = "KD.TEACHER.WEIGHTS"
-        match = self.load_weights(model, zoo.weights_file(block.WEIGHTS, key), key, block.ALLOW_PARTIAL)
+        weights = zoo.weights_file(block.WEIGHTS, key)
+        kinds = class_keys(model, own)
+        names, names_key = teacher_classes(self.cfg, "things" if "things" in kinds else "stuff", weights)
+        teacher = self._built(model, own, "TEACHER", names=names, names_key=names_key)
+        # Before the weights, whose error would speak of shapes.
+        check_pair(self._student, teacher, active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER)
+        match = self.load_weights(model, weights, key, block.ALLOW_PARTIAL)
         return replace(teacher, matched=match.matched)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
@@ -141,10 +150,10 @@ class Detectron2Experiment(Experiment):
             verify_results(cfg, results)
         return flatten_results_dict(results)
 
-    def _built(self, model: nn.Module, cfg: CfgNode, side: str) -> BuiltModel:
+    def _built(self, model: nn.Module, cfg: CfgNode, side: str, **names: Any) -> BuiltModel:
         taps, key = taps_of(self.cfg, side)
         probe = blank_probe(model, len(cfg.MODEL.PIXEL_MEAN), probe_size(self.cfg))
-        return BuiltModel(model, probe, taps, key, class_keys(model, cfg), cfg.INPUT.FORMAT)
+        return BuiltModel(model, probe, taps, key, class_keys(model, cfg), cfg.INPUT.FORMAT, **names)
 
 
 def build_distilled(cfg: CfgNode) -> Distiller:

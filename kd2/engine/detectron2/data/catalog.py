@@ -1,19 +1,21 @@
 """Data sets of ``DATASETS.CUSTOM`` in Detectron2's catalogs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
-from kd2.data.detection.records import Records, load
+from kd2.data.classes import same_order
+from kd2.data.detection.records import Records, load, of_one_run, tell_without_masks
 from kd2.data.root import data_root
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
 from kd2.distill import IGNORE_LABEL, ConfigError, nearest
 from kd2.engine.detectron2.packages import provide_reader
 
-# Name -> what this process registered it from.
-_registered: dict[str, tuple] = {}
+# Name -> what this process registered it from, and what it read there.
+_registered: dict[str, tuple[tuple, Records | SemanticRecords]] = {}
 
 
 def register(cfg: CfgNode, names: Iterable[str]) -> None:
@@ -33,6 +35,39 @@ def register(cfg: CfgNode, names: Iterable[str]) -> None:
             provide_reader(MetadataCatalog.get(name).get("evaluator_type", ""), f"DATASETS: {name!r}")
 
 
+def align(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Give registered data sets of boxes one list of classes; returns it, empty where none of them has boxes.
+
+    Args:
+        classes: those of the run, as far as they are known.
+
+    Raises:
+        ConfigError: one of Detectron2's own data sets has other classes.
+        DataError: see ``kd2.data.detection.records.of_one_run``.
+    """
+    own = custom_records(names)
+    others = {name: MetadataCatalog.get(name).get("thing_classes") for name in names if name not in _registered}
+    others = {name: found for name, found in others.items() if found}
+    if not classes and others:
+        classes = max(others.values(), key=len)
+    if own:
+        aligned = of_one_run(own, classes)
+        classes = aligned[0].classes
+        for data in aligned:
+            if MetadataCatalog.get(data.name).thing_classes != list(classes):
+                _put(data)
+    for name, found in others.items():
+        shared = min(len(found), len(classes))  # of panoptic data sets the names of stuff follow
+        same_order(found[:shared], classes[:shared], name, "the run")
+    return list(classes)
+
+
+def custom_records(names: Iterable[str]) -> list[Records]:
+    """Those of ``names`` that are registered data sets of boxes of ``DATASETS.CUSTOM``, as they were read."""
+    found = (_registered[name][1] for name in names if name in _registered)
+    return [data for data in found if isinstance(data, Records)]
+
+
 def is_semantic(name: str, custom: CfgNode) -> bool:
     """Whether ``name`` is a data set of ``DATASETS.CUSTOM`` with a class a pixel, or without labels."""
     entry = custom.get(name)
@@ -49,17 +84,26 @@ def read_custom(cfg: CfgNode, name: str) -> Records | SemanticRecords:
 
 def _register_custom(cfg: CfgNode, name: str) -> None:
     source = (data_root(), str(cfg.DATASETS.CUSTOM[name]))
-    if _registered.get(name) == source:
+    if name in _registered and _registered[name][0] == source:
         return
     data = read_custom(cfg, name)
-    if name in _registered:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    if isinstance(data, SemanticRecords):
-        _add_semantic(data)
-    else:
+    if isinstance(data, Records) and comm.is_main_process():
+        if cfg.MODEL.MASK_ON:
+            tell_without_masks(data)
+        data.findings.tell()
+    _registered[name] = source, data
+    _put(data)
+
+
+def _put(data: Records | SemanticRecords) -> None:
+    """Put a data set into the catalogs in place of what has its name there."""
+    if data.name in DatasetCatalog:
+        DatasetCatalog.remove(data.name)
+        MetadataCatalog.remove(data.name)
+    if isinstance(data, Records):
         _add_detection(data)
-    _registered[name] = source
+    else:
+        _add_semantic(data)
 
 
 def _add_semantic(data: SemanticRecords) -> None:
@@ -78,7 +122,4 @@ def _add_detection(data: Records) -> None:
         for annotation in record["annotations"]:
             annotation["bbox_mode"] = BoxMode.XYWH_ABS
     DatasetCatalog.register(data.name, lambda: data.records)
-    metadata = MetadataCatalog.get(data.name).set(thing_classes=list(data.classes), evaluator_type="coco")
-    if data.category_ids:  # a COCO file; of others the evaluator makes one from the catalog
-        contiguous = {category: index for index, category in enumerate(data.category_ids)}
-        metadata.set(json_file=data.source, thing_dataset_id_to_contiguous_id=contiguous)
+    MetadataCatalog.get(data.name).set(thing_classes=list(data.classes), evaluator_type="records", records=data)

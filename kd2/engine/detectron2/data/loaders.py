@@ -51,6 +51,8 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     if not sets:
         raise ConfigError("DATASETS.TRAIN is empty, training needs a data set")
     records = [record for part in sets.values() for record in part]
+    if not records:
+        raise DataError(f"DATASETS.TRAIN: no image of {', '.join(sets)} has an annotation that is not crowd")
     count = len(records)
     records += _without_labels(cfg)
     wide = [aspect(record) for record in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
@@ -65,7 +67,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     )
     if extra:
         batches = Joined(batches, count, len(records) - count, extra, cfg.SEED)
-    dataset = Keyed(DatasetFromList(records, copy=False), _mapper(cfg), cfg.SEED)
+    dataset = Keyed(DatasetFromList(records, copy=False), _mapper(cfg, records), cfg.SEED)
     return keyed_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS)
 
 
@@ -90,7 +92,7 @@ def _without_labels(cfg: CfgNode) -> list[dict]:
     return [{key: value for key, value in record.items() if key != "sem_seg_file_name"} for record in found]
 
 
-def _mapper(cfg: CfgNode) -> Callable[[dict], dict]:
+def _mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
     names = [*cfg.DATASETS.TRAIN, *cfg.KD.UNLABELED.DATASETS]
     others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
     if not others:
@@ -100,6 +102,9 @@ def _mapper(cfg: CfgNode) -> Callable[[dict], dict]:
             f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of "
             "DATASETS.CUSTOM with classes of pixels or without labels; such data sets mix with their like only"
         )
+    codes = any(isinstance(a.get("segmentation"), dict) for r in records for a in r["annotations"] if not a["iscrowd"])
+    if cfg.MODEL.MASK_ON and codes:  # Detectron2 makes no polygons of run-length codes
+        return DatasetMapper(cfg, True, instance_mask_format="bitmask")
     return DatasetMapper(cfg, True)
 
 
@@ -120,6 +125,17 @@ def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     proposals = [cfg.DATASETS.PROPOSAL_FILES_TRAIN[index]] if cfg.MODEL.LOAD_PROPOSALS else None
     try:
-        return get_detection_dataset_dicts(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, keypoints, proposals)
+        records = get_detection_dataset_dicts(name, False, keypoints, proposals)
     except (AssertionError, OSError) as error:
         raise _unusable(name, error) from None
+    if "annotations" not in records[0]:
+        return records
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = [r for r in records if not all(a.get("iscrowd") for a in r["annotations"])]
+    return [_with_masks(record) for record in records] if cfg.MODEL.MASK_ON else records
+
+
+def _with_masks(record: dict) -> dict:
+    """A record without its objects that have no usable mask."""
+    usable = [a for a in record["annotations"] if a.get("iscrowd") or "segmentation" in a]
+    return record if len(usable) == len(record["annotations"]) else record | {"annotations": usable}

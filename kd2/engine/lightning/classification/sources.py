@@ -8,6 +8,7 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from torchvision import datasets
 
+from kd2.data.classes import same_order
 from kd2.data.classification.image_dataset import ImageDataset, checked, read_folder, read_npz, read_parquet, read_zip
 from kd2.data.root import data_root, existing
 from kd2.distill import ConfigError, DataError, nearest
@@ -92,17 +93,6 @@ def check_classes(cfg: CfgNode, data: list[ImageDataset]) -> None:
             )
         same_order(judged[0].classes, found.classes, f"DATASETS: {judged[0].name}", found.name)
         same_order(tuple(cfg.MODEL.CLASSES), found.classes, "MODEL.CLASSES", found.source)
-
-
-def same_order(a: tuple[str, ...], b: tuple[str, ...], of_a: str, of_b: str) -> None:
-    """Raises ConfigError naming the first difference of two lists of classes. An empty list is unknown, and fits."""
-    if not a or not b:
-        return
-    if len(a) != len(b):
-        raise ConfigError(f"{of_a} has {len(a)} classes, {of_b} has {len(b)}")
-    for number, (x, y) in enumerate(zip(a, b)):
-        if x != y:
-            raise ConfigError(f"{of_a} and {of_b} differ in class {number}: {x!r} and {y!r}; their order counts")
 
 
 def labeled(cfg: CfgNode, data: ImageDataset) -> bool:

@@ -1,7 +1,7 @@
 """Records to batches for torchvision's detectors."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,7 +74,7 @@ class DetectionMapper:
     def __call__(self, record: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
         image = record_image(record)
         size = (image.shape[1], image.shape[2])
-        instances = [a for a in record["annotations"] if not a["iscrowd"]]
+        instances = [a for a in record["annotations"] if not a["iscrowd"] and (not self.masks or "segmentation" in a)]
         boxes = torch.tensor([a["bbox"] for a in instances], dtype=torch.float32).reshape(-1, 4)
         target = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYWH", canvas_size=size),
@@ -92,33 +92,43 @@ class DetectionMapper:
 
 
 def _masks(instances: list[dict], size: tuple[int, int]) -> Tensor:
-    """Binary masks (M, H, W) of polygons or run-length codes."""
+    """Binary masks (M, H, W) of checked polygons or run-length codes."""
     masks = torch.zeros(len(instances), *size, dtype=torch.uint8)
     for mask, instance in zip(masks, instances):
-        code = instance.get("segmentation")
-        if not code:
-            raise ValueError("an instance has no segmentation")
+        code = instance["segmentation"]
         if isinstance(code, list):
             code = coco_mask.merge(coco_mask.frPyObjects(code, *size))
-        elif isinstance(code["counts"], list):
-            code = coco_mask.frPyObjects(code, *size)
         mask.copy_(torch.from_numpy(coco_mask.decode(code)))
     return masks
 
 
-def load_all(cfg: CfgNode, split: str) -> list[records.Records]:
-    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
+def load_all(cfg: CfgNode, split: str, classes: Sequence[str] = ()) -> list[records.Records]:
+    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` with one list of classes; tells what was found there.
+
+    Args:
+        classes: those of the run, as far as they are known.
 
     Raises:
         ConfigError: no data set is named.
-        DataError: a file cannot be used, see ``kd2.data.detection.records``.
+        DataError: a file cannot be used, see ``kd2.data.detection.records``; classes that the run does not have.
     """
-    return [load_one(cfg, name, f"DATASETS.{split}") for name in named(cfg, split, records.BUILTIN)]
+    names, key = named(cfg, split, records.BUILTIN), f"DATASETS.{split}"
+    data = records.of_one_run([load_one(cfg, name, key) for name in names], classes)
+    for d in data:
+        if finds_masks(cfg):
+            records.tell_without_masks(d)
+        d.findings.tell()
+    return data
 
 
 def load_one(cfg: CfgNode, name: str, key: str) -> records.Records:
     """The data set ``name``; ``key`` names it in errors."""
     return records.load(name, cfg.DATASETS.CUSTOM, key)
+
+
+def finds_masks(cfg: CfgNode) -> bool:
+    """Whether the model learns masks."""
+    return cfg.MODEL.META_ARCHITECTURE == "MaskRCNN"
 
 
 def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank: int, ranks: int) -> DataLoader:
@@ -139,8 +149,7 @@ def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank
         rank=rank,
         ranks=ranks,
     )
-    masks = cfg.MODEL.META_ARCHITECTURE == "MaskRCNN"
-    dataset = Keyed(keep, DetectionMapper(cfg, training=True, masks=masks), cfg.SEED)
+    dataset = Keyed(keep, DetectionMapper(cfg, training=True, masks=finds_masks(cfg)), cfg.SEED)
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, collate)
 
 

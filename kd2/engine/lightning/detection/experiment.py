@@ -7,10 +7,11 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kd2.data.detection.records import Records
+from kd2.data.detection.records import Records, check_numbers
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
-from kd2.engine.lightning.detection.data import Batch, load_all, load_one, test_batches, training_batches
+from kd2.engine.checkpoint import teacher_classes
+from kd2.engine.lightning.detection.data import Batch, finds_masks, load_all, load_one, test_batches, training_batches
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
 from kd2.engine.lightning.detection.models import BODY, NoResize, build_detector, first_label, num_classes
 from kd2.engine.lightning.detection.step import BLANK, detection_step
@@ -24,23 +25,27 @@ class DetectionExperiment(LightningExperiment):
     backbone = BODY
 
     def load_data(self, split: str) -> list[Records]:
-        return load_all(self.cfg, split)
+        data = load_all(self.cfg, split, self.classes.get("things", ()))
+        self.classes = self.class_names(data)
+        return data
 
     def load_one(self, name: str, key: str) -> Records:
         return load_one(self.cfg, name, key)
 
     def check(self, train: list[Records], tests: list[Records]) -> None:
+        check_numbers([*train, *tests])
         check_classes([*train, *tests], *num_classes(self.cfg))
 
     def build_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
-        return self._built(self.cfg, build_detector(self.cfg), "STUDENT")
+        return self._built(self.cfg, build_detector(self.cfg), "STUDENT", names=self.classes)
 
     def build_teacher(self) -> BuiltModel:
         own = self.teachers[0].cfg
         model = build_detector(own)
         model.transform = NoResize(model.transform)
-        return self._built(own, model, "TEACHER", matched=self.load_teacher(model))
+        names, key = teacher_classes(self.cfg, "things", self.teachers[0].weights)
+        return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         return detection_step(student, reverse_colors)
@@ -55,7 +60,7 @@ class DetectionExperiment(LightningExperiment):
         return test_batches(self.cfg, data, rank, ranks)
 
     def evaluator(self, data: Records) -> CocoEvaluator:
-        return CocoEvaluator(data)
+        return CocoEvaluator(data, finds_masks(self.cfg), self.cfg.TEST.DETECTIONS_PER_IMAGE)
 
     def predict(self, student: nn.Module, batch: Batch) -> Detections:
         with torch.autocast(batch.images[0].device.type, enabled=False):
