@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from kd2.data.detection.checks import Records, box_inside, field, nonempty
-from kd2.data.root import files_of
+from kd2.data.root import files_of, inside
 from kd2.distill import DataError
 
 # Entries of an annotation that are kept as they are, where the file has them.
@@ -39,7 +39,7 @@ def _images(images: list[dict], json_file: str, folder: str) -> dict[Any, dict]:
     for image in images:
         where = f"{json_file}: image {image}"
         file_name, number = field(image, "file_name", where), field(image, "id", where)
-        path = os.path.join(folder, file_name)
+        path = inside(folder, file_name, json_file)
         if file_name not in present and not ("/" in file_name and os.path.isfile(path)):
             raise DataError(f"{json_file}: image {file_name!r} is not in {folder}")
         if number in records:

@@ -5,7 +5,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from kd2.data.detection.checks import Records, box_inside, nonempty
-from kd2.data.root import files_of
+from kd2.data.root import files_of, inside
 from kd2.distill import DataError
 
 
@@ -18,24 +18,24 @@ def read_voc(name: str, folder: str, split: str) -> Records:
     Raises:
         DataError: a missing or malformed file, no images or objects, a box outside the image or without area.
     """
-    listed = os.path.join(folder, "ImageSets", "Main", f"{split}.txt")
-    annotations, pictures = os.path.join(folder, "Annotations"), os.path.join(folder, "JPEGImages")
+    listed = inside(folder, f"ImageSets/Main/{split}.txt", f"data set {name!r}: SPLIT")
+    annotations, pictures = inside(folder, "Annotations", folder), inside(folder, "JPEGImages", folder)
     try:
         with open(listed) as file:
             stems = [line.split()[0] for line in file if line.strip()]
-        paths = {f[:-4]: os.path.join(annotations, f) for f in sorted(os.listdir(annotations)) if f.endswith(".xml")}
+        paths = {f[:-4]: inside(annotations, f, folder) for f in sorted(os.listdir(annotations)) if f.endswith(".xml")}
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from None
     trees = {stem: _read_xml(path) for stem, path in paths.items()}
     classes = sorted({_text(o, "name", paths[stem]) for stem, tree in trees.items() for o in tree.iter("object")})
-    images = {os.path.splitext(f)[0]: os.path.join(pictures, f) for f in files_of(pictures)}
+    images = {os.path.splitext(f)[0]: f for f in files_of(pictures)}
     records = []
     for number, stem in enumerate(stems):
         if stem not in trees:
             raise DataError(f"{listed}: {stem!r} has no annotation file {os.path.join(annotations, stem)}.xml")
         if stem not in images:
             raise DataError(f"{listed}: {stem!r} has no image in {pictures}")
-        records.append(_record(trees[stem], paths[stem], images[stem], number, classes))
+        records.append(_record(trees[stem], paths[stem], inside(pictures, images[stem], listed), number, classes))
     return nonempty(Records(name, tuple(classes), records, listed))
 
 
