@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from kd2.cli import config_arguments, guarded, table
 from kd2.config import merge, read
+from kd2.data.root import outside_allowed
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
 from kd2.distill import IGNORE_LABEL, ConfigError
 
@@ -38,7 +39,8 @@ def main() -> int:
     if not names:
         raise ConfigError(f"{args.config_file} has no DATASETS.TRAIN, DATASETS.TEST or KD.UNLABELED.DATASETS")
     for name in dict.fromkeys(names):
-        data = load_semantic(name, sets.get("CUSTOM", {}))
+        with outside_allowed(sets.get("ALLOW_OUTSIDE", False)):
+            data = load_semantic(name, sets.get("CUSTOM", {}))
         print(f"\n{name}: {len(data.records)} images in {data.source}, {len(data.classes)} classes\n")
         print(table(["class", "images", "% of pixels"], class_rows(data)))
     return 0

@@ -81,6 +81,8 @@ def add_shared_keys(cfg: CfgNode) -> None:
     # For classification: {FOLDER: folder of class folders}, {ZIP: file of class folders}, {NPZ: file},
     # {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
     cfg.DATASETS.CUSTOM = CN(new_allowed=True)
+    # Let names and links in the files of DATASETS.CUSTOM lead out of the folders that are given there.
+    cfg.DATASETS.ALLOW_OUTSIDE = False
 
     # SGD or AdamW of PyTorch, or any other name of timm.optim.list_optimizers().
     cfg.SOLVER.OPTIMIZER = "SGD"
