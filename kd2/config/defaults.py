@@ -55,8 +55,6 @@ def add_kd_config(cfg: CfgNode) -> CfgNode:
     add_shared_keys(cfg)
     cfg.FRAMEWORK = "detectron2"
     add_dense_keys(cfg)
-    # Unpickle checkpoints of Detectron2's zoo (.pkl). A pickle can run code: only for files that you trust.
-    cfg.KD.ALLOW_PICKLE = False
     # The student's meta-architecture where MODEL.META_ARCHITECTURE is Distiller, and only there: the form of a config
     # for build_model, which kd2.engine.detectron2.distill_cfg writes. A config file names the student plainly.
     cfg.KD.STUDENT.META_ARCHITECTURE = ""

@@ -212,6 +212,8 @@ def _refuse_unread(name: str, cfg: CfgNode, read_by: Mapping[str, Sequence[str]]
 
 def _refuse_foreign(defaults: CfgNode, loaded: Mapping[str, Any]) -> None:
     """A key that another framework reads is refused with that reason."""
+    if _known("KD.ALLOW_PICKLE", loaded):
+        raise ConfigError("KD.ALLOW_PICKLE: a config cannot let files run code; the command line can: --allow-pickle")
     unknown = [name for name, _ in _given(loaded, defaults) if not _known(name, defaults)]
     for name in unknown:
         readers = [other for other, keys in _all_keys().items() if _known(name, keys)]

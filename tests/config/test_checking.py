@@ -141,8 +141,6 @@ def test_one_file_may_have_the_heads_of_one_stage_and_two_stage_detectors(loaded
 @pytest.mark.parametrize(
     ("framework", "key", "value", "readers"),
     [
-        ("torchvision", "KD.ALLOW_PICKLE", "True", "detectron2"),
-        ("timm", "KD.ALLOW_PICKLE", "True", "detectron2"),
         ("torchvision", "KD.STUDENT.META_ARCHITECTURE", "RetinaNet", "detectron2"),
         ("torchvision", "KD.TEACHERS", "[]", "timm"),
         ("torchvision", "KD.VIEWS", "{}", "timm"),
