@@ -4,7 +4,6 @@ import hashlib
 import http.client
 import os
 import re
-from urllib.parse import urlparse
 
 import torch
 from iopath.common.file_io import get_cache_dir
@@ -51,16 +50,17 @@ def check_file(path: str, key: str) -> None:
 
 def _published(source: str) -> str:
     """Where the library that publishes an address keeps its file; empty for others."""
-    path = urlparse(source).path.lstrip("/")
-    if source == f"https://dl.fbaipublicfiles.com/{path}":
-        return os.path.join(get_cache_dir(), path)
-    if source == f"https://download.pytorch.org/{path}":
-        return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(path))
+    host, _, path = source.removeprefix("https://").partition("/")
+    if re.fullmatch(r"(\w[\w.%-]*/)*\w[\w.%-]*", path):
+        if host == "dl.fbaipublicfiles.com":
+            return os.path.join(get_cache_dir(), path)
+        if host == "download.pytorch.org":
+            return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(path))
     return ""
 
 
 def _fetch(source: str, path: str, key: str) -> None:
-    expected = _SHA256.search(urlparse(source).path)
+    expected = _SHA256.search(source.partition("?")[0])
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         torch.hub.download_url_to_file(source, path, expected.group(1) if expected else None)
