@@ -4,7 +4,7 @@ from kd2.config.defaults import add_kd_config
 from kd2.config.load import assemble, check, defaults_of, load, load_teacher_config, taps_of, teacher_blocks
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, packaged_config, resolve_paths
-from kd2.config.reading import framework_of, overrides, read
+from kd2.config.reading import framework_of, read
 from kd2.config.timm import timm_config
 from kd2.config.torchvision import torchvision_config
 
@@ -18,7 +18,6 @@ __all__ = [
     "load",
     "load_teacher_config",
     "merge",
-    "overrides",
     "packaged_config",
     "read",
     "resolve_paths",

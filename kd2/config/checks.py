@@ -102,6 +102,10 @@ SIZES = Check(int, low=1, depth=1)
 SIDES = Check(int, low=1, depth=1, lengths=(2,))
 
 
+# Further arguments by which timm and torchvision come to weights.
+_WEIGHTS = ("cache_dir", "model_cfg", "feature_cfg", "progress")
+
+
 def one_of(*choices: str) -> Check:
     """A text that is one of ``choices``."""
     return Check(str, choices=choices)
@@ -115,6 +119,13 @@ def verify(cfg: CfgNode, checks: Checks) -> None:
                 raise ConfigError(f"{name} is {value!r}, expected finite numbers")
         if name in checks:
             checks[name].verify(name, value)
+
+
+def refuse_weights(args: Mapping[str, Any], name: str) -> None:
+    """Raise ConfigError for keyword arguments, of the key ``name``, by which a library would read or fetch weights."""
+    for key in args:
+        if key.startswith(("pretrained", "weights", "checkpoint")) or key in _WEIGHTS:
+            raise ConfigError(f"{name}.{key}: a library reads no file by its arguments; the keys WEIGHTS name one")
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

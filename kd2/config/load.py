@@ -19,6 +19,7 @@ from kd2.distill import ConfigError, Tap, nearest
 from kd2.losses import check_losses
 
 _TABLES: dict[str, ModuleType] = {"detectron2": detectron2, "torchvision": torchvision, "timm": timm}
+_LIBRARY_ARGS = ("MODEL.ARGS", "MODEL.BACKBONE.ARGS", "MODEL.TIMM.ARGS")
 _TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []}
 # What is read of a teacher's own config: it sees the images of the student's.
 _TEACHER_READS = ("MODEL", "INPUT.FORMAT", "INPUT.SIZE", "KD.STUDENT.META_ARCHITECTURE", "VERSION", "FRAMEWORK")
@@ -67,6 +68,9 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
     """
     table = _TABLES[cfg.FRAMEWORK]
     checks.verify(cfg, table.CHECKS)
+    for name in _LIBRARY_ARGS:
+        if _known(name, cfg):
+            checks.refuse_weights(_at(cfg, name), name)
     _check_student(cfg)
     for name, value in _given(loaded, defaults):
         if value != _at(cfg, name):

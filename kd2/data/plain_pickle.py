@@ -4,11 +4,13 @@ Detectron2's zoo, Caffe2, proposals and CIFAR come as such files. ``pickle.load`
 file may name the few functions below, which are our own, and it may set the state of arrays and their types alone.
 """
 
+import contextlib
 import io
 import math
 import pickle
 import re
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,6 +34,21 @@ def load(file: BinaryIO, encoding: str = "latin1") -> Any:
         raise
     except Exception as error:  # a damaged file may lead every operation to anything
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
+
+
+@contextlib.contextmanager
+def in_place_of_pickle(module: types.ModuleType) -> Iterator[None]:
+    """Inside the block a module of another library that unpickles files reads plain ones alone.
+
+    Args:
+        module: imported ``pickle`` under its own name.
+    """
+    before = module.pickle
+    module.pickle = types.SimpleNamespace(load=load)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.pickle = before  # type: ignore[attr-defined]
 
 
 class _Type:
