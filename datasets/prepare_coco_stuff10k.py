@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from kd2.cli import guarded
+from kd2.data.root import inside
 from kd2.data.segmentation.layouts import listed_stems
 from kd2.distill import IGNORE_LABEL, DataError
 
@@ -47,9 +48,9 @@ def main() -> int:
             os.makedirs(images)
             os.makedirs(labels)
             for stem in stems:
-                shutil.copy(os.path.join(args.source, "images", f"{stem}.jpg"), images)
-                label = label_of(os.path.join(args.source, "annotations", f"{stem}.mat"))
-                label.save(os.path.join(labels, f"{stem}.png"))
+                shutil.copy(inside(args.source, f"images/{stem}.jpg", "imageLists"), images)
+                label = label_of(inside(args.source, f"annotations/{stem}.mat", "imageLists"))
+                label.save(inside(labels, f"{stem}.png", "imageLists"))
             counts.append(f"{len(stems)} {split}")
     print(f"{args.output}: {', '.join(counts)} images")
     return 0

@@ -76,11 +76,15 @@ def check_data_parser() -> argparse.ArgumentParser:
 
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config-file F``, ``--import MODULE`` and, behind all options, ``KEY VALUE ...`` as in Detectron2."""
+    """Add ``--config-file F``, ``--import MODULE``, ``--allow-pickle`` and, at the end, ``KEY VALUE ...``."""
     parser.add_argument("--config-file", required=True, metavar="FILE", help="or kd2://NAME, a config of the package")
     parser.add_argument(
         "--import", dest="imports", action="append", default=[], metavar="MODULE",
         help="a module that registers losses of your own; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-pickle", action="store_true",
+        help="unpickle files that hold more than arrays, which can run code: for files that you trust",
     )  # fmt: skip
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config file")
 
@@ -99,7 +103,7 @@ def run_preflight(args: argparse.Namespace) -> int:
     import_losses(args.imports)
     if not _print_data(args.config_file, args.opts):
         return 1
-    with engine.dry_run(args.config_file, args.opts) as dry_run:
+    with engine.dry_run(args.config_file, args.opts, args.allow_pickle) as dry_run:
         print(table(checks.TAP_HEADER, checks.tap_rows(dry_run.distiller)), end="\n\n")
         print(table(["", "student", "teacher"], [[name, *sides] for name, sides in dry_run.facts.items()]), end="\n\n")
         rows = checks.loss_rows(dry_run)

@@ -77,6 +77,7 @@ def test_train_hands_every_argument_to_the_engine(calls, monkeypatch, capsys):
         resume=True,
         eval_only=False,
         imports=["mine", "more"],
+        allow_pickle=False,
         config_file=file,
         opts=options,
     )

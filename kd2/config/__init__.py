@@ -13,6 +13,8 @@ from kd2.config.load import (
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, packaged_config, resolve_paths
 from kd2.config.reading import framework_of, overrides, read
+from kd2.config.timm import timm_config
+from kd2.config.torchvision import torchvision_config
 
 __all__ = [
     "add_kd_config",
@@ -24,7 +26,6 @@ __all__ = [
     "load",
     "load_teacher_config",
     "merge",
-    "overrides",
     "packaged_config",
     "read",
     "resolve_paths",

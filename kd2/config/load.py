@@ -18,6 +18,9 @@ from kd2.config.schedule import check_schedule
 from kd2.distill import ConfigError, Tap, nearest
 from kd2.losses import check_losses
 
+# Arguments of a library, and those by which timm and torchvision come to weights.
+_LIBRARY_ARGS = ("MODEL.ARGS", "MODEL.BACKBONE.ARGS", "MODEL.TIMM.ARGS")
+_WEIGHTS = ("cache_dir", "model_cfg", "feature_cfg", "progress")
 _TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []}
 # What is read of a teacher's own config: it sees the images of the student's.
 _TEACHER_READS = ("MODEL", "INPUT.FORMAT", "INPUT.SIZE", "KD.STUDENT.META_ARCHITECTURE", "VERSION", "FRAMEWORK")
@@ -64,6 +67,8 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
         ConfigError: a key that nobody reads, a student named twice, a schedule that goes backwards, losses that their
             own check refuses. Names the key, what was found and what was expected.
     """
+    for name in _LIBRARY_ARGS:
+        _refuse_weights(name, cfg)
     _check_student(cfg)
     check_schedule(cfg)
     for name, value in _given(loaded, defaults):
@@ -218,8 +223,20 @@ def _refuse_unread(name: str, cfg: CfgNode) -> None:
         raise ConfigError(f"{name} is given, but {student} does not read it; only {', '.join(key.readers)} do")
 
 
+def _refuse_weights(name: str, cfg: CfgNode) -> None:
+    """Arguments of a library, under the key ``name``, by which it would read or fetch weights are refused."""
+    node: Mapping[str, Any] = cfg
+    for key in name.split("."):
+        node = node.get(key, {})
+    for key in node:
+        if key.startswith(("pretrained", "weights", "checkpoint")) or key in _WEIGHTS:
+            raise ConfigError(f"{name}.{key}: a library reads no file by its arguments; the keys WEIGHTS name one")
+
+
 def _refuse_foreign(defaults: CfgNode, loaded: Mapping[str, Any]) -> None:
     """A key that another framework reads is refused with that reason."""
+    if "ALLOW_PICKLE" in loaded.get("KD", {}):
+        raise ConfigError("KD.ALLOW_PICKLE: a config cannot let files run code; the command line can: --allow-pickle")
     for name, default in _given(loaded, defaults):
         readers = [other for other, keys in KEYS.items() if any(_below(key, name) for key in keys)]
         if default is None and readers and defaults.FRAMEWORK not in readers:

@@ -37,13 +37,6 @@ def read(path: str, options: Sequence[str] = ()) -> dict[str, Any]:
     return loaded
 
 
-def overrides(options: Sequence[str]) -> dict[str, Any]:
-    """``KEY VALUE`` pairs as a nested dict for ``merge``; raises ConfigError for an odd number of words."""
-    loaded: dict[str, Any] = {}
-    _set(loaded, options)
-    return loaded
-
-
 def framework_of(loaded: Mapping[str, Any], path: str) -> str:
     """The value of ``FRAMEWORK`` in a dict from ``read`` (default detectron2); raises ConfigError when unknown."""
     name = loaded.get("FRAMEWORK", "detectron2")
@@ -60,10 +53,20 @@ def literal(text: Any) -> Any:
         return text
 
 
+# The one text behind a tag of Python that is read, as what it stands for: Detectron2's Base-RetinaNet.yaml has it.
+_ANCHORS = "[[x, x * 2**(1.0/3), x * 2**(2.0/3) ] for x in [32, 64, 128, 256, 512 ]]"
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key which stands twice in one mapping, where the last would win without a word."""
 
     merged = 0
+
+    def computed(self, node: yaml.Node) -> list[list[float]]:
+        """The anchors of Detectron2's RetinaNet; no other code behind the tag is read."""
+        if not isinstance(node, yaml.SequenceNode) or self.construct_sequence(node) != [_ANCHORS]:
+            raise yaml.constructor.ConstructorError(None, None, "Python code is not evaluated", node.start_mark)
+        return [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in (32, 64, 128, 256, 512)]
 
     def compose_mapping_node(self, anchor: str) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -91,6 +94,7 @@ class _Loader(yaml.SafeLoader):
 
 # YAML 1.1 takes 1e-3, without a dot, for text.
 _Loader.add_implicit_resolver(_FLOAT, re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:python/object/apply:eval", _Loader.computed)
 
 
 def _with_bases(path: str, children: tuple[str, ...], budget: Iterator[int]) -> dict[str, Any]:

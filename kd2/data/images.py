@@ -4,7 +4,10 @@ import os
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import EpsImagePlugin, ExifTags, Image, ImageOps
+
+# PIL knows a picture by its content, and hands PostScript, a program, to Ghostscript whatever the file is called.
+EpsImagePlugin.gs_binary = False
 
 ImageSource = str | os.PathLike[str] | BinaryIO | Image.Image
 

@@ -3,15 +3,17 @@
 ``run`` and ``dry_run`` are what the commands call; the framework of the config is imported then and not before.
 """
 
+import contextlib
 import importlib
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
 from kd2.config import config_path, framework_of, read
 from kd2.distill import ConfigError
+from kd2.engine.unpickle import pickles_allowed
 
 _ROADS = {
     "detectron2": (
@@ -23,8 +25,9 @@ _ROADS = {
 }
 # What a command hands over that asks for nothing special.
 ONE_PROCESS = Namespace(
-    num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, eval_only=False, imports=[]
-)
+    num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, eval_only=False, imports=[],
+    allow_pickle=False,
+)  # fmt: skip
 
 
 def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> dict[str, float]:
@@ -34,21 +37,24 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
         config_file: a path, or kd2://NAME for a config that the package brings.
         options: KEY VALUE pairs over the file.
         args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts, and imports:
-            modules with losses of the user's own.
+            modules with losses of the user's own; allow_pickle: whether files that it names may run code.
 
     Raises:
         ConfigError, DataError, NonFiniteLoss: what is wrong with the config, the data or a loss.
     """
     path = config_path(config_file)
     loaded = read(path, options)
-    return _road(loaded, path).run(loaded, path, args)
+    with pickles_allowed(args.allow_pickle):
+        return _road(loaded, path).run(loaded, path, args)
 
 
-def dry_run(config_file: str, options: list[str]) -> AbstractContextManager[Any]:
+@contextlib.contextmanager
+def dry_run(config_file: str, options: list[str], allow_pickle: bool = False) -> Iterator[Any]:
     """Everything of a training up to its first step, as a ``DryRun``. Raises like training would."""
     path = config_path(config_file)
     loaded = read(path, options)
-    return _road(loaded, path).dry_run(loaded, path)
+    with pickles_allowed(allow_pickle), _road(loaded, path).dry_run(loaded, path) as found:
+        yield found
 
 
 def data_sets(config_file: str, options: list[str]) -> dict[str, Callable[[], Any]]:

@@ -10,9 +10,7 @@ Intermediate and final files are alike, on every road::
 """
 
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -21,50 +19,36 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from kd2 import __version__
-from kd2.distill import ConfigError, nearest
+from kd2.distill import ConfigError
+from kd2.engine.fetch import local_file
+from kd2.engine.schema import check_run, verified, weights
+from kd2.engine.unpickle import read_file
 
 
-def read_checkpoint(path: str, key: str, allow_pickle: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint file on the CPU. Only tensors and plain containers are unpickled.
+def read_checkpoint(source: str, key: str) -> dict[str, Any]:
+    """The content of a checkpoint on the CPU, with its entries verified; no code of the file runs.
 
     Args:
-        path: a file of ``torch.save``, or a ``.pkl`` of Detectron2's zoo.
+        source: a file of ``torch.save``, a pickle of arrays as Detectron2's zoo has them, or the address of one.
         key: the config key that named it, for errors.
-        allow_pickle: the explicit opt-in that ``.pkl`` files need.
 
     Raises:
-        ConfigError: a missing, truncated or foreign file, or one that needs the opt-in.
+        ConfigError: no file, a damaged or foreign one, an entry that is not what it must be; see ``local_file``,
+            ``read_file`` and ``kd2.engine.schema``.
     """
-    check_file(path, key)
-    pickled = path.endswith(".pkl")
-    if pickled and not allow_pickle:
-        raise ConfigError(f"{key}: {path} is a pickle, which can run code when loaded; expected a file of torch.save")
-    try:
-        if pickled:
-            with open(path, "rb") as file:
-                content = pickle.load(file, encoding="latin1")
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConfigError(f"{key}: {path} is no checkpoint of plain tensors ({_first(error)})") from None
-    except (EOFError, RuntimeError, OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{key}: {path} is truncated or no checkpoint ({_first(error)})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{key}: {path} holds a {type(content).__name__}, expected a dict of weights")
-    return content
+    path = local_file(source, key)
+    where = f"{key}: {source}" if path == source else f"{key}: {source} (kept in {path})"
+    return verified(read_file(path, where), where)
 
 
-def check_file(path: str, key: str) -> None:
-    """Raises ConfigError naming the config key ``key`` and near file names when there is no file ``path``."""
-    if not os.path.isfile(path):
-        folder = os.path.dirname(path) or "."
-        near = nearest(os.path.basename(path), os.listdir(folder)) if os.path.isdir(folder) else f"no folder {folder}"
-        raise ConfigError(f"{key}: no file {path}; {near}")
+def read_weights(source: str, key: str) -> dict[str, Tensor]:
+    """The model's weights in a checkpoint: its entry ``model``, or the whole file when it is a bare state dict.
 
-
-def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The model's weights in a checkpoint: its ``model`` entry, or the whole file when it is a bare state dict."""
-    return content["model"] if isinstance(content.get("model"), dict) else content
+    Raises:
+        ConfigError: see ``read_checkpoint``; something else than finite tensors.
+    """
+    content = read_checkpoint(source, key)
+    return content["model"] if "model" in content else weights(content, f"{key}: {source}")
 
 
 def run_entry(cfg: CfgNode, classes: dict[str, list[str]], rng: list[dict[str, Any]]) -> dict[str, Any]:
@@ -91,17 +75,14 @@ def saved_seed(path: str) -> int:
     Raises:
         ConfigError: not a checkpoint of a run; see ``read_checkpoint``.
     """
-    entry = read_checkpoint(path, "--resume").get("kd2")
-    if not isinstance(entry, dict) or not isinstance(entry.get("seed"), int):
-        raise ConfigError(f"--resume: {path} is not a checkpoint of a run of kd2")
-    return entry["seed"]
+    content = read_checkpoint(path, "--resume")
+    check_run(content, f"--resume: {path}")
+    return content["kd2"]["seed"]
 
 
 def class_names(content: dict[str, Any], kind: str) -> list[str]:
     """The class names of one kind that a checkpoint knows; empty where it does not say."""
-    entry = content.get("kd2")
-    classes = entry.get("classes") if isinstance(entry, dict) else None
-    return list(classes.get(kind, [])) if isinstance(classes, dict) else []
+    return list(content.get("kd2", {}).get("classes", {}).get(kind, []))
 
 
 def saved_classes(path: str, key: str) -> dict[str, list[str]]:
@@ -185,22 +166,19 @@ def check_writable(folder: str) -> None:
 
 
 class Match:
-    """How a checkpoint's tensors met a model's, by name and shape.
+    """How a checkpoint's tensors met a model's, by name, shape and kind of number.
 
     Attributes:
         matched: part of the model's parameters and buffers, in elements, that the checkpoint fills; 0 to 1.
         missing, unexpected: names in the model, in the checkpoint, only.
-        shapes: names whose shapes differ, with (in the checkpoint, in the model).
+        shapes: names of tensors that cannot be copied, with what differs (in the checkpoint, in the model): their
+            shapes, or their types where one holds floats and the other whole numbers.
     """
 
     def __init__(self, model: nn.Module, state: dict[str, Tensor]):
         # A counter that only momentum-free batch norm reads; files of other tools leave it out.
         own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-        self.shapes = {
-            k: (tuple(state[k].shape), tuple(v.shape))
-            for k, v in own.items()
-            if k in state and state[k].shape != v.shape
-        }
+        self.shapes = differences(state, model.state_dict())
         self.missing = [k for k in own if k not in state]
         self.unexpected = [k for k in state if k not in own and not k.endswith("num_batches_tracked")]
         filled = sum(v.numel() for k, v in own.items() if k in state and k not in self.shapes)
@@ -212,11 +190,23 @@ class Match:
         for label, names in (
             ("missing", self.missing),
             ("unexpected", self.unexpected),
-            ("other shape", [f"{k} {a} instead of {b}" for k, (a, b) in self.shapes.items()]),
+            ("other shape", self._differing(tuple)),
+            ("other type", self._differing(torch.dtype)),
         ):
             if names:
                 notes.append(f"{len(names)} {label} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
         return "; ".join(notes)
+
+    def _differing(self, kind: type) -> list[str]:
+        return [f"{k} {a} instead of {b}" for k, (a, b) in self.shapes.items() if isinstance(a, kind)]
+
+
+def differences(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, tuple[Any, Any]]:
+    """The attribute ``shapes`` of ``Match`` for a checkpoint's state and a model's own."""
+    both = [(name, state[name], own[name]) for name in own if name in state]
+    shapes = {name: (tuple(a.shape), tuple(b.shape)) for name, a, b in both if a.shape != b.shape}
+    types = {name: (a.dtype, b.dtype) for name, a, b in both if a.is_floating_point() != b.is_floating_point()}
+    return types | shapes
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: str, key: str, partial: bool) -> Match:
@@ -232,7 +222,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str, key: str
         ConfigError: no exact match and ``partial`` is false, or nothing matched at all. The model is then unchanged.
     """
     match = Match(model, state)
-    if match.matched == 0 or (not partial and (match.matched < 1 or match.unexpected)):
+    if match.matched == 0 or (not partial and (match.matched < 1 or match.unexpected or match.shapes)):
         raise ConfigError(f"{key}: {source} does not fit the model: {match.text()}")
     model.load_state_dict({k: v for k, v in state.items() if k not in match.shapes}, strict=False)
     return match

@@ -17,6 +17,7 @@ from torch import nn
 from kd2.config.schedule import without_effect
 from kd2.data.classification.image_dataset import ImageDataset
 from kd2.data.detection.records import Records
+from kd2.data.root import outside_allowed
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import ConfigError, Distiller, Schedule
 from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of
@@ -134,7 +135,8 @@ class DryRun:
 
 def run(experiment: Experiment) -> Scores:
     """Train, or with ``args.eval_only`` evaluate; returns the scores of the last evaluation."""
-    return evaluate(experiment) if experiment.args.eval_only else train(experiment)
+    with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
+        return evaluate(experiment) if experiment.args.eval_only else train(experiment)
 
 
 def train(experiment: Experiment) -> Scores:
@@ -187,7 +189,8 @@ def dry_run(experiment: Experiment) -> Iterator[DryRun]:
     """
     if not active_losses(experiment.cfg.KD.LOSSES):
         raise ConfigError("KD.LOSSES has no loss with a weight other than 0: there is no distillation to look at")
-    prepared = prepare(experiment, resuming=False)
+    with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
+        prepared = prepare(experiment, resuming=False)
     distiller = prepared.distiller
     distiller.configs = {
         name: replace(config, schedule=Schedule(config.schedule.weight)) for name, config in distiller.configs.items()

@@ -14,6 +14,11 @@ from torch import Tensor, nn
 from kd2.distill import ConfigError, nearest
 
 
+def is_model(name: str) -> bool:
+    """Whether timm itself has a network ``name``, ``NAME.TAG`` included: no file and no address of a hub."""
+    return not {"/", ":"} & set(name) and timm.is_model(name)
+
+
 @dataclass(frozen=True)
 class TimmNetwork:
     """A network of timm as a config names it.
@@ -42,7 +47,7 @@ class TimmNetwork:
         Raises:
             ConfigError: an unknown name, or arguments that the network does not take.
         """
-        if not timm.is_model(self.name):
+        if not is_model(self.name):
             raise ConfigError(f"{self.name_key} is {self.name!r}; {nearest(self.name, timm.list_models())}")
         common = {"features_only": True, "pretrained": self.pretrained, "in_chans": self.channels}
         try:

@@ -144,8 +144,6 @@ def test_one_file_may_have_the_heads_of_one_stage_and_two_stage_detectors(loaded
 @pytest.mark.parametrize(
     ("framework", "key", "value", "readers"),
     [
-        ("torchvision", "KD.ALLOW_PICKLE", "True", "detectron2"),
-        ("timm", "KD.ALLOW_PICKLE", "True", "detectron2"),
         ("torchvision", "KD.STUDENT.META_ARCHITECTURE", "RetinaNet", "detectron2"),
         ("torchvision", "KD.TEACHERS", "[]", "timm"),
         ("torchvision", "KD.VIEWS", "{}", "timm"),
@@ -275,3 +273,14 @@ def test_without_detectron2s_defaults_its_configs_cannot_be_loaded(tmp_path):
     (tmp_path / "run.yaml").write_text("FRAMEWORK: detectron2")
     with pytest.raises(ConfigError, match="^FRAMEWORK is detectron2, whose defaults need Detectron2"):
         load(str(tmp_path / "run.yaml"))
+
+
+@pytest.mark.parametrize(
+    "argument", ["checkpoint_path", "pretrained_cfg", "pretrained", "weights", "cache_dir", "progress"]
+)
+@pytest.mark.parametrize(("framework", "key"), [("torchvision", "MODEL.BACKBONE.ARGS"), ("timm", "MODEL.ARGS")])
+def test_arguments_by_which_a_library_reads_weights_are_refused(loaded, framework, key, argument):
+    with pytest.raises(
+        ConfigError, match=rf"^{key}.{argument}: a library reads no file by its arguments; the keys WEI"
+    ):
+        loaded(f"FRAMEWORK: {framework}", f"{key}.{argument}", "x.pth")

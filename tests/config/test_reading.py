@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kd2.config import framework_of, overrides, read
+from kd2.config import framework_of, read
 from kd2.distill import ConfigError
 
 
@@ -210,9 +210,30 @@ def test_an_option_below_a_value_is_refused(write):
         read(write("SEED: 1"), ["SEED.X", "1"])
 
 
-def test_options_alone_become_a_nested_dict():
-    words = ["MODEL.FPN.OUT_CHANNELS", "16", "SEED", "2"]
-    assert overrides(words) == {"MODEL": {"FPN": {"OUT_CHANNELS": 16}}, "SEED": 2}
+def test_the_anchors_of_detectron2s_base_file_are_read_without_evaluating_them(write):
+    """The text as Base-RetinaNet.yaml has it."""
+    code = "[[x, x * 2**(1.0/3), x * 2**(2.0/3) ] for x in [32, 64, 128, 256, 512 ]]"
+    found = read(write(f'SIZES: !!python/object/apply:eval ["{code}"]'))["SIZES"]
+    assert found == [[x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in (32, 64, 128, 256, 512)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:eval [\"__import__('os').mkdir('{}')\"]",
+        "!!python/object/apply:os.mkdir ['{}']",
+        "!!python/object/new:os.mkdir ['{}']",
+        "!!python/name:os.mkdir",
+        "!!python/module:os",
+        "!!python/object/apply:eval {{a: '{}'}}",
+        "!!python/object/apply:eval '{}'",
+    ],
+)
+@pytest.mark.parametrize("place", ["SIZES: {}", "a: &x {}\nb: *x", "{}: 1", "_BASE_: {}"])
+def test_no_text_of_a_file_is_evaluated(write, tmp_path, text, place):
+    with pytest.raises(ConfigError, match="not a safe YAML mapping"):
+        read(write(place.replace("{}", text.format(tmp_path / "marker"))))
+    assert not (tmp_path / "marker").exists()
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -197,6 +197,7 @@ def train(config: str, *options: str, **changes) -> dict[str, float]:
         "resume": False,
         "eval_only": False,
         "imports": [],
+        "allow_pickle": False,
     }
     with contextlib.redirect_stdout(io.StringIO()):
         return run(read(config, list(options)), config, argparse.Namespace(**(defaults | changes)))

@@ -46,8 +46,6 @@ KEYS = (
     Key("MODEL.TIMM.PRETRAINED", False, bool),
     #: BN: as timm builds it. FrozenBN: constant statistics and affine weights.
     Key("MODEL.TIMM.NORM", "BN", one_of("BN", "FrozenBN")),
-    #: Unpickle checkpoints of Detectron2's zoo (.pkl). A pickle can run code: only for files that you trust.
-    Key("KD.ALLOW_PICKLE", False, bool),
     #: The student's meta-architecture where MODEL.META_ARCHITECTURE is Distiller, and only there: the form of a config
     #: for build_model, which kd2.engine.detectron2.distill_cfg writes. A config file names the student plainly.
     Key("KD.STUDENT.META_ARCHITECTURE", "", str),

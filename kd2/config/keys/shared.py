@@ -47,6 +47,8 @@ EVERY = (
     #: Own data without Python: name -> entry, see datasets/README.md. Relative paths start at $DETECTRON2_DATASETS
     #: (default ./datasets).
     Key("DATASETS.CUSTOM", {}, dict),
+    #: Let names and links in the files of DATASETS.CUSTOM lead out of the folders that are given there.
+    Key("DATASETS.ALLOW_OUTSIDE", False, bool),
     #: Processes that read images, for each process that trains.
     Key("DATALOADER.NUM_WORKERS", 4, CountOrZero),
     #: SGD or AdamW of PyTorch, or any other name of timm.optim.list_optimizers().

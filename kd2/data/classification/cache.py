@@ -150,22 +150,26 @@ class TeacherCache:
     """
 
     def __init__(self, folder: str, fingerprint: Fingerprint):
+        self.folder = folder
         _check_fingerprint(folder, asdict(fingerprint))
         try:
-            self.outputs = np.load(os.path.join(folder, _OUTPUTS), mmap_mode="r")
-        except (OSError, ValueError) as error:
+            self.outputs = np.lib.format.open_memmap(os.path.join(folder, _OUTPUTS), mode="r")
+        except Exception as error:  # a damaged header may lead NumPy to anything
             raise ConfigError(f"{_KEY}: the outputs in {folder} cannot be read ({error}); delete it") from None
         expected = (fingerprint.images, fingerprint.classes)
-        if self.outputs.shape != expected:
-            found = self.outputs.shape
-            raise ConfigError(f"{_KEY}: the outputs in {folder} have shape {found}, expected {expected}; delete it")
+        if self.outputs.shape != expected or self.outputs.dtype != np.float32:
+            found = f"shape {self.outputs.shape} and type {self.outputs.dtype}"
+            raise ConfigError(f"{_KEY}: the outputs in {folder} have {found}, expected {expected} float32; delete it")
 
     def __len__(self) -> int:
         return len(self.outputs)
 
     def __getitem__(self, indices: Sequence[int] | int) -> Tensor:
         """Logits (n, K) of n images, or (K,) of one, float32 on the host."""
-        return torch.from_numpy(np.array(self.outputs[indices]))
+        found = np.array(self.outputs[indices])
+        if not np.isfinite(found).all():
+            raise DataError(f"{_KEY}: the outputs of image {indices} in {self.folder} are not finite; delete it")
+        return torch.from_numpy(found)
 
 
 def _check_fingerprint(folder: str, expected: dict[str, Any]) -> None:
@@ -175,8 +179,10 @@ def _check_fingerprint(folder: str, expected: dict[str, Any]) -> None:
             found = json.load(file)
     except OSError as error:
         raise ConfigError(f"{_KEY}: {folder} holds no cache ({error.strerror}: {path})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{_KEY}: {path} is no JSON file; delete {folder}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{_KEY}: {path} holds a {type(found).__name__}, expected a dict; delete {folder}")
     other = [f"{k} {_short(found.get(k))} instead of {_short(v)}" for k, v in expected.items() if found.get(k) != v]
     if other:
         raise ConfigError(

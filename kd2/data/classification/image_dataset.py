@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from kd2.data.images import ImageSource, read_image
-from kd2.data.root import files_of
+from kd2.data.root import files_below, files_of
 from kd2.distill import ConfigError, DataError
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
@@ -113,9 +113,7 @@ def joined(parts: list[ImageDataset]) -> ImageDataset:
 def read_folder(name: str, folder: str) -> ImageDataset:
     """``folder/CLASS/.../image``."""
     classes = sorted(entry for entry in files_of(folder) if os.path.isdir(os.path.join(folder, entry)))
-    walks = ((here, files) for c in classes for here, _, files in os.walk(os.path.join(folder, c)))
-    names = [os.path.relpath(os.path.join(here, file), folder) for here, files in walks for file in files]
-    return _by_class(name, folder, names, classes, lambda file: os.path.join(folder, file))
+    return _by_class(name, folder, files_below(folder), classes, lambda file: os.path.join(folder, file))
 
 
 def read_zip(name: str, path: str) -> ImageDataset:

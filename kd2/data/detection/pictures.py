@@ -10,7 +10,7 @@ from PIL import Image
 from kd2.data.detection.numbers import whole
 from kd2.data.findings import Findings
 from kd2.data.images import image_size
-from kd2.data.root import files_of
+from kd2.data.root import files_of, inside
 from kd2.distill import DataError
 
 # Reading headers waits for the disk.
@@ -34,14 +34,13 @@ class Pictures:
     def find(self, name: str) -> str:
         """The path of a picture; raises DataError when it is not there."""
         if name in self._present:
-            return os.path.join(self.folder, name)
+            return inside(self.folder, name, self.source)
         slashed = name.replace("\\", "/")
-        path = os.path.join(self.folder, slashed)
-        if "/" in slashed and os.path.isfile(path):
-            return path
+        if "/" in slashed and os.path.isfile(os.path.join(self.folder, slashed)):
+            return inside(self.folder, slashed, self.source)
         if self._distinct and _last(name) in self._present:
             self.findings.repaired("path of an image is none here, the picture of that name is taken", name)
-            return os.path.join(self.folder, _last(name))
+            return inside(self.folder, _last(name), self.source)
         like = [file for file in self._present if file.lower() == _last(name).lower()]
         hint = f", {like[0]!r} is" if like else ""
         raise DataError(f"{self.source}: image {name!r} is not in {self.folder}{hint}")

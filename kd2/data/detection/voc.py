@@ -13,6 +13,7 @@ from kd2.data.detection.numbers import flag, numbers
 from kd2.data.detection.objects import Objects, Records, add_objects
 from kd2.data.detection.pictures import set_sizes
 from kd2.data.findings import Findings
+from kd2.data.root import files_below, inside
 from kd2.distill import DataError, nearest
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -65,7 +66,8 @@ def read_voc(name: str, folder: str, split: str, classes: Mapping[str, str] | No
 
 def _layout(folder: str, split: str) -> tuple[str, str, str]:
     """The list of the split or the folder that is one, the folder of annotations, and that of pictures."""
-    listed, flat = os.path.join(folder, "ImageSets", "Main", f"{split}.txt"), os.path.join(folder, split)
+    listed = inside(folder, f"ImageSets/Main/{split}.txt", f"{folder}: SPLIT")
+    flat = inside(folder, split, f"{folder}: SPLIT")
     if os.path.isfile(listed):
         pictures = next((p for p in ("JPEGImages", "images") if os.path.isdir(os.path.join(folder, p))), "JPEGImages")
         return listed, os.path.join(folder, "Annotations"), os.path.join(folder, pictures)
@@ -81,14 +83,10 @@ def _layout(folder: str, split: str) -> tuple[str, str, str]:
 def _files(folder: str, endings: Collection[str]) -> dict[str, list[str]]:
     """The paths below a folder by their names in it without ending; files that a system hides are left out."""
     found = defaultdict(list)
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder}: No such file or directory")
-    for place, _, names in os.walk(folder):
-        for file in sorted(names):
-            stem, ending = os.path.splitext(file)
-            if ending.lower() in endings and not file.startswith("."):
-                relative = os.path.relpath(os.path.join(place, stem), folder)
-                found[relative.replace(os.sep, "/")].append(os.path.join(place, file))
+    for file in files_below(folder):
+        stem, ending = os.path.splitext(file)
+        if ending.lower() in endings:
+            found[stem.replace(os.sep, "/")].append(os.path.join(folder, file))
     return found
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from kd2.data.root import files_below
 from kd2.data.segmentation import class_names
 from kd2.data.segmentation.class_names import Color
 from kd2.data.segmentation.labels import Labels
@@ -146,9 +147,7 @@ def _files(folder: str) -> list[str]:
     """Sorted paths of all files below ``folder``, relative to it, without hidden ones."""
     if not os.path.isdir(folder):
         raise DataError(f"folder {folder} does not exist")
-    walk = os.walk(folder, followlinks=True)
-    found = [os.path.join(at, name) for at, _, names in walk for name in names if not name.startswith(".")]
-    return sorted(os.path.relpath(path, folder) for path in found)
+    return sorted(files_below(folder))
 
 
 def listed_stems(path: str) -> list[str]:

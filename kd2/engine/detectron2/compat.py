@@ -5,15 +5,12 @@ import importlib
 import importlib.resources
 import importlib.util
 import logging
-import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, defaults
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -23,13 +20,9 @@ from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
-from kd2.distill import ConfigError, NaNMonitor, NonFiniteLoss
-from kd2.engine.checkpoint import Match, check_file, read_checkpoint
+from kd2.distill import NaNMonitor, NonFiniteLoss
 
 logger = logging.getLogger(__name__)
-
-# Buffers that older files hold; models take them from the config now.
-_CONFIGURED = ("pixel_mean", "pixel_std")
 
 
 def announce_plain_builds() -> None:
@@ -157,72 +150,6 @@ def joined_state(content: dict[str, Any]) -> dict[str, Any]:
 def last_results(trainer: DefaultTrainer) -> dict[str, Any]:
     """The nested results of a trainer's last evaluation; empty before the first and on other processes."""
     return getattr(trainer, "_last_eval_results", None) or {}
-
-
-class CheckedCheckpointer(DetectionCheckpointer):
-    """Loads what Detectron2 loads, its name conversions included, or says why not.
-
-    Args:
-        model: receives the weights.
-        key: the config key that names the file, for errors.
-        allow_pickle: see ``KD.ALLOW_PICKLE``.
-        partial: whether less than an exact match is accepted; a file without any match never is.
-
-    Attributes:
-        match: how the last file met the model.
-    """
-
-    def __init__(self, model: nn.Module, key: str, allow_pickle: bool = False, partial: bool = False):
-        super().__init__(model)
-        self.key, self.allow_pickle, self.partial = key, allow_pickle, partial
-        self.match: Match | None = None
-        self._source = ""
-
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load a path or URL; raises ConfigError for a file that is missing, broken or does not fit the model.
-
-        Returns:
-            What the file holds beside the weights.
-        """
-        self._source = path
-        if path and not urlparse(path).scheme:
-            check_file(urlparse(path).path, self.key)
-        try:
-            return super().load(path, checkpointables)
-        except OSError as error:
-            raise ConfigError(f"{self.key}: {path} could not be fetched: {error}") from None
-
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        if not filename.endswith((".pkl", ".pyth")):
-            return super()._load_file(filename)
-        if not self.allow_pickle:
-            raise ConfigError(
-                f"{self.key}: {self._source} is a pickle, which can run code when loaded; "
-                "set KD.ALLOW_PICKLE True only for a file you trust"
-            )
-        try:
-            return super()._load_file(filename)
-        except (pickle.UnpicklingError, EOFError, RuntimeError, AssertionError) as error:
-            raise ConfigError(f"{self.key}: {self._source} is truncated or no checkpoint ({error})") from None
-
-    def _torch_load(self, f: str) -> dict[str, Any]:
-        return read_checkpoint(f, self.key)
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        try:
-            incompatible = super()._load_model(checkpoint)
-        except (ValueError, AttributeError) as error:  # entries that are no tensors
-            raise ConfigError(f"{self.key}: {self._source} holds no model weights ({error})") from None
-        missing = set(incompatible.missing_keys)
-        own = self.model.state_dict()
-        self.match = Match(self.model, {name: value for name, value in own.items() if name not in missing})
-        self.match.shapes = {name: (found, wanted) for name, found, wanted in incompatible.incorrect_shapes}
-        self.match.missing = [name for name in self.match.missing if name not in self.match.shapes]
-        self.match.unexpected = [name for name in incompatible.unexpected_keys if name not in _CONFIGURED]
-        exact = self.match.matched == 1 and not self.match.unexpected
-        if self.match.matched == 0 or not (exact or self.partial):
-            raise ConfigError(f"{self.key}: {self._source} does not fit the model: {self.match.text()}")
-        return incompatible
 
 
 def model_zoo() -> types.ModuleType:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultTrainer
 from detectron2.projects.deeplab import add_deeplab_config
 
-from kd2.config import add_kd_config, assemble, load_teacher_config, merge, overrides
+from kd2.config import add_kd_config, assemble, load_teacher_config
 from kd2.config.schedule import scale_losses
 from kd2.distill import ConfigError
 from kd2.engine.detectron2 import zoo
@@ -63,14 +63,11 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     Raises:
         ConfigError: no file is named, it does not exist or is of another framework; see ``kd2.config.assemble``.
     """
-    name, options = cfg.KD.TEACHER.CONFIG_FILE, [str(x) for x in cfg.KD.TEACHER.OPTS]
-    defaults = add_d2_config(get_cfg())
-    if not name or os.path.isfile(name):
-        own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", defaults))
-    else:
-        # Detectron2's own packaged file: the only one whose YAML tags may be evaluated.
-        defaults.merge_from_file(zoo.config_path(name, "KD.TEACHER.CONFIG_FILE"))
-        own = merge(defaults, overrides(options))
+    name, cfg = cfg.KD.TEACHER.CONFIG_FILE, cfg.clone()
+    if name and not os.path.isfile(name):
+        cfg.defrost()
+        cfg.KD.TEACHER.CONFIG_FILE = zoo.config_path(name, "KD.TEACHER.CONFIG_FILE")
+    own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", add_d2_config(get_cfg())))
     own.MODEL.DEVICE = cfg.MODEL.DEVICE
     own.MODEL.TIMM.PRETRAINED = False
     return own

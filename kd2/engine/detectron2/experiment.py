@@ -23,7 +23,7 @@ from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
 from kd2.engine.checkpoint import Match, teacher_classes, write_atomically
 from kd2.engine.detectron2 import zoo
-from kd2.engine.detectron2.compat import CheckedCheckpointer
+from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
 from kd2.engine.detectron2.data import align, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
@@ -96,7 +96,7 @@ class Detectron2Experiment(Experiment):
         return step_of(student, reverse_colors)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
-        checkpointer = CheckedCheckpointer(student, key, self.cfg.KD.ALLOW_PICKLE, partial)
+        checkpointer = CheckedCheckpointer(student, key, partial)
         checkpointer.load(path)
         return checkpointer.match
 

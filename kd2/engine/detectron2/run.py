@@ -29,6 +29,7 @@ from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_confi
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.engine.rendezvous import meeting_point, reach
+from kd2.engine.unpickle import pickles_allowed
 from kd2.losses.registry import import_losses
 
 _RESULTS = "results.json"
@@ -105,7 +106,8 @@ def _work(cfg: CfgNode, args: Namespace) -> None:
     for name in ("fvcore", None, "kd2"):
         logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), **({"name": name} if name else {}))
     logger.info("%s\n%s\n%s", args, collect_env_info(), cfg.dump())
-    scores = flow.run(_seeded(cfg, args))
+    with pickles_allowed(args.allow_pickle):  # in a started process, too
+        scores = flow.run(_seeded(cfg, args))
     if comm.is_main_process() and scores:
         write_atomically(json.dumps(scores, indent=1), os.path.join(cfg.OUTPUT_DIR, _RESULTS))
 

@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader
 
 from kd2.data.seeding import random_states, restore_random_states
 from kd2.distill import ConfigError, Distiller, check_weights, override_groups, without_overrides
-from kd2.engine.checkpoint import run_entry, save_atomically, tag_last_checkpoint
+from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry, save_atomically, tag_last_checkpoint
 from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.data import eval_loader, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 from kd2.engine.detectron2.windows import windowed
 from kd2.engine.experiment import Prepared
 from kd2.engine.optimizer import build_optimizer, clip_gradients
+from kd2.engine.schema import check_run
 
 
 class Trainer(DefaultTrainer):
@@ -51,12 +52,14 @@ class Trainer(DefaultTrainer):
         Raises:
             ConfigError: the file does not fit the student; it is of a run with other losses or another optimizer.
         """
-        content = compat.CheckedCheckpointer(self.distiller.student, "--resume").load(path)
+        content = read_checkpoint(path, "--resume")
+        check_run(content, f"--resume: {path}")
+        load_state(self.distiller.student, content["model"], path, "--resume", partial=False)
         try:
             self.distiller.losses.load_state_dict(content["adapters"])
             self.load_state_dict(compat.joined_state(content))
             self.process_states.rng = content["kd2"]["rng"]
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise ConfigError(f"--resume: {path} is of a run with other losses or optimizer: {error}") from None
         self.start_iter = self.distiller.iteration = self.iter + 1
         self.data_loader.batch_sampler.start = self.start_iter

@@ -18,13 +18,12 @@ def config_names() -> list[str]:
 
 def config_path(name: str, key: str) -> str:
     """The packaged file of a name; raises ConfigError naming ``key`` for an unknown one."""
-    path = os.path.join(_FOLDER, name)
-    if not name.endswith(".yaml") or not os.path.isfile(path):
+    if name not in config_names():
         raise ConfigError(
             f"{key}: {name!r} is no file beside the config or in the working folder and no YAML of Detectron2's zoo; "
             f"{nearest(name, config_names())}"
         )
-    return path
+    return os.path.join(_FOLDER, name)
 
 
 def weights_file(name: str, key: str) -> str:

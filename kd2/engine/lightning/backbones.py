@@ -14,7 +14,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from kd2.distill import ConfigError, nearest
-from kd2.engine.checkpoint import load_state, read_checkpoint, weights_of
+from kd2.engine.checkpoint import load_state, read_weights
 from kd2.engine.timm_backbone import TimmNetwork, channels, feature_maps
 
 
@@ -110,9 +110,12 @@ def strided(blocks: nn.Sequential) -> list[int]:
 def _torchvision_body(cfg: CfgNode) -> nn.Module:
     name, weights = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.WEIGHTS
     norm = norm_layer(cfg.MODEL.BACKBONE.NORM, "MODEL.BACKBONE.NORM", ("BN", "FrozenBN", "GN"))
-    pretrained = torchvision.models.get_model_weights(name).DEFAULT if weights == "IMAGENET" else None
-    make = functools.partial(torchvision.models.get_model, name, weights=pretrained, norm_layer=norm)
-    return _with_weights(_made(make, cfg), weights)
+    make = functools.partial(torchvision.models.get_model, name, weights=None, norm_layer=norm)
+    body = _made(make, cfg)
+    if weights != "IMAGENET":
+        return _with_weights(body, weights)
+    # Read by us: torchvision itself would unpickle the file.
+    return _with_weights(body, torchvision.models.get_model_weights(name).DEFAULT.url, partial=False)
 
 
 def _made(make: Callable[..., nn.Module], cfg: CfgNode) -> nn.Module:
@@ -127,11 +130,10 @@ def _made(make: Callable[..., nn.Module], cfg: CfgNode) -> nn.Module:
         raise ConfigError(f"MODEL.BACKBONE.ARGS {args} does not suit {cfg.MODEL.BACKBONE.NAME!r}: {reason}") from None
 
 
-def _with_weights(body: nn.Module, weights: str) -> nn.Module:
-    if weights and weights != "IMAGENET":
+def _with_weights(body: nn.Module, weights: str, partial: bool = True) -> nn.Module:
+    if weights:
         key = "MODEL.BACKBONE.WEIGHTS"
-        state = weights_of(read_checkpoint(weights, key))
-        load_state(body, state, weights, key, partial=True)
+        load_state(body, read_weights(weights, key), weights, key, partial)
     return body
 
 
@@ -161,7 +163,8 @@ def timm_network(cfg: CfgNode) -> TimmNetwork:
 
 def built_timm(cfg: CfgNode, **options: Any) -> nn.Module:
     """That network with its weights; ``options`` are those of ``TimmNetwork.build``."""
-    return _with_weights(timm_network(cfg).build(**options), cfg.MODEL.BACKBONE.WEIGHTS)
+    weights = cfg.MODEL.BACKBONE.WEIGHTS
+    return _with_weights(timm_network(cfg).build(**options), "" if weights == "IMAGENET" else weights)
 
 
 class TimmFPN(nn.Module):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from kd2.config import taps_of
 from kd2.distill import Distiller, Probe
 from kd2.engine.build import BuiltModel
-from kd2.engine.checkpoint import Match, load_state, read_checkpoint, weights_of
+from kd2.engine.checkpoint import Match, load_state, read_weights
 from kd2.engine.experiment import Experiment, Prepared, Scores, write_config
 from kd2.engine.lightning.module import DistillModule, Evaluator, read_resumable
 from kd2.engine.lightning.teacher import TeacherSource, load_teacher, teacher_sources
@@ -81,7 +81,7 @@ class LightningExperiment(Experiment):
         return self._scores(trainer, self.module(Distiller(student), [], {}), tests)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
-        return load_state(student, weights_of(read_checkpoint(path, key)), path, key, partial)
+        return load_state(student, read_weights(path, key), path, key, partial)
 
     def arrivals(self, train: list[Any]) -> tuple[torch.device, Iterator[Callable[[], Any]]]:
         device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")

@@ -12,6 +12,7 @@ from kd2.engine.checkpoint import Match, read_checkpoint, run_entry
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer, clip_gradients
+from kd2.engine.schema import check_run
 
 if TYPE_CHECKING:
     from kd2.engine.lightning.experiment import LightningExperiment
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 # Steps between checks of the losses on an accelerator; a check waits for it.
 CHECK_EVERY = 20
 _STUDENT, _ADAPTERS = "distiller.student.", "distiller.losses."
-# Of a checkpoint; see ``kd2.engine.checkpoint``.
-_ENTRIES = ("model", "adapters", "optimizer", "scheduler", "iteration", "kd2", "trainer")
 
 
 class Evaluator(Protocol):
@@ -141,11 +140,10 @@ def read_resumable(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: an entry is missing, or another framework wrote it; see ``read_checkpoint``.
     """
-    content = read_checkpoint(path, "--resume")
-    missing = [key for key in _ENTRIES if key not in content]
-    if missing or "loops" not in content["trainer"]:
-        text = f"it has no {', '.join(missing)}" if missing else "another trainer wrote it"
-        raise ConfigError(f"--resume: {path} is not a checkpoint of a run that Lightning trained: {text}")
+    content, where = read_checkpoint(path, "--resume"), f"--resume: {path}"
+    check_run(content, where)
+    if "loops" not in content["trainer"]:
+        raise ConfigError(f"{where} is not a checkpoint of a run that Lightning trained: another trainer wrote it")
     return content
 
 

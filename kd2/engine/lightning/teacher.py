@@ -3,13 +3,12 @@
 import logging
 from dataclasses import dataclass
 
-import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from kd2.config import load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import load_state, read_checkpoint, weights_of
+from kd2.engine.checkpoint import load_state, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +57,8 @@ def load_teacher(model: nn.Module, source: TeacherSource, partial: bool) -> floa
         ConfigError: no file, or weights that match less than 100 % and ``partial`` is false.
     """
     key = f"{source.node}.WEIGHTS"
-    state = weights_of(read_weights(source.weights, key))
-    match = load_state(model, state, source.weights, key, partial)
+    if not source.weights:
+        raise ConfigError(f"{key} is empty, expected a checkpoint file or URL")
+    match = load_state(model, read_weights(source.weights, key), source.weights, key, partial)
     logger.info("Teacher %s: %s", source.weights, match.text())
     return match.matched
-
-
-def read_weights(source: str, key: str) -> dict:
-    """A checkpoint from a path or a URL; raises ConfigError naming ``key``."""
-    if not source:
-        raise ConfigError(f"{key} is empty, expected a checkpoint file or URL")
-    if not source.startswith(("http://", "https://")):
-        return read_checkpoint(source, key)
-    try:
-        return torch.hub.load_state_dict_from_url(source, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ConfigError(f"{key}: {source} could not be fetched: {error}") from None

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -202,3 +203,59 @@ def test_half_precision_weights_have_a_digest():
 
 def test_where_one_part_ends_changes_the_digest():
     assert digest(["ab", "c"]) != digest(["a", "bc"])
+
+
+# Damaged ones.
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x05\x00{(((("])
+def test_outputs_that_are_no_array_are_refused(tmp_path, content):
+    folder = written(tmp_path, fingerprint())
+    Path(folder, "outputs.npy").write_bytes(content)
+    with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE: the outputs in .* cannot be read .*; delete it$"):
+        TeacherCache(folder, fingerprint())
+
+
+class Harm:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_outputs_that_are_a_pickle_run_no_code(tmp_path):
+    folder = written(tmp_path, fingerprint())
+    np.save(Path(folder, "outputs.npy"), np.array([Harm(tmp_path / "marker")], dtype=object), allow_pickle=True)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        TeacherCache(folder, fingerprint())
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("array", [np.zeros((IMAGES, CLASSES)), np.zeros((IMAGES, 1), np.float32)])
+def test_outputs_of_another_shape_or_type_are_refused(tmp_path, array):
+    folder = written(tmp_path, fingerprint())
+    np.save(Path(folder, "outputs.npy"), array)
+    with pytest.raises(ConfigError, match=r"have shape .* and type float.., expected \(6, 4\) float32; delete it"):
+        TeacherCache(folder, fingerprint())
+
+
+def test_outputs_that_are_not_finite_are_named_when_they_are_read(tmp_path):
+    folder = written(tmp_path, fingerprint())
+    array = logits().numpy()
+    array[3, 1] = np.nan
+    np.save(Path(folder, "outputs.npy"), array)
+    cache = TeacherCache(folder, fingerprint())
+    assert torch.equal(cache[[0, 1]], logits()[[0, 1]])
+    with pytest.raises(
+        DataError, match=r"KD.VIEWS.CACHE: the outputs of image \[1, 3\] in .* are not finite; delete it"
+    ):
+        cache[[1, 3]]
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", "[" * 100_000])
+def test_a_fingerprint_that_is_none_is_refused(tmp_path, text):
+    folder = written(tmp_path, fingerprint())
+    Path(folder, "fingerprint.json").write_text(text)
+    with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE: .*fingerprint.json .*; delete .*cache$"):
+        TeacherCache(folder, fingerprint())

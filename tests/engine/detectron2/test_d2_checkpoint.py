@@ -14,7 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultPredictor
 
 from kd2.distill import ConfigError, NonFiniteLoss
-from kd2.engine.detectron2.compat import CheckedCheckpointer
+from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
 from kd2.engine.detectron2.trainer import RunCheckpointer
 
 from ...helpers.d2_tiny import different, distiller_of, load_config, student_of, train, weights, write_config
@@ -144,27 +144,68 @@ def test_a_truncated_file_is_named(finished, tmp_path):
         checkpointer(cfg).load(str(tmp_path / "half.pth"))
 
 
-def test_a_pickle_needs_the_opt_in_and_then_goes_through_detectron2s_name_conversion(finished, tmp_path):
-    """Caffe2's names: a bare array file without Detectron2's author entry is matched by suffix."""
+def pickled(path: Path, content: dict) -> str:
+    path.write_bytes(pickle.dumps(content))
+    return str(path)
+
+
+STEM = "backbone.bottom_up.net.conv1.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("zoo.pkl", lambda x: {"model": x, "__author__": "someone", "matching_heuristics": True}),
+        ("caffe2.pkl", lambda x: x | {"net.conv1.0.weight_momentum": x["net.conv1.0.weight"]}),
+        ("detectron1.pkl", lambda x: {"blobs": x, "cfg": "text"}),
+        ("pycls.pyth", lambda x: {"model_state": x | {"net.bn1.num_batches_tracked": np.array(5)}, "epoch": 3}),
+    ],
+)
+def test_the_files_of_other_libraries_go_through_detectron2s_name_conversion(finished, tmp_path, name, wrap):
+    """Names are matched by suffix; no permission is needed."""
     cfg, _ = finished
     model = student_of(cfg)
-    stem = "backbone.bottom_up.net.conv1.0.weight"
-    array = torch.ones_like(model.state_dict()[stem]).numpy()
-    path = str(tmp_path / "caffe2.pkl")
-    content = {"model": {"net.conv1.0.weight": array}, "__author__": "someone", "matching_heuristics": True}
-    with open(path, "wb") as file:
-        pickle.dump(content, file)
-    with pytest.raises(ConfigError, match="caffe2.pkl is a pickle, which can run code.*KD.ALLOW_PICKLE"):
-        checkpointer(cfg).load(path)
-    CheckedCheckpointer(model, "MODEL.WEIGHTS", allow_pickle=True, partial=True).load(path)
-    assert model.state_dict()[stem].eq(1).all()
+    array = torch.ones_like(model.state_dict()[STEM]).numpy()
+    path = pickled(tmp_path / name, wrap({"net.conv1.0.weight": array}))
+    loader = CheckedCheckpointer(model, "MODEL.WEIGHTS", partial=True)
+    loader.load(path)
+    assert model.state_dict()[STEM].eq(1).all()
+    assert loader.match.unexpected == []
 
 
-def test_a_file_that_would_run_code_is_refused(finished, tmp_path):
+def test_a_bare_state_dict_is_matched_by_suffix_where_its_address_asks_for_it(finished, tmp_path):
     cfg, _ = finished
-    torch.save({"model": {"weight": torch.zeros(1)}, "code": print}, tmp_path / "code.pth")
-    with pytest.raises(ConfigError, match="code.pth is no checkpoint of plain tensors"):
-        checkpointer(cfg).load(str(tmp_path / "code.pth"))
+    model = student_of(cfg)
+    torch.save({"net.conv1.0.weight": torch.ones_like(model.state_dict()[STEM])}, tmp_path / "a.pth")
+    CheckedCheckpointer(model, "MODEL.WEIGHTS", partial=True).load(f"{tmp_path}/a.pth?matching_heuristics=True")
+    assert model.state_dict()[STEM].eq(1).all()
+
+
+def test_whole_numbers_do_not_become_weights(finished, tmp_path):
+    cfg, folder = finished
+    state = {k: v.to(torch.int64) if k == STEM else v for k, v in student_of(cfg).state_dict().items()}
+    torch.save({"model": state}, tmp_path / "whole.pth")
+    with pytest.raises(ConfigError, match=rf"1 other type \({STEM} torch.int64 instead of torch.float32\)"):
+        checkpointer(cfg).load(str(tmp_path / "whole.pth"))
+
+
+@pytest.mark.parametrize("name", ["detectron2://no/such.pkl", "catalog://ImageNetPretrained/no/such"])
+def test_names_of_detectron2s_schemes_become_addresses(finished, monkeypatch, name):
+    def fail(url, *_):
+        raise OSError(f"no route to {url}")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    text = "no route to https://dl.fbaipublicfiles.com/detectron2/no/such.pkl|catalog has no 'catalog://ImageNetPre"
+    with pytest.raises(ConfigError, match=text):
+        checkpointer(finished[0]).load(name)
+
+
+@pytest.mark.parametrize("name", ["code.pth", "code.pkl", "code.pyth"])
+def test_a_file_that_would_run_code_is_refused(finished, tmp_path, name):
+    cfg, _ = finished
+    torch.save({"model": {"weight": torch.zeros(1)}, "code": print}, tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name} is no checkpoint of plain tensors: loading it would run code"):
+        checkpointer(cfg).load(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("content", [{"model": {"other": torch.zeros(3)}}, {"other": torch.zeros(3)}])
@@ -188,5 +229,5 @@ def test_a_backbone_may_start_the_student(finished, tmp_path):
 def test_weights_without_numbers_are_refused(finished, tmp_path):
     cfg, _ = finished
     torch.save({"model": {"head": "text"}}, tmp_path / "text.pth")
-    with pytest.raises(ConfigError, match="text.pth holds no model weights"):
+    with pytest.raises(ConfigError, match="text.pth: model: head is a str 'text'"):
         checkpointer(cfg).load(str(tmp_path / "text.pth"))

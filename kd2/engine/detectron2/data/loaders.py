@@ -20,6 +20,7 @@ from kd2.data.stream import train_loader as keyed_loader
 from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.compat import endless_order
 from kd2.engine.detectron2.data.catalog import is_semantic, register
+from kd2.engine.detectron2.data.proposals import plain_proposals
 from kd2.engine.detectron2.data.samplers import build_sampler
 from kd2.engine.detectron2.data.semantic import evaluation_mapper, training_mapper
 from kd2.networks.pspnet import check_pooled
@@ -75,7 +76,8 @@ def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Detectron2's test loader of a data set; an image that cannot be read is named."""
     register(cfg, [name])
     mapper = evaluation_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else DatasetMapper(cfg, False)
-    return build_detection_test_loader(cfg, name, mapper=functools.partial(mapped, mapper))
+    with plain_proposals(cfg, "TEST") as local:
+        return build_detection_test_loader(local, name, mapper=functools.partial(mapped, mapper))
 
 
 def _check_norm(cfg: CfgNode, images: int, ranks: int) -> None:
@@ -123,11 +125,12 @@ def _unusable(name: str, error: Exception) -> DataError:
 
 def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-    proposals = [cfg.DATASETS.PROPOSAL_FILES_TRAIN[index]] if cfg.MODEL.LOAD_PROPOSALS else None
-    try:
-        records = get_detection_dataset_dicts(name, False, keypoints, proposals)
-    except (AssertionError, OSError) as error:
-        raise _unusable(name, error) from None
+    with plain_proposals(cfg, "TRAIN") as local:
+        proposals = [local.DATASETS.PROPOSAL_FILES_TRAIN[index]] if cfg.MODEL.LOAD_PROPOSALS else None
+        try:
+            records = get_detection_dataset_dicts(name, False, keypoints, proposals)
+        except (AssertionError, OSError) as error:
+            raise _unusable(name, error) from None
     if "annotations" not in records[0]:
         return records
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kd2.data.classification.mixup import normalized
 from kd2.distill import ConfigError, nearest
+from kd2.engine.timm_backbone import is_model
 from kd2.networks.cifar_resnet import CifarResNet
 
 
@@ -54,7 +55,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         ConfigError: timm has no such model, or it does not take ``MODEL.ARGS``.
     """
     model = cfg.MODEL
-    if not timm.is_model(model.NAME.split(".")[0]):
+    if not is_model(model.NAME):
         raise ConfigError(f"MODEL.NAME: timm has no {model.NAME!r}; {nearest(model.NAME, timm.list_models())}")
     try:
         built = timm.create_model(

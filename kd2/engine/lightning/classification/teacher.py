@@ -83,6 +83,6 @@ def _build(source: TeacherSource, classes: Sequence[str], partial: bool) -> Teac
 def _classes(source: TeacherSource) -> tuple[str, ...]:
     """The teacher's class names: of its config, otherwise of a kd2 checkpoint; empty when nobody tells."""
     own, weights = source.cfg.MODEL.CLASSES, source.weights
-    if own or not weights or weights.startswith(("http://", "https://")):
+    if own or not weights:
         return tuple(own)
     return tuple(class_names(read_checkpoint(weights, f"{source.node}.WEIGHTS"), "images"))

@@ -118,35 +118,16 @@ def test_missing_data_is_named(tmp_path, pictures, entry, text):
             {"TORCHVISION": "CIFAR11", "ROOT": "x"},
             "DATASETS.CUSTOM.mine.TORCHVISION: torchvision has no 'CIFAR11'; did",
         ),
+        (
+            {"TORCHVISION": "LSUNClass", "ROOT": "x"},
+            "DATASETS.CUSTOM.mine.TORCHVISION: kd2 does not read torchvision's 'LSUNClass'; choices",
+        ),
     ],
 )
 def test_an_entry_that_is_no_data_set(tmp_path, pictures, entry, text):
     config = tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": {"mine": entry}}})
     with pytest.raises(ConfigError, match=f"^{text}"):
         runs.train(config)
-
-
-def test_a_data_set_of_torchvision(tmp_path, pictures, monkeypatch):
-    """Any class of its module whose items are (image, class)."""
-    import torchvision
-
-    class Toy(torchvision.datasets.VisionDataset):
-        classes, targets = ["a", "b"], [0, 1, 1]
-
-        def __init__(self, root: str, split: str = "train"):
-            self.split = split
-
-        def __len__(self) -> int:
-            return 3
-
-        def __getitem__(self, index: int):
-            return tiny.picture(index), self.targets[index]
-
-    monkeypatch.setattr(torchvision.datasets, "Toy", Toy, raising=False)
-    mine = {"mine": {"TORCHVISION": "Toy", "ROOT": "x", "SPLIT": "val"}}
-    config = tiny.write_config(tmp_path, pictures, {"DATASETS": {"TRAIN": ["mine"], "CUSTOM": mine}})
-    (data,) = runs.experiment(config).load_data("TRAIN")
-    assert (data.classes, data.labels.tolist(), data.pixels(2).shape[1:]) == (("a", "b"), [0, 1, 1], (36, 40))
 
 
 def test_images_as_files_are_those_of_an_archive(config, tmp_path, pictures):

@@ -98,7 +98,7 @@ def test_weights_that_cannot_be_fetched_are_refused(build, monkeypatch):
     def fail(*_, **__):
         raise urllib.error.URLError("no route")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(ConfigError, match="^KD.TEACHER.WEIGHTS: https://host/a.pth could not be fetched: .*no route"):
         build("KD.TEACHER.WEIGHTS", "https://host/a.pth")
 

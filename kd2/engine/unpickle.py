@@ -1,0 +1,105 @@
+"""Files of ``torch.save`` and pickles, read without running code; only ``--allow-pickle`` lets a file run any."""
+
+import contextlib
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+
+from kd2.data import plain_pickle
+from kd2.distill import ConfigError
+
+_allowed = ContextVar("pickles may run code", default=False)
+_ZIP = b"PK\x03\x04"
+# The number that begins the files of torch before 1.6, as pickle writes it.
+_OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# How the two readers say that a file holds more than data.
+_FOREIGN = ("Unsupported global", "unsupported GLOBAL", "unrecognized function", "it builds")
+
+
+@contextlib.contextmanager
+def pickles_allowed(allowed: bool) -> Iterator[None]:
+    """Inside the block a file that holds more than plain data is unpickled all the same: ``--allow-pickle``."""
+    token = _allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def read_file(path: str, where: str) -> Any:
+    """What a file holds, whatever its name: tensors (on the CPU), arrays and plain containers.
+
+    Args:
+        where: config key and file, which begin every error.
+
+    Raises:
+        ConfigError: a truncated or foreign file, a damaged one (the check sums of its entries are compared), or one
+            that would run code.
+    """
+    try:
+        damaged = _damaged(path)
+        if not damaged:
+            return _plain(path)
+    except Exception as error:  # a damaged file may lead its reader to anything
+        text = _first(error)
+        if not any(sign in text for sign in _FOREIGN):
+            raise ConfigError(f"{where} is truncated or no checkpoint ({text})") from None
+    else:
+        raise ConfigError(f"{where} is damaged: {damaged}")
+    if not _allowed.get():
+        raise ConfigError(
+            f"{where} is no checkpoint of plain tensors: loading it would run code ({text}); "
+            "--allow-pickle loads it, for a file you trust"
+        )
+    try:
+        return _with_code(path)
+    except Exception as error:  # the file's own code fails
+        raise ConfigError(f"{where} cannot be unpickled ({type(error).__name__}: {error})") from None
+
+
+def _plain(path: str) -> Any:
+    if _of_torch(path):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with open(path, "rb") as file:
+        return plain_pickle.load(file)
+
+
+def _with_code(path: str) -> Any:
+    if _of_torch(path):
+        return torch.load(path, map_location="cpu", weights_only=False)
+    with open(path, "rb") as file:
+        return pickle.load(file, encoding="latin1")
+
+
+def _of_torch(path: str) -> bool:
+    """Whether ``torch.save`` wrote a file."""
+    head = _head(path)
+    return head.startswith(_ZIP) or _OLD_TORCH in head
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(64)
+
+
+def _damaged(path: str) -> str:
+    """What the check sums of a ZIP file, at which torch itself does not look, say; empty for a good or another file."""
+    if not _head(path).startswith(_ZIP):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type for entry in archive.infolist()):
+            return "its entries are compressed, which torch never does"
+        entry = archive.testzip()
+        return f"the check sum of its entry {entry} is wrong" if entry else ""
+
+
+def _first(error: Exception) -> str:
+    """The first sentence of an error in one line; torch puts advice around its own."""
+    text = " ".join(str(error).split())
+    for lead in ("WeightsUnpickler error: ", "trusted source. "):
+        text = text.rpartition(lead)[2]
+    return text.split(" was not an allowed global")[0].split(". ")[0] or type(error).__name__
