@@ -12,9 +12,7 @@ from kd2.config.load import (
 )
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, packaged_config, resolve_paths
-from kd2.config.reading import framework_of, overrides, read
-from kd2.config.timm import timm_config
-from kd2.config.torchvision import torchvision_config
+from kd2.config.reading import framework_of, read
 
 __all__ = [
     "add_kd_config",

@@ -7,7 +7,6 @@ import contextlib
 import importlib
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 

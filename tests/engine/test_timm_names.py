@@ -9,7 +9,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import torch
 
-from kd2.config import timm_config
+from kd2.config import defaults_of
 from kd2.distill import ConfigError
 from kd2.engine.lightning.classification.models import build_model
 from kd2.engine.timm_backbone import TimmNetwork
@@ -28,7 +28,7 @@ def from_backbone(name: str) -> None:
 
 
 def from_classifier(name: str) -> None:
-    cfg = timm_config()
+    cfg = defaults_of("timm")
     cfg.MODEL.NAME = name
     build_model(cfg)
 
