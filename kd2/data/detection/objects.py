@@ -107,8 +107,8 @@ def _checked_boxes(records: list[dict], objects: Objects, findings: Findings) ->
     cut, flat = keep & (beyond > _ROUNDING), finite & ~solid
     if flat.sum() > _TOO_MANY * len(boxes):
         raise DataError(
-            f"{findings.source}: {flat.sum()} of {len(boxes)} boxes have no area, "
-            "expected x, y, width, height in pixels"
+            f"{findings.source}: {flat.sum()} of {len(boxes)} boxes have no area, expected x, y, width, height in "
+            "pixels"
         )
     _refuse_other_formats(boxes[solid], sizes[solid], beyond[solid] > 1, findings.source)
     for what, where in (

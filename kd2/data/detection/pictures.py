@@ -81,7 +81,7 @@ def _header(path: str) -> tuple[int, int]:
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: no image that can be read: {error}") from None
+        raise DataError(f"{path}: cannot be used: {error}") from None
 
 
 def _last(name: str) -> str:

@@ -53,6 +53,8 @@ class Detectron2Experiment(Experiment):
     def load_data(self, split: str) -> list[str]:
         names = list(self.cfg.DATASETS[split])
         register(self.cfg, names)
+        if split == "TEST":
+            check_readable(names)
         things = align(names, self.classes.get("things", ()))
         self.classes |= {"things": things} if things else {}
         return names
@@ -68,7 +70,6 @@ class Detectron2Experiment(Experiment):
         check_numbers(custom_records([*train, *tests]))
         check_evaluators(tests)
         check_keypoints(self.cfg)
-        check_readable(tests)
         self._names = [*train, *tests]
 
     def build_student(self) -> BuiltModel:

@@ -311,7 +311,7 @@ def test_without_headers_only_missing_sizes_are_read(read):
 
 def test_a_picture_that_is_none_is_named(read, tmp_path):
     (tmp_path / "images" / "2.jpg").write_text("<html>")
-    with pytest.raises(DataError, match="2.jpg: no image that can be read: "):
+    with pytest.raises(DataError, match="2.jpg: cannot be used: cannot identify image file"):
         read(content((1, 2, 3, 4)))
 
 

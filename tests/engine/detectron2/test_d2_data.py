@@ -17,7 +17,7 @@ from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.data import eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 
-from ...helpers.d2_tiny import load_config, write_config, write_data
+from ...helpers.d2_tiny import SIZES, load_config, write_config, write_data
 
 
 @pytest.fixture
@@ -34,11 +34,10 @@ def first(cfg, count: int, start: int = 0) -> list[tuple]:
     return [(x["image_id"], x["image"].sum().item(), x["instances"].gt_boxes.tensor.tolist()) for x in samples]
 
 
-def test_a_custom_data_set_has_detectron2s_records_and_metadata(cfg, data):
+def test_a_custom_data_set_has_detectron2s_records_and_metadata(cfg):
     records, metadata = DatasetCatalog.get("tiny"), MetadataCatalog.get("tiny")
     assert metadata.thing_classes == ["box", "bar"]
-    assert metadata.thing_dataset_id_to_contiguous_id == {2: 0, 5: 1}
-    assert metadata.json_file == str(data / "coco.json") and metadata.evaluator_type == "coco"
+    assert metadata.records.records is records
     annotation = records[0]["annotations"][1]
     assert annotation["bbox_mode"] == BoxMode.XYWH_ABS and annotation["category_id"] == 1
 
@@ -52,7 +51,6 @@ def test_registering_twice_is_harmless_and_a_new_source_replaces_the_old(cfg, tm
 
 
 def test_perfect_predictions_score_100(cfg, tmp_path):
-    """The evaluator maps contiguous classes back to the file's own category ids."""
     evaluator = build_evaluator(cfg, "tiny", str(tmp_path))
     evaluator.reset()
     for sample in eval_loader(cfg, "tiny"):
@@ -144,8 +142,7 @@ def broken(data: Path, folder: Path, change) -> str:
     [
         (lambda c: c["images"][0].update(file_name="9.png"), "image '9.png' is not in"),
         (lambda c: c["images"].clear() or c["annotations"].clear(), "the data set has no images"),
-        (lambda c: c["annotations"].clear(), "no image has annotations"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 1, 0, 5]), "annotation 1: box .* has no area"),
+        (lambda c: c["annotations"][0].update(bbox={"x": 1}), "annotation 1: box .* is not four numbers"),
     ],
 )
 def test_a_bad_file_stops_before_training(data, tmp_path, change, text):
@@ -153,11 +150,62 @@ def test_a_bad_file_stops_before_training(data, tmp_path, change, text):
         register(load_config(broken(data, tmp_path, change)), ["tiny"])
 
 
+def test_no_object_to_train_on_is_refused(data, tmp_path):
+    cfg = load_config(broken(data, tmp_path, lambda content: content["annotations"].clear()))
+    with pytest.raises(DataError, match="DATASETS.TRAIN: no image of tiny has an annotation that is not crowd$"):
+        train_loader(cfg)
+
+
+def test_a_set_of_backgrounds_stands_beside_others(data, tmp_path):
+    content = write_data(tmp_path / "blank")
+    (tmp_path / "blank" / "coco.json").write_text(json.dumps(content | {"annotations": []}))
+    blank = {"JSON": str(tmp_path / "blank" / "coco.json"), "IMAGES": str(tmp_path / "blank" / "images")}
+    sets = {"CUSTOM": {"blank": blank}, "TRAIN": ["tiny", "blank"]}
+    cfg = load_config(write_config(tmp_path, data, {"DATASETS": sets}))
+    assert not any("blank" in name for name in file_names(cfg))
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert sum("blank" in name for name in file_names(cfg)) == 6
+
+
+def file_names(cfg) -> set[str]:
+    """The images of the first batches."""
+    return {sample["file_name"] for batch in itertools.islice(train_loader(cfg), 12) for sample in batch}
+
+
+def masked(data: Path, folder: Path, **masks):
+    """A config of a model with masks, on the data set with the mask of each annotation by its id; default a box."""
+
+    def add(content: dict) -> None:
+        for annotation in content["annotations"]:
+            x, y, w, h = annotation["bbox"]
+            outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            annotation["segmentation"] = masks.get(f"mask_{annotation['id']}", outline)
+
+    return load_config(broken(data, folder, add), ["MODEL.MASK_ON", "True"])
+
+
+def test_objects_without_a_mask_are_left_out_of_the_training_of_masks(data, tmp_path):
+    cfg = masked(data, tmp_path, mask_1=[])
+    samples = [sample for batch in itertools.islice(train_loader(cfg), 6) for sample in batch]
+    counts = {(sample["image_id"], len(sample["instances"])) for sample in samples}
+    assert (10, 1) in counts and (11, 2) in counts
+    cfg.MODEL.MASK_ON = False
+    samples = [sample for batch in itertools.islice(train_loader(cfg), 6) for sample in batch]
+    assert {len(sample["instances"]) for sample in samples} == {2}
+
+
+def test_run_length_codes_train_beside_polygons(data, tmp_path):
+    height, width = SIZES[0]
+    code = {"size": [height, width], "counts": [5, 300, height * width - 305]}
+    samples = [s for batch in itertools.islice(train_loader(masked(data, tmp_path, mask_1=code)), 3) for s in batch]
+    assert {type(sample["instances"].gt_masks).__name__ for sample in samples} == {"BitMasks"}
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_does_not_decode_is_named(data, tmp_path, workers):
     path = broken(data, tmp_path, lambda content: None)
     for number in range(6):
-        (tmp_path / "broken" / "images" / f"{number}.png").write_bytes(b"no picture")
+        os.truncate(tmp_path / "broken" / "images" / f"{number}.png", 500)  # the header is whole
     cfg = load_config(path)
     cfg.DATALOADER.NUM_WORKERS = workers
     for loader in (train_loader(cfg), eval_loader(cfg, "tiny")):

@@ -15,9 +15,13 @@ from kd2.engine.detectron2 import zoo
 from kd2.engine.detectron2.config import teacher_config
 from kd2.engine.detectron2.zoo import weights_file
 
-from ...helpers.d2_tiny import FASTER_RCNN, distiller_of, load_config, merged, save_model, write_config
+from ...helpers.d2_tiny import FASTER_RCNN, distiller_of, load_config, merged, save_model, train, write_config
 
 NAME = "COCO-Detection/retinanet_R_101_FPN_3x.yaml"
+
+
+# A loss that compares classes.
+LOGITS = ["KD.TAPS", "['fpn=backbone', 'cls=head.cls_score']", "KD.LOSSES", "{'logits': {'TAP': 'cls'}}"]
 
 
 def changed(retinanets: str, *options: str):
@@ -56,8 +60,8 @@ def test_every_zoo_name_of_ours_exists():
         (["KD.TEACHER.WEIGHTS", "nowhere.pth"], "KD.TEACHER.WEIGHTS: no file nowhere.pth"),
         (["KD.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNEL', 8]"], "OUT_CHANNEL: no such key; did you mean OUT_CHANNELS"),
         (
-            ["KD.TEACHER.OPTS", "['MODEL.RETINANET.NUM_CLASSES', 5]"],
-            "MODEL.RETINANET.NUM_CLASSES of the teacher is 5, MODEL.RETINANET.NUM_CLASSES of the student is 2",
+            ["KD.TEACHER.OPTS", "['MODEL.RETINANET.NUM_CLASSES', 5]", *LOGITS],
+            "MODEL.RETINANET.NUM_CLASSES of the teacher is 5, MODEL.RETINANET.NUM_CLASSES of the student is 2; KD.LOSS",
         ),
         (
             ["KD.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 8]"],
@@ -78,14 +82,28 @@ def test_weights_that_fit_in_part_need_the_opt_in(retinanets):
     assert distiller_of(changed(retinanets, *options)).teacher is not None
 
 
-def test_a_teacher_of_another_kind_must_have_the_same_classes(retinanets, data, tmp_path):
-    """Faster R-CNN teaches RetinaNet on the levels that both have."""
+def test_a_teacher_with_other_classes_serves_losses_on_features(retinanets, data, tmp_path):
+    """A Faster R-CNN teaches a RetinaNet on the levels that both have."""
     three = merged(FASTER_RCNN, {"MODEL": {"ROI_HEADS": {"NUM_CLASSES": 3}}})
     teacher = write_config(tmp_path, data, name="teacher", detector=three)
     save_model(load_config(teacher), tmp_path / "teacher.pth")
     options = ["KD.TEACHER.CONFIG_FILE", teacher, "KD.TEACHER.WEIGHTS", str(tmp_path / "teacher.pth")]
+    taps = "['fpn=backbone:p3,p4,p5']"
+    assert distiller_of(changed(retinanets, *options, "KD.TAPS", taps)).teacher is not None
     with pytest.raises(ConfigError, match="ROI_HEADS.NUM_CLASSES of the teacher is 3, MODEL.RETINANET.NUM_CLASSES"):
-        distiller_of(changed(retinanets, *options))
+        distiller_of(changed(retinanets, *options, *LOGITS))
+
+
+def test_losses_on_scores_need_the_students_classes_in_order(retinanets, tmp_path):
+    content = torch.load(retinanets.replace("student.yaml", "teacher.pth"), weights_only=True)
+    torch.save(content | {"kd2": {"classes": {"things": ["bar", "box"]}}}, tmp_path / "named.pth")
+    options = ["KD.TEACHER.WEIGHTS", str(tmp_path / "named.pth"), "SOLVER.MAX_ITER", "1"]
+    options += ["OUTPUT_DIR", str(tmp_path)]
+    text = r"KD.LOSSES.logits compares classes: the student's data and the teacher \(KD.TEACHER.WEIGHTS\) differ in"
+    with pytest.raises(ConfigError, match=text):
+        train(retinanets, *options, *LOGITS)
+    train(retinanets, *options)  # an imitation of features
+    train(retinanets, *options, *LOGITS, "KD.TEACHER.CLASSES", "['box', 'bar']")
 
 
 def test_a_yaml_tag_of_a_users_file_is_not_evaluated(retinanets, tmp_path):

@@ -129,7 +129,7 @@ def test_another_class_count_is_refused(tmp_path, pictures, class_teacher):
     changes = tiny.distilled(
         class_teacher, {"KD": {"TEACHER": {"OPTS": ["MODEL.NUM_CLASSES", "4"], "ALLOW_PARTIAL": True}}}
     )
-    text = "^MODEL.NUM_CLASSES of the teacher is 4, MODEL.NUM_CLASSES of the student is 3$"
+    text = "^MODEL.NUM_CLASSES of the teacher is 4, MODEL.NUM_CLASSES of the student is 3; KD.LOSSES.logits compares"
     with pytest.raises(ConfigError, match=text):
         runs.train(tiny.write_config(tmp_path, pictures, changes))
 

@@ -1,6 +1,7 @@
 """Bad input ends a run with an error that says what to do."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -29,8 +30,8 @@ def own_data(tmp_path, data):
 
 
 def test_an_image_that_does_not_decode_is_named(tmp_path, own_data):
-    (own_data[0] / "images" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="images/2.png: cannot be used: cannot identify image file"):
+    os.truncate(own_data[0] / "images" / "2.png", 500)  # the header is whole
+    with pytest.raises(DataError, match="images/2.png: cannot be used: "):
         runs.train(tiny.write_config(tmp_path, own_data[0]))
 
 
@@ -50,8 +51,8 @@ def test_a_test_set_with_other_classes_is_refused(student, own_data):
     content["categories"][0]["name"] = "bin"
     (folder / "coco.json").write_text(json.dumps(content))
     other = repr({"JSON": str(folder / "coco.json"), "IMAGES": str(folder / "images")})
-    text = r"^DATASETS: tiny has the classes \('box', 'bar'\), other \('bin', 'bar'\)$"
-    with pytest.raises(ConfigError, match=text):
+    text = "coco.json has the classes bin, bar, the run's are box, bar: there is no 'bin'; CLASSES in its entry"
+    with pytest.raises(DataError, match=text):
         runs.train(student, "DATASETS.CUSTOM.other", other, "DATASETS.TEST", "['other']")
 
 

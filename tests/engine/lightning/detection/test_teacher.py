@@ -147,7 +147,35 @@ def test_weights_without_any_match_are_never_allowed(build, tmp_path):
         build("KD.TEACHER.WEIGHTS", str(tmp_path / "other.pth"), "KD.TEACHER.ALLOW_PARTIAL", "True")
 
 
-def test_a_teacher_with_other_classes_is_refused(build):
-    text = "^MODEL.RETINANET.NUM_CLASSES of the teacher is 5, MODEL.RETINANET.NUM_CLASSES of the student is 2$"
+# A loss that compares classes, and a teacher of others.
+LOGITS = [
+    "KD.TAPS",
+    "['fpn=backbone', 'cls=head.classification_head.cls_logits']",
+    "KD.LOSSES.logits",
+    "{'TAP': 'cls'}",
+]
+FIVE = ["KD.TEACHER.OPTS", "['MODEL.RETINANET.NUM_CLASSES', '5']", "KD.TEACHER.ALLOW_PARTIAL", "True"]
+
+
+def test_a_teacher_with_other_classes_serves_losses_on_features(build):
+    assert build(*FIVE).teacher is not None
+
+
+def test_a_teacher_with_other_classes_is_refused_for_losses_on_scores(build):
+    text = (
+        "^MODEL.RETINANET.NUM_CLASSES of the teacher is 5, .* of the student is 2; KD.LOSSES.logits compares their cl"
+    )
     with pytest.raises(ConfigError, match=text):
-        build("KD.TEACHER.OPTS", "['MODEL.RETINANET.NUM_CLASSES', '5']", "KD.TEACHER.ALLOW_PARTIAL", "True")
+        build(*FIVE, *LOGITS)
+
+
+def test_losses_on_scores_need_the_students_classes_in_order(build, teacher, tmp_path):
+    content = torch.load(teacher / "out" / "model_final.pth", weights_only=True)
+    content["kd2"]["classes"]["things"].reverse()
+    torch.save(content, tmp_path / "reversed.pth")
+    weights = ["KD.TEACHER.WEIGHTS", str(tmp_path / "reversed.pth")]
+    text = r"^KD.LOSSES.logits compares classes: the student's data and the teacher \(KD.TEACHER.WEIGHTS\) differ in"
+    with pytest.raises(ConfigError, match=text):
+        build(*weights, *LOGITS)
+    assert build(*weights).teacher is not None
+    assert build(*weights, *LOGITS, "KD.TEACHER.CLASSES", "['box', 'bar']").teacher is not None
