@@ -6,6 +6,7 @@ from fvcore.common.config import CfgNode
 
 from kd2.distill import ConfigError
 from kd2.distill.values import shown
+from kd2.losses import active_losses
 
 
 def check_schedule(cfg: CfgNode) -> None:
@@ -20,7 +21,7 @@ def check_schedule(cfg: CfgNode) -> None:
 
 
 def without_effect(cfg: CfgNode) -> Iterator[str]:
-    """Keys that count behind the last iteration only: a line each, for the log."""
+    """Keys that are given and do nothing in this run: a line each, for the log."""
     solver = cfg.SOLVER
     end = f"SOLVER.MAX_ITER is {solver.MAX_ITER}"
     late = [step for step in solver.STEPS if step >= solver.MAX_ITER]
@@ -28,10 +29,10 @@ def without_effect(cfg: CfgNode) -> Iterator[str]:
         yield f"SOLVER.STEPS: {shown(late)} have no effect, {end}"
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
         yield f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}: the learning rate never reaches BASE_LR, {end}"
-    for name, block in cfg.KD.LOSSES.items():
+    if cfg.KD.get("INIT_FROM_TEACHER") and not active_losses(cfg.KD.LOSSES):
+        yield "KD.INIT_FROM_TEACHER has no effect: no loss of KD.LOSSES counts, so no teacher is read"
+    for name, block in active_losses(cfg.KD.LOSSES).items():
         start, ramp = block.get("START_ITER", 0), block.get("RAMP_ITERS", 0)
-        if block.get("WEIGHT", 1.0) == 0:
-            continue
         if start >= solver.MAX_ITER:
             yield f"KD.LOSSES.{name}.START_ITER is {start}: this loss never counts, {end}"
         elif start + ramp >= solver.MAX_ITER:

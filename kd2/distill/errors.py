@@ -21,9 +21,9 @@ USER_ERRORS = (ConfigError, DataError, NonFiniteLoss, OSError)
 
 
 def nearest(found: object, choices: Iterable[object], most: int = 5) -> str:
-    """``did you mean a, b?`` when some choice looks like ``found``, otherwise ``choices: ...``."""
+    """``did you mean a, b?`` when some choice looks like ``found``, otherwise ``choices: ...``, 30 at most."""
     names = [str(choice) for choice in choices]
     close = difflib.get_close_matches(str(found), names, n=most, cutoff=0.5)
     if close:
         return f"did you mean {', '.join(close)}?"
-    return f"choices: {', '.join(names) or 'none'}"
+    return f"choices: {', '.join(names[:30]) or 'none'}" + (", ..." if len(names) > 30 else "")

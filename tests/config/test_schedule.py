@@ -59,3 +59,11 @@ def test_the_iterations_of_losses_follow_the_length_of_the_run():
     scale_losses(cfg, 0.5)
     assert cfg.KD.LOSSES.mgd == {"START_ITER": 200, "RAMP_ITERS": 50, "STOP_ITER": 500}
     assert cfg.KD.LOSSES.hint == {"STOP_ITER": -1}
+
+
+def test_a_start_from_a_teacher_that_no_loss_needs_is_told():
+    cfg = config({"MAX_ITER": 40000}, {"mgd": {"WEIGHT": 0}})
+    cfg.KD.INIT_FROM_TEACHER = "neck"
+    assert list(without_effect(cfg)) == [
+        "KD.INIT_FROM_TEACHER has no effect: no loss of KD.LOSSES counts, so no teacher is read"
+    ]
