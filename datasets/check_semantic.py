@@ -3,13 +3,12 @@
 python datasets/check_semantic.py --config-file FILE [KEY VALUE ...]
 """
 
-import argparse
 import sys
 
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from kd2.cli import config_arguments, guarded, table
+from kd2.cli import Parser, config_arguments, guarded, table
 from kd2.config import merge, read
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
 from kd2.distill import IGNORE_LABEL, ConfigError
@@ -29,7 +28,7 @@ def class_rows(data: SemanticRecords) -> list[list[object]]:
 
 def main() -> int:
     """Print a table a data set; a label that cannot be used ends it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     config_arguments(parser)
     args = parser.parse_args()
     cfg = merge(CfgNode(new_allowed=True), read(args.config_file, args.opts))

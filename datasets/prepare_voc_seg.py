@@ -6,7 +6,6 @@ Writes SegmentationClassAug (VOC's own label wherever there is one) and ImageSet
 image with a label that is not in VOC's val.txt. Needs scipy.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -15,7 +14,7 @@ from new_folder import new_folder
 from PIL import Image
 from scipy.io import loadmat
 
-from kd2.cli import guarded
+from kd2.cli import Parser, guarded
 from kd2.data.segmentation.layouts import listed_stems, stems_of
 from kd2.distill import DataError
 
@@ -30,7 +29,7 @@ def sbd_label(path: str) -> Image.Image:
 
 def main() -> int:
     """Write the label folder, then the list."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--voc", required=True, metavar="FOLDER", help="VOC2012, with SegmentationClass and ImageSets")
     parser.add_argument("--sbd", required=True, metavar="FOLDER", help="SBD's folder dataset, with cls")
     args = parser.parse_args()

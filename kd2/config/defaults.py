@@ -30,6 +30,7 @@ CHECKS: Checks = {
     "SOLVER.WARMUP_FACTOR": FACTOR,
     "SOLVER.WARMUP_ITERS": COUNT,
     "SOLVER.CHECKPOINT_PERIOD": POSITIVE,
+    "SOLVER.KEEP_CHECKPOINTS": COUNT,
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": one_of("value", "norm", "full_model"),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": Check(above=0),
     "TEST.EVAL_PERIOD": COUNT,
@@ -86,6 +87,11 @@ def add_shared_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # More keyword arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     cfg.SOLVER.OPTIMIZER_ARGS = CN(new_allowed=True)
+    # How many of the checkpoints on the way stay, the newest ones; 0: all.
+    cfg.SOLVER.KEEP_CHECKPOINTS = 0
+    # A metric such as bbox/AP, by the name that an evaluation prints: the student with the largest value so far is kept
+    # as model_best.pth.
+    cfg.TEST.BEST = ""
 
     cfg.KD = CN()
     # Losses: name -> block. Keys of every block: TYPE (a registered loss; default the name), TAP (alias; default fpn),

@@ -230,7 +230,7 @@ def _known(name: str, node: Any) -> bool:
 
 
 def _all_keys() -> dict[str, CfgNode]:
-    own = CfgNode({"DATASETS": {}, "SOLVER": {}})
+    own = CfgNode({"DATASETS": {}, "SOLVER": {}, "TEST": {}})
     return {
         "detectron2": add_kd_config(own),
         "torchvision": torchvision.torchvision_config(),

@@ -22,7 +22,14 @@ _ROADS = {
 }
 # What a command hands over that asks for nothing special.
 ONE_PROCESS = Namespace(
-    num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, eval_only=False, imports=[]
+    num_gpus=1,
+    num_machines=1,
+    machine_rank=0,
+    dist_url="auto",
+    resume=False,
+    overwrite=False,
+    eval_only=False,
+    imports=[],
 )
 
 
@@ -32,11 +39,12 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
     Args:
         config_file: a path, or kd2://NAME for a config that the package brings.
         options: KEY VALUE pairs over the file.
-        args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts, and imports:
-            modules with losses of the user's own.
+        args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts, overwrite: a
+            former run in OUTPUT_DIR is removed, and imports: modules with losses of the user's own.
 
     Raises:
         ConfigError, DataError, NonFiniteLoss: what is wrong with the config, the data or a loss.
+        kd2.runs.endings.Fault, Interrupted: see ``kd2.engine.experiment.run``.
     """
     path = config_path(config_file)
     loaded = read(path, options)
