@@ -23,7 +23,7 @@ _LOCK, _LAST = "run.lock", "last_checkpoint"
 # The names that a run writes, as patterns; logs are added to, everything else is written over.
 _NUMBERED = r"model_\d{7,}\.pth"
 _CHECKPOINTS = rf"{_LAST}|{_NUMBERED}|model_(final|best)\.pth"
-_TEXTS = r"config\.yaml|student\.yaml|results\.json"
+_TEXTS = r"config\.yaml|hparams\.yaml|student\.yaml|results\.json"
 _OWN = rf"{_CHECKPOINTS}|{_TEXTS}"
 _LOGS = r"error\.log|metrics\.json|log\.txt(\.rank\d+)?|events\.out\.tfevents\..+"
 _CSV = ("metrics.csv", "hparams.yaml")  # of csv/version_N
@@ -48,11 +48,8 @@ def claimed(folder: str, args: Namespace) -> Iterator[None]:
         _refuse_foreign(folder, _TEXTS if args.resume else _OWN)
     with open(lock, "a") as file:
         _lock(file.fileno(), folder)
-        if not (args.resume or args.overwrite) and _named(folder, _CHECKPOINTS):
-            raise ConfigError(
-                f"OUTPUT_DIR {folder!r} holds a run: --resume goes on with it, --overwrite removes it, "
-                "another OUTPUT_DIR keeps it"
-            )
+        if not (args.resume or args.overwrite):
+            _refuse_run(folder)
         yield
 
 
@@ -154,6 +151,16 @@ def _refuse_foreign(folder: str, pattern: str) -> None:
         raise ConfigError(
             f"OUTPUT_DIR {folder!r} holds {', '.join(found[:3])}, which no run of kd2 wrote there and a run would "
             "write over; name another folder"
+        )
+
+
+def _refuse_run(folder: str) -> None:
+    found = _named(folder, _CHECKPOINTS)
+    if found:
+        resume = "--resume goes on with it" if _LAST in found else f"without {_LAST} it cannot be resumed"
+        raise ConfigError(
+            f"OUTPUT_DIR {folder!r} holds a run ({found[-1]}): {resume}, --overwrite removes it, "
+            "another OUTPUT_DIR keeps it"
         )
 
 

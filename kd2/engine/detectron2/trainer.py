@@ -36,7 +36,7 @@ from kd2.engine.optimizer import build_optimizer, clip_gradients
 from kd2.runs.best import Best
 from kd2.runs.endings import patient, pending, raise_pending
 from kd2.runs.files import save_atomically
-from kd2.runs.folder import BEST, keep
+from kd2.runs.folder import BEST, keep, last_checkpoint
 from kd2.runs.resume import apply_rates, rates_of
 
 
@@ -281,9 +281,11 @@ class StopAtSignal(HookBase):
     """Ends a training of one process at a signal that waits, with a checkpoint. Comes behind the hook that saves."""
 
     def after_step(self) -> None:
-        if pending() and self.trainer.iter + 1 < self.trainer.max_iter:
-            self.trainer.process_states.gather()
-            self.trainer.checkpointer.save(f"model_{self.trainer.iter:07d}")
+        trainer, name = self.trainer, f"model_{self.trainer.iter:07d}"
+        if pending() and trainer.iter + 1 < trainer.max_iter:
+            if os.path.join(trainer.cfg.OUTPUT_DIR, f"{name}.pth") != last_checkpoint(trainer.cfg.OUTPUT_DIR):
+                trainer.process_states.gather()
+                trainer.checkpointer.save(name)
             raise_pending()
 
 

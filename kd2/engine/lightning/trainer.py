@@ -18,7 +18,7 @@ from kd2.distill import ConfigError
 from kd2.engine.lightning.module import lightning_form, read_resumable
 from kd2.runs.endings import pending, raise_pending, take_signals
 from kd2.runs.files import save_atomically
-from kd2.runs.folder import BEST, keep
+from kd2.runs.folder import BEST, keep, last_checkpoint
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -60,7 +60,9 @@ class _Checkpoints(ModelCheckpoint):
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
         if pending() and trainer.global_step < trainer.max_steps:
-            trainer.save_checkpoint(os.path.join(str(self.dirpath), f"model_{trainer.global_step:07d}.pth"))
+            path = os.path.join(str(self.dirpath), f"model_{trainer.global_step:07d}.pth")
+            if path != last_checkpoint(str(self.dirpath)):
+                trainer.save_checkpoint(path)
             raise_pending()
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
