@@ -20,11 +20,12 @@ def main() -> int:
     """Parse the arguments, run, print the report."""
     parser = Parser(__doc__)
     parser.add_argument("--output", default="output/quickstart", metavar="DIR")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier quick start in the output folder")
     parser.add_argument("--data", nargs=2, metavar=("JSON", "IMAGES"), help="your COCO instances file, your images")
     parser.add_argument("--seed", type=int, default=1, help="of the shapes or the split, and of every training")
     parser.add_argument("--iterations", type=int, metavar="N", help="of each training (default: the config's)")
     args = parser.parse_args()
-    quickstart(args.output, args.data, args.seed, args.iterations)
+    quickstart(args.output, args.data, args.seed, args.iterations, overwrite=args.overwrite)
     print(Path(args.output, "report.md").read_text())
     print(f"Pictures and models are in {args.output}.")
     return 0
