@@ -145,7 +145,9 @@ def _told(error: Exception, folder: str | None) -> Exception:
     if line.startswith(_LOST_WORKER):
         return ChildProcessError(f"a worker of the data loader was lost: {line}; the last checkpoint is kept")
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST_RANK):
-        return ChildProcessError(f"another process of the run was lost; the last checkpoint is kept ({line})")
+        return ChildProcessError(
+            f"another process of the run was lost ({line.split('. ')[0]}); the last checkpoint is kept"
+        )
     return Fault(f"{type(error).__name__}: {line}; this is a fault, its traceback is in {_log(folder)}")
 
 
