@@ -84,7 +84,7 @@ def run_entry(cfg: CfgNode, classes: dict[str, list[str]], rng: list[dict[str, A
         "classes": classes,
         "teacher": {"config_file": teacher.CONFIG_FILE, "weights": teacher.WEIGHTS},
         "config": cfg.dump(),
-        "best": best.entry(),
+        **({"best": best.entry()} if best.metric else {}),
     }
 
 

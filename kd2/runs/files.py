@@ -42,7 +42,7 @@ def _replace(path: str, write: Callable[[BinaryIO], Any]) -> None:
     except BaseException as error:
         if os.path.exists(temporary):
             os.remove(temporary)
-        if isinstance(error, RuntimeError):  # what torch's writer makes of a full disk
-            reason = str(error).split(". ")[0].strip()
+        reason = str(error).split(". ")[0].strip()
+        if isinstance(error, RuntimeError) and "worker" not in reason:  # what torch's writer makes of a full disk
             raise OSError(f"{path} could not be written ({reason})") from error
         raise

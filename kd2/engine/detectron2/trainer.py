@@ -110,7 +110,9 @@ class Trainer(DefaultTrainer):
         """Detectron2's hooks; checkpoints hold the student, precise BN runs the student alone."""
         cfg, student = self.cfg, self.distiller.student
         trainer = weakref.proxy(self)  # as in Detectron2: a trainer that is let go frees its memory at once
-        self.checkpointer = RunCheckpointer(student, cfg, lambda: trainer.content())
+        self.checkpointer = RunCheckpointer(
+            student, cfg.OUTPUT_DIR, lambda: trainer.content(), cfg.SOLVER.KEEP_CHECKPOINTS
+        )
         self.process_states = ProcessStates(cfg, student)
         self._precise_bn_loader = None
         found = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PreciseBN)]
@@ -209,13 +211,14 @@ class RunCheckpointer(DetectionCheckpointer):
 
     Args:
         student: under its own key names it is the entry ``model``.
-        cfg: the run's.
+        folder: ``OUTPUT_DIR``.
         content: gives the other entries.
+        most: ``SOLVER.KEEP_CHECKPOINTS``.
     """
 
-    def __init__(self, student: nn.Module, cfg: CfgNode, content: Callable[[], dict[str, Any]]):
-        super().__init__(student, cfg.OUTPUT_DIR)
-        self.content, self.most = content, cfg.SOLVER.KEEP_CHECKPOINTS
+    def __init__(self, student: nn.Module, folder: str, content: Callable[[], dict[str, Any]], most: int = 0):
+        super().__init__(student, folder)
+        self.content, self.most = content, most
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``name``.pth; all but the best one are tagged as the last. An error leaves the older files alone.

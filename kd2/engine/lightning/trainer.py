@@ -70,6 +70,11 @@ class _Checkpoints(ModelCheckpoint):
             trainer.save_checkpoint(os.path.join(str(self.dirpath), BEST))
 
 
+class _Bar(TQDMProgressBar):
+    def on_exception(self, *_: Any) -> None:
+        print(flush=True)  # what follows begins a line of its own
+
+
 def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Callback] = ()) -> lightning.Trainer:
     """A Trainer that stops after ``SOLVER.MAX_ITER`` optimizer steps.
 
@@ -81,7 +86,7 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Ca
     Raises:
         ConfigError: more GPUs than there are, an address that is none.
     """
-    bar = [] if any(isinstance(c, ProgressBar) for c in callbacks) else [TQDMProgressBar(refresh_rate=20)]
+    bar = [] if any(isinstance(c, ProgressBar) for c in callbacks) else [_Bar(refresh_rate=20)]
     writers = [] if args.eval_only else _writers(cfg)
     return lightning.Trainer(
         **_devices(cfg, args),
