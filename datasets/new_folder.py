@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 
@@ -10,11 +11,17 @@ from kd2.distill import DataError
 
 @contextlib.contextmanager
 def new_folder(path: str) -> Iterator[str]:
-    """A folder to write into, which becomes ``path`` at the end of the block; raises DataError when ``path`` exists."""
-    if os.path.exists(path):
+    """A folder to write into, which becomes ``path`` at the end of the block; after an error nothing is left.
+
+    Raises:
+        DataError: ``path`` exists.
+    """
+    if os.path.lexists(path):
         raise DataError(f"{path} exists, expected a folder still to be made")
-    partial = f"{path.rstrip('/')}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = f"{path.rstrip('/')}.{secrets.token_hex(4)}.partial"
     os.makedirs(partial)
-    yield partial
-    os.rename(partial, path)
+    try:
+        yield partial
+        os.rename(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

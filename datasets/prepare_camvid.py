@@ -5,7 +5,6 @@ python datasets/prepare_camvid.py --images 701_StillsRaw_full --labels LabeledAp
 Classes, their order and the split (367 train, 101 val, 233 test) are those of SegNet (Badrinarayanan et al., 2017).
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 from new_folder import new_folder
 from PIL import Image
 
-from kd2.cli import guarded
+from kd2.cli import Parser, guarded
 from kd2.data.segmentation.labels import Labels, packed
 from kd2.data.segmentation.layouts import stems_of
 from kd2.distill import DataError
@@ -52,7 +51,7 @@ def split_of(stem: str) -> str:
 
 def main() -> int:
     """Convert every picture and its label."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--images", required=True, metavar="FOLDER", help="pictures, NAME.png")
     parser.add_argument("--labels", required=True, metavar="FOLDER", help="their labels, NAME_L.png")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="a folder that does not exist yet")

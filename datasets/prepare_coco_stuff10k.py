@@ -5,7 +5,6 @@ python datasets/prepare_coco_stuff10k.py --source cocostuff-10k-v1.1 --output da
 Writes {train,test}/*.jpg and stuffthingmaps/{train,test}/*.png for the lists in SOURCE/imageLists. Needs scipy.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -15,7 +14,7 @@ from new_folder import new_folder
 from PIL import Image
 from scipy.io import loadmat
 
-from kd2.cli import guarded
+from kd2.cli import Parser, guarded
 from kd2.data.root import inside
 from kd2.data.segmentation.layouts import listed_stems
 from kd2.distill import IGNORE_LABEL, DataError
@@ -36,7 +35,7 @@ def label_of(path: str) -> Image.Image:
 
 def main() -> int:
     """Copy the pictures and convert their labels."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--source", required=True, metavar="FOLDER", help="with images, annotations and imageLists")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="a folder that does not exist yet")
     args = parser.parse_args()

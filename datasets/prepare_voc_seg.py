@@ -6,7 +6,6 @@ Writes SegmentationClassAug (VOC's own label wherever there is one) and ImageSet
 image with a label that is not in VOC's val.txt. Needs scipy.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -15,9 +14,10 @@ from new_folder import new_folder
 from PIL import Image
 from scipy.io import loadmat
 
-from kd2.cli import guarded
+from kd2.cli import Parser, guarded
 from kd2.data.segmentation.layouts import listed_stems, stems_of
 from kd2.distill import DataError
+from kd2.runs.files import write_atomically
 
 
 def sbd_label(path: str) -> Image.Image:
@@ -30,11 +30,14 @@ def sbd_label(path: str) -> Image.Image:
 
 def main() -> int:
     """Write the label folder, then the list."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--voc", required=True, metavar="FOLDER", help="VOC2012, with SegmentationClass and ImageSets")
     parser.add_argument("--sbd", required=True, metavar="FOLDER", help="SBD's folder dataset, with cls")
     args = parser.parse_args()
     lists, output = os.path.join(args.voc, "ImageSets", "Segmentation"), os.path.join(args.voc, "SegmentationClassAug")
+    listed = os.path.join(lists, "train_aug.txt")
+    if os.path.lexists(listed):
+        raise DataError(f"{listed} exists, expected a list still to be made")
     val = set(listed_stems(os.path.join(lists, "val.txt")))
     own = stems_of(os.path.join(args.voc, "SegmentationClass"), ".png")
     more = stems_of(os.path.join(args.sbd, "cls"), ".mat")
@@ -46,8 +49,7 @@ def main() -> int:
             else:
                 sbd_label(path).save(target)
         train = sorted((own.keys() | more.keys()) - val)
-        with open(os.path.join(lists, "train_aug.txt"), "w") as file:
-            file.writelines(f"{stem}\n" for stem in train)
+        write_atomically("".join(f"{stem}\n" for stem in train), listed)
     added = len(more.keys() - own.keys())
     print(f"{output}: {len(own)} labels of VOC, {added} of SBD; {len(train)} images in train_aug")
     return 0

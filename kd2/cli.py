@@ -2,15 +2,18 @@
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 from kd2 import engine
 from kd2.data.survey import Survey, survey
-from kd2.distill import USER_ERRORS
+from kd2.distill import USER_ERRORS, ConfigError
 from kd2.engine import preflight as checks
 from kd2.losses import import_losses
 from kd2.report.data_pictures import draw_sheet, sheet_path
+from kd2.runs import endings
 
 _TRAIN = """Train or evaluate a student by a config file.
 
@@ -49,12 +52,14 @@ def check_data() -> int:
 
 def train_parser() -> argparse.ArgumentParser:
     """The arguments of training: those of Detectron2's ``train_net.py``, and ``--import``."""
-    parser = _parser(_TRAIN)
+    parser = Parser(_TRAIN)
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs a machine; without any the CPU is used")
     parser.add_argument("--num-machines", type=int, default=1)
     parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0")
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of the first machine")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of OUTPUT_DIR")
+    former = parser.add_mutually_exclusive_group()
+    former.add_argument("--resume", action="store_true", help="go on from the last checkpoint of OUTPUT_DIR")
+    former.add_argument("--overwrite", action="store_true", help="remove a former run from OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; no teacher is built")
     config_arguments(parser)
     return parser
@@ -62,17 +67,28 @@ def train_parser() -> argparse.ArgumentParser:
 
 def preflight_parser() -> argparse.ArgumentParser:
     """The arguments of a dry run."""
-    parser = _parser(_PREFLIGHT)
+    parser = Parser(_PREFLIGHT)
     config_arguments(parser)
     return parser
 
 
 def check_data_parser() -> argparse.ArgumentParser:
     """The arguments of a look at the data."""
-    parser = _parser(_CHECK)
+    parser = Parser(_CHECK)
     parser.add_argument("--pictures", metavar="DIR", help="draw twelve pictures of each data set with its annotations")
     config_arguments(parser)
     return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """The arguments of a script, described by its docstring; wrong ones are a user's error like any other."""
+
+    def __init__(self, text: str | None = None, **kwargs: Any):
+        super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +108,10 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
 def run_train(args: argparse.Namespace) -> int:
     """Train, or evaluate with ``args.eval_only``, and print the scores; the exit code."""
     import_losses(args.imports)
-    results = engine.run(args.config_file, args.opts, args)
+    try:
+        results = engine.run(args.config_file, args.opts, args)
+    except endings.Interrupted as end:
+        raise endings.Interrupted(end.signum, end.saved, _resuming(sys.argv)) from None
     if results:
         print(table(["metric", "value"], results.items()))
     return 0
@@ -142,15 +161,23 @@ def _print_data(config_file: str, options: list[str], pictures: str | None = Non
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """Run a script; a user's error, from any process or worker, becomes one line on stderr and exit code 1."""
+    """Run a script and return its exit code; whatever goes wrong is one line on stderr.
+
+    0: done. 1: an error of the user's, or a fault, whose traceback is in the file that the line names. 128 + n: the
+    signal n (SIGINT, SIGTERM) ended it.
+    """
     logger, handler = logging.getLogger("kd2"), logging.StreamHandler()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        return main()
-    except USER_ERRORS as error:
+        with endings.signals_raise(), endings.reported():
+            return main()
+    except endings.TOLD as error:
         print(f"error: {_told(error)}", file=sys.stderr)
         return 1
+    except endings.Interrupted as end:
+        print(end.text(), file=sys.stderr)
+        return int(end.code)
     finally:
         logger.removeHandler(handler)
 
@@ -164,8 +191,10 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join(lines)
 
 
-def _parser(text: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _resuming(words: list[str]) -> str:
+    """The command that goes on with the run of this command."""
+    program = [sys.executable, words[0]] if words[0].endswith(".py") else words[:1]
+    return shlex.join([*program, "--resume", *(word for word in words[1:] if word not in ("--resume", "--overwrite"))])
 
 
 def _told(error: BaseException) -> str:

@@ -1,7 +1,12 @@
 """What the commands share: arguments, the one line of a user's error, tables."""
 
+import os
+import re
+import signal
 import sys
+import time
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +14,7 @@ from PIL import UnidentifiedImageError
 
 from kd2 import cli, engine
 from kd2.distill import ConfigError, DataError
+from kd2.runs.endings import Interrupted
 
 
 def failing(error: BaseException):
@@ -44,9 +50,57 @@ def test_an_error_of_a_data_loaders_worker_is_its_last_line(error, capsys):
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
-def test_a_fault_of_kd2_keeps_its_traceback():
-    with pytest.raises(KeyError):
-        cli.guarded(failing(KeyError("x")))
+def test_a_fault_is_one_line_that_names_the_file_with_its_traceback(capsys):
+    assert cli.guarded(failing(KeyError("x"))) == 1
+    line = capsys.readouterr().err
+    assert re.fullmatch(r"error: KeyError: 'x'; this is a fault, its traceback is in (/\S+\.log)\n", line), line
+    assert "in failing\n" not in line and "raise error\nKeyError" in Path(line.split()[-1]).read_text()
+
+
+@pytest.mark.parametrize("words", [[], ["--config-file"], ["--config-file", "c.yaml", "--num-gpus", "two"]])
+def test_wrong_arguments_are_one_line_and_exit_code_1(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kd2-train", *words])
+    assert cli.train() == 1
+    assert re.fullmatch(r"error: .*(--config-file|--num-gpus).*; see kd2-train --help\n", capsys.readouterr().err)
+
+
+def test_resume_and_overwrite_exclude_each_other(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kd2-train", "--resume", "--overwrite", "--config-file", "c.yaml"])
+    assert cli.train() == 1
+    assert "--overwrite: not allowed with argument --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_is_one_line_and_exit_code_128_and_its_number(signum, name, capsys):
+    assert cli.guarded(lambda: os.kill(os.getpid(), signum) or time.sleep(5)) == 128 + signum
+    assert capsys.readouterr().err == f"interrupted by {name}: no checkpoint was saved\n"
+
+
+def test_a_signal_leaves_a_forked_worker_alone(capsys):
+    """Ctrl-C reaches every process of a terminal; a loader's workers are ended by their parent."""
+
+    def main() -> int:
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGINT)
+            os._exit(7)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert cli.guarded(main) == 7
+
+
+def test_an_interrupted_training_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*_):
+        raise Interrupted(signal.SIGTERM, "out/model_0000004.pth")
+
+    monkeypatch.setattr(engine, "run", interrupted)
+    monkeypatch.setattr(sys, "argv", ["kd2-train", "--overwrite", "--config-file", "my config.yaml", "SEED", "1"])
+    assert cli.train() == 143
+    student, command = (
+        "the student is in out/model_0000004.pth",
+        "kd2-train --resume --config-file 'my config.yaml' SEED 1",
+    )
+    assert capsys.readouterr().err == f"interrupted by SIGTERM: {student}; to go on: {command}\n"
 
 
 def test_a_table_rounds_to_four_digits():
@@ -75,6 +129,7 @@ def test_train_hands_every_argument_to_the_engine(calls, monkeypatch, capsys):
         machine_rank=0,
         dist_url="auto",
         resume=True,
+        overwrite=False,
         eval_only=False,
         imports=["mine", "more"],
         allow_pickle=False,

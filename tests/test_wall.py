@@ -18,6 +18,7 @@ BELOW["distill"] = set()
 BELOW["ops"] = BELOW["networks"] = BELOW["data"] = {"distill"}
 BELOW["losses"] = {"distill", "ops", "networks"}
 BELOW["config"] = {"distill", "data", "losses"}
+BELOW["runs"] = {"distill", "config"}
 PLAIN = tuple(BELOW)
 BELOW["engine"] = set(PLAIN)
 BELOW["report"] = BELOW["deploy"] = {*PLAIN, "engine"}

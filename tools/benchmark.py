@@ -31,7 +31,7 @@ from benchmarks import loss_cases, rows
 from benchmarks.reading import IMAGES, OBJECTS, draw, read_rows
 from benchmarks.step import step_times
 from kd2 import engine
-from kd2.cli import config_arguments, guarded, table
+from kd2.cli import Parser, config_arguments, guarded, table
 from kd2.losses import import_losses
 
 _COLUMNS = (
@@ -43,7 +43,7 @@ _COMPILED = ("compiled_ms", "compiled_mib")
 
 def main() -> int:
     """Parse the arguments and run one of the two commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     losses = commands.add_parser("losses", help="every loss against its plain formula")
     losses.add_argument("--only", choices=loss_cases(), metavar="NAME", help=f"one of {', '.join(loss_cases())}")

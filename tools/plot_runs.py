@@ -5,16 +5,15 @@ python tools/plot_runs.py --metric cls/top1 --axis epoch --output views.png outp
 Reads the CSV logs of the output folders, of running trainings too.
 """
 
-import argparse
 import sys
 
-from kd2.cli import guarded, table
+from kd2.cli import Parser, guarded, table
 from kd2.report.curves import draw_curves
 
 
 def main() -> int:
     """Parse the arguments, draw, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folders", nargs="+", metavar="DIR", help="OUTPUT_DIR of a run")
     parser.add_argument("--metric", default="cls/top1", help="a column of the logs (default: cls/top1)")
     parser.add_argument("--axis", default="epoch", help="epoch or step; only classification logs count epochs")

@@ -7,25 +7,25 @@ Trains a teacher, a student alone and the same student distilled, on drawn shape
 reduced in size), and writes report.md, report.json, curves.png and predictions.png to the output folder.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/ lies in the checkout alone
 
 from examples.quickstart.run import quickstart
-from kd2.cli import guarded
+from kd2.cli import Parser, guarded
 
 
 def main() -> int:
     """Parse the arguments, run, print the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--output", default="output/quickstart", metavar="DIR")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier quick start in the output folder")
     parser.add_argument("--data", nargs=2, metavar=("JSON", "IMAGES"), help="your COCO instances file, your images")
     parser.add_argument("--seed", type=int, default=1, help="of the shapes or the split, and of every training")
     parser.add_argument("--iterations", type=int, metavar="N", help="of each training (default: the config's)")
     args = parser.parse_args()
-    quickstart(args.output, args.data, args.seed, args.iterations)
+    quickstart(args.output, args.data, args.seed, args.iterations, overwrite=args.overwrite)
     print(Path(args.output, "report.md").read_text())
     print(f"Pictures and models are in {args.output}.")
     return 0

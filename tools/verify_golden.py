@@ -3,29 +3,24 @@
     python tools/verify_golden.py tests/golden
 
 The number behind a name is its largest error as a multiple of what the case allows (at most 1 passes), then the
-absolute error there and the array it is in. Exit status: 0 all passed; 1 some failed, or nobody knows how to run them;
-2 a directory that does not exist or holds no case.
+absolute error there and the array it is in. Exit status: 0 all passed; 1 some failed, nobody knows how to run them, or
+a directory does not exist or holds no case.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/ lies in the checkout alone
 
-from kd2.distill import DataError
+from kd2.cli import Parser, guarded
 from tests.golden.runners import Result, verify
 
 
 def main() -> int:
     """Parse the arguments, check every case, print the counts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="searched for pairs NAME.npz and NAME.json")
-    try:
-        results = verify(parser.parse_args().directories)
-    except DataError as error:
-        print(f"verify_golden: {error}", file=sys.stderr)
-        return 2
+    results = verify(parser.parse_args().directories)
     for result in results:
         print(line(result))
     failed = sum(not result.ok for result in results)
@@ -41,4 +36,4 @@ def line(result: Result) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

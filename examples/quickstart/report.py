@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from examples.quickstart.measure import Cost
 from kd2.cli import table
+from kd2.runs.files import write_atomically
 
 _HEADER = ("model", "AP", "AP50", "parameters (M)", "GFLOPs", "CPU latency (ms)", "iterations", "training (s)")
 
@@ -116,8 +117,6 @@ def write(folder: str, entries: list[Entry], setting: Setting) -> dict:
         "distilled_wins": entries[2].ap > entries[1].ap,
         "verdict": verdict(*entries),
     }
-    with open(os.path.join(folder, "report.md"), "w") as file:
-        file.write(markdown(entries, setting))
-    with open(os.path.join(folder, "report.json"), "w") as file:
-        json.dump(content, file, indent=1)
+    write_atomically(markdown(entries, setting), os.path.join(folder, "report.md"))
+    write_atomically(json.dumps(content, indent=1), os.path.join(folder, "report.json"))
     return content

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 import warnings
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,14 +16,14 @@ from torchvision.ops import nms
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from examples.quickstart import own_data, pictures, report, shapes
+from examples.quickstart.folder import own_folder
 from examples.quickstart.measure import cost
 from examples.quickstart.progress import Curve, PhaseBar, Progress
 from examples.quickstart.report import Entry, Setting
 from kd2.config import config_path, read
 from kd2.data.detection.records import Records, read_coco
 from kd2.engine import ONE_PROCESS
-from kd2.engine.checkpoint import check_writable
-from kd2.engine.experiment import train
+from kd2.engine import experiment as flow
 from kd2.engine.lightning.detection.data import DetectionMapper
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.run import experiment_of
@@ -54,10 +55,12 @@ def quickstart(
     seed: int = 1,
     iterations: int | None = None,
     images: dict[str, int] = IMAGES,
+    overwrite: bool = False,
 ) -> dict:
     """Run everything; write ``report.md``, ``report.json``, ``curves.png`` and ``predictions.png`` into ``output``.
 
     Args:
+        output: a new or an empty folder, or with ``overwrite`` that of an earlier quick start.
         data: the user's COCO JSON and image folder; None draws shapes.
         iterations: of each training; None is what the config says.
         images: how many images of shapes to draw for ``train`` and ``val``.
@@ -66,11 +69,11 @@ def quickstart(
         The content of ``report.json``.
 
     Raises:
-        ConfigError: the output folder is not writable.
+        ConfigError: the output folder is not writable, or holds what no quick start wrote.
         DataError: the user's data cannot be used.
     """
     started = time.monotonic()
-    check_writable(output)
+    own_folder(output, data or (), overwrite)
     # The other cores load images. A thread that has to wait for its core holds up all others.
     torch.set_num_threads(max((os.cpu_count() or 2) // 2, 1))
     with _quiet(), Progress(PHASES) as progress:
@@ -79,7 +82,7 @@ def quickstart(
             files = own_data.reduce(*data, folder, seed) if data else shapes.write(folder, images, seed)
             train_data, val = (read_coco(name, files[name], _folder(files[name])) for name in ("train", "val"))
             options = _options(files, len(val.classes), seed, iterations) + (own_data.OPTIONS if data else [])
-        trained = _train_all(os.path.abspath(output), options, progress)
+        trained = _train_all(os.path.abspath(output), options, progress, overwrite)
         with progress.phase("measuring"):
             models = {name: _final(run.experiment) for name, run in trained.items()}
             views = _views(trained["distilled"].experiment.cfg, val)
@@ -108,7 +111,7 @@ def _folder(json_file: str) -> str:
     return os.path.splitext(json_file)[0]
 
 
-def _train_all(output: str, options: list[str], progress: Progress) -> dict[str, Trained]:
+def _train_all(output: str, options: list[str], progress: Progress, overwrite: bool) -> dict[str, Trained]:
     teacher = os.path.join(output, "teacher")
     runs = {
         "teacher": ("teacher", "teacher.yaml", []),
@@ -128,16 +131,16 @@ def _train_all(output: str, options: list[str], progress: Progress) -> dict[str,
     for name, (phase, file, own) in runs.items():
         with progress.phase(phase):
             place = ["OUTPUT_DIR", os.path.join(output, name)]
-            trained[name] = _train(_CONFIGS + file, [*options, *own, *place], progress)
+            trained[name] = _train(_CONFIGS + file, [*options, *own, *place], progress, overwrite)
     return trained
 
 
-def _train(config: str, options: list[str], progress: Progress) -> Trained:
+def _train(config: str, options: list[str], progress: Progress, overwrite: bool) -> Trained:
     started, curve = time.monotonic(), Curve()
-    path = config_path(config)
-    experiment = experiment_of(read(path, options), path, ONE_PROCESS)
+    path, args = config_path(config), Namespace(**(vars(ONE_PROCESS) | {"overwrite": overwrite}))
+    experiment = experiment_of(read(path, options), path, args)
     experiment.callbacks = (PhaseBar(progress), curve)
-    scores = train(experiment)
+    scores = flow.run(experiment)
     return Trained(experiment, scores, time.monotonic() - started, curve)
 
 

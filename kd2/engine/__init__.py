@@ -24,8 +24,8 @@ _ROADS = {
 }
 # What a command hands over that asks for nothing special.
 ONE_PROCESS = Namespace(
-    num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, eval_only=False, imports=[],
-    allow_pickle=False,
+    num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, overwrite=False, eval_only=False,
+    imports=[], allow_pickle=False,
 )  # fmt: skip
 
 
@@ -35,11 +35,13 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
     Args:
         config_file: a path, or kd2://NAME for a config that the package brings.
         options: KEY VALUE pairs over the file.
-        args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts, and imports:
-            modules with losses of the user's own; allow_pickle: whether files that it names may run code.
+        args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts; overwrite: a
+            former run in OUTPUT_DIR is removed; imports: modules with losses of the user's own; allow_pickle: whether
+            files that the config names may run code.
 
     Raises:
         ConfigError, DataError, NonFiniteLoss: what is wrong with the config, the data or a loss.
+        kd2.runs.endings.Fault, Interrupted: see ``kd2.engine.experiment.run``.
     """
     path = config_path(config_file)
     loaded = read(path, options)

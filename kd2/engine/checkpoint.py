@@ -1,18 +1,16 @@
-"""Checkpoints: one schema, read without running code, matched against a model, written all or nothing.
+"""Checkpoints: one schema, read without running code, matched against a model. ``kd2.runs`` writes them.
 
 Intermediate and final files are alike, on every road::
 
     model      the student under its plain framework's key names (with a moving average: the average)
     adapters   what distillation trained beside it, by the name of the loss
     optimizer, scheduler, iteration     the last one that was done, from 0
-    kd2        version, seed, rng, classes, teacher, config; raw_model where ``model`` is an average
+    kd2        version, seed, rng, classes, teacher, config, best; raw_model where ``model`` is an average
     trainer    whatever the framework's own resume needs, plain types and tensors only
 """
 
 import os
-import tempfile
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -23,6 +21,9 @@ from kd2.distill import ConfigError
 from kd2.engine.fetch import local_file
 from kd2.engine.schema import check_run, verified, weights
 from kd2.engine.unpickle import read_file
+from kd2.runs.best import Best
+from kd2.runs.files import save_atomically
+from kd2.runs.folder import BEST, FINAL
 
 
 def read_checkpoint(source: str, key: str) -> dict[str, Any]:
@@ -51,12 +52,13 @@ def read_weights(source: str, key: str) -> dict[str, Tensor]:
     return content["model"] if "model" in content else weights(content, f"{key}: {source}")
 
 
-def run_entry(cfg: CfgNode, classes: dict[str, list[str]], rng: list[dict[str, Any]]) -> dict[str, Any]:
+def run_entry(cfg: CfgNode, classes: dict[str, list[str]], rng: list[dict[str, Any]], best: Best) -> dict[str, Any]:
     """The ``kd2`` entry of a checkpoint: what a run is, apart from its weights.
 
     Args:
         classes: kind of class (``things``, ``stuff``, ``images``) -> names in the order of the model's outputs.
         rng: the random states of each process.
+        best: of the evaluations so far.
     """
     teacher = cfg.KD.TEACHER
     return {
@@ -66,18 +68,33 @@ def run_entry(cfg: CfgNode, classes: dict[str, list[str]], rng: list[dict[str, A
         "classes": classes,
         "teacher": {"config_file": teacher.CONFIG_FILE, "weights": teacher.WEIGHTS},
         "config": cfg.dump(),
+        **({"best": best.entry()} if best.metric else {}),
     }
 
 
-def saved_seed(path: str) -> int:
-    """The seed of the run that wrote a checkpoint.
+def best_of(cfg: CfgNode, resuming: bool) -> Best:
+    """The best student so far of a run that begins, or of one that goes on beside its model_best.pth."""
+    path = os.path.join(cfg.OUTPUT_DIR, BEST)
+    found = resuming and cfg.TEST.BEST and os.path.isfile(path)
+    return Best(cfg.TEST.BEST, saved_run(path)[0].get("best") if found else None)
+
+
+def keep_final_as_best(folder: str, best: Best) -> None:
+    """The last evaluation was the best one: make a copy of the final checkpoint model_best.pth."""
+    content = read_checkpoint(os.path.join(folder, FINAL), "OUTPUT_DIR")
+    content["kd2"]["best"] = best.entry()
+    save_atomically(content, os.path.join(folder, BEST))
+
+
+def saved_run(path: str) -> tuple[dict[str, Any], int]:
+    """The ``kd2`` entry of the run that wrote a checkpoint, and the last iteration that was done.
 
     Raises:
         ConfigError: not a checkpoint of a run; see ``read_checkpoint``.
     """
     content = read_checkpoint(path, "--resume")
     check_run(content, f"--resume: {path}")
-    return content["kd2"]["seed"]
+    return content["kd2"], content["iteration"]
 
 
 def class_names(content: dict[str, Any], kind: str) -> list[str]:
@@ -108,61 +125,6 @@ def teacher_classes(cfg: CfgNode, kind: str, weights: str) -> tuple[dict[str, li
 
 def _first(error: Exception) -> str:
     return str(error).split(". ")[0].strip()
-
-
-def save_atomically(content: Any, path: str) -> None:
-    """``torch.save`` to a temporary neighbor, then rename: the old file survives a crash or a full disk.
-
-    Raises:
-        OSError: the folder is not writable or the disk is full; the temporary file is removed.
-    """
-    _replace(path, lambda file: torch.save(content, file))
-
-
-def write_atomically(text: str, path: str) -> None:
-    """Write a text file all or nothing, as ``save_atomically`` does."""
-    _replace(path, lambda file: file.write(text.encode()))
-
-
-def _replace(path: str, write: Callable[[BinaryIO], Any]) -> None:
-    temporary = f"{path}.partial"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        if isinstance(error, RuntimeError):  # what torch's writer makes of a full disk
-            raise OSError(f"{path} could not be written ({_first(error)})") from error
-        raise
-
-
-def tag_last_checkpoint(path: str) -> None:
-    """Make ``path`` the one from which its run is resumed."""
-    folder, name = os.path.split(path)
-    write_atomically(name, os.path.join(folder, "last_checkpoint"))
-
-
-def last_checkpoint(folder: str) -> str | None:
-    """The checkpoint that a run saved last, None before the first. Older runs in the same folder do not count."""
-    tag = os.path.join(folder, "last_checkpoint")
-    if not os.path.isfile(tag):
-        return None
-    with open(tag) as file:
-        return os.path.join(folder, file.read().strip())
-
-
-def check_writable(folder: str) -> None:
-    """Create the output folder. Raises ConfigError naming OUTPUT_DIR when nothing can be written there."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # a name of its own: other processes of the run do the same
-            pass
-    except OSError as error:
-        raise ConfigError(f"OUTPUT_DIR {folder!r} is not writable: {error.strerror}") from None
 
 
 class Match:

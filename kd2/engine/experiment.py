@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -21,11 +22,15 @@ from kd2.data.root import outside_allowed
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import ConfigError, Distiller, Schedule
 from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of
-from kd2.engine.checkpoint import Match, last_checkpoint, saved_classes, write_atomically
+from kd2.engine.checkpoint import Match, best_of, keep_final_as_best, saved_classes, saved_run
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.preflight import first_with_objects, start_up
 from kd2.losses import active_losses
 from kd2.networks.group_norm import allow_single_values
+from kd2.runs import endings, folder
+from kd2.runs.best import Best
+from kd2.runs.files import write_atomically
+from kd2.runs.resume import check_resume
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +44,13 @@ class Experiment(ABC):
 
     Args:
         cfg: the whole config, read and checked; its SEED is drawn.
-        args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts.
+        args: num_gpus, num_machines, machine_rank, dist_url, resume, overwrite, eval_only as on the command line.
 
     Attributes:
         backbone: prefix of the backbone's key names without its feature pyramid.
         classes: kind -> class names in the order of the model's outputs, as soon as a checkpoint that is evaluated or
             the training data tell them; data sets and teachers that are read later meet them by name.
+        first: whether this process is the one of its run that writes.
     """
 
     backbone = "backbone."
@@ -52,6 +58,10 @@ class Experiment(ABC):
     def __init__(self, cfg: CfgNode, args: Namespace):
         self.cfg, self.args = cfg, args
         self.classes: dict[str, list[str]] = {}
+
+    @property
+    @abstractmethod
+    def first(self) -> bool: ...
 
     @abstractmethod
     def load_data(self, split: str) -> list[Any]:
@@ -95,8 +105,12 @@ class Experiment(ABC):
         for the first image of each test set. Nothing is written."""
 
     @abstractmethod
-    def fit(self, prepared: "Prepared", saved: str | None) -> Scores:
-        """Train, from the checkpoint ``saved`` on if there is one; returns the scores of the last evaluation."""
+    def fit(self, prepared: "Prepared", saved: str | None, best: Best) -> Scores:
+        """Train, from the checkpoint ``saved`` on if there is one; returns the scores of the last evaluation.
+
+        ``begin`` is called as late as possible, before anything in OUTPUT_DIR changes. A signal ends the training
+        behind a step, with a checkpoint, where there is one process, and at once where there are several.
+        """
 
     @abstractmethod
     def score(self, student: nn.Module, tests: list[Any]) -> Scores:
@@ -134,22 +148,56 @@ class DryRun:
 
 
 def run(experiment: Experiment) -> Scores:
-    """Train, or with ``args.eval_only`` evaluate; returns the scores of the last evaluation."""
-    with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
+    """Train, or with ``args.eval_only`` evaluate; returns the scores of the last evaluation.
+
+    Raises:
+        Fault: what is no user's error; its traceback is in ``OUTPUT_DIR``.
+        Interrupted: SIGINT or SIGTERM came; it knows the run's last checkpoint.
+    """
+    cfg = experiment.cfg
+    with endings.reported(cfg.OUTPUT_DIR), outside_allowed(cfg.DATASETS.ALLOW_OUTSIDE):
         return evaluate(experiment) if experiment.args.eval_only else train(experiment)
 
 
 def train(experiment: Experiment) -> Scores:
-    """Train from the beginning, or with ``args.resume`` from the last checkpoint of OUTPUT_DIR."""
+    """Train from the beginning, or with ``args.resume`` from the last checkpoint of OUTPUT_DIR, which is locked."""
+    cfg, args = experiment.cfg, experiment.args
+    with folder.claimed(cfg.OUTPUT_DIR, args) if experiment.first else contextlib.nullcontext():
+        saved = folder.resumable(cfg.OUTPUT_DIR) if args.resume else None
+        try:
+            return _train(experiment, saved)
+        except endings.Interrupted as end:
+            raise endings.Interrupted(end.signum, folder.last_checkpoint(cfg.OUTPUT_DIR)) from None
+
+
+def _train(experiment: Experiment, saved: str | None) -> Scores:
+    output = experiment.cfg.OUTPUT_DIR
+    prepared = prepare(experiment, saved)
+    best = best_of(experiment.cfg, resuming=saved is not None)
+    scores = experiment.fit(prepared, saved, best)
+    improved = best.beaten_by(scores) if scores else False
+    if experiment.first and scores:
+        if improved:
+            keep_final_as_best(output, best)
+        write_atomically(json.dumps(scores, indent=1), os.path.join(output, folder.RESULTS))
+        best.check()
+    return scores
+
+
+def begin(experiment: Experiment, saved: str | None) -> None:
+    """The moment before the first file of a run is written, by the first process: see ``kd2.runs.folder.begin``."""
     cfg = experiment.cfg
-    saved = last_checkpoint(cfg.OUTPUT_DIR) if experiment.args.resume else None
-    return experiment.fit(prepare(experiment, saved is not None), saved)
+    if not experiment.first:
+        return
+    folder.begin(cfg.OUTPUT_DIR, cfg.dump(), experiment.args.overwrite)
+    if saved and saved_run(saved)[1] + 1 == cfg.SOLVER.MAX_ITER:
+        folder.keep_final(saved, cfg.OUTPUT_DIR)
 
 
 def evaluate(experiment: Experiment) -> Scores:
     """Score the student of ``MODEL.WEIGHTS``, or with ``args.resume`` of the last checkpoint. No teacher is built."""
     cfg = experiment.cfg
-    saved = last_checkpoint(cfg.OUTPUT_DIR) if experiment.args.resume else None
+    saved = folder.resumable(cfg.OUTPUT_DIR) if experiment.args.resume else None
     if not (saved or cfg.MODEL.WEIGHTS):
         raise ConfigError("MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate")
     weights, key = (saved, "--resume") if saved else (cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
@@ -190,7 +238,7 @@ def dry_run(experiment: Experiment) -> Iterator[DryRun]:
     if not active_losses(experiment.cfg.KD.LOSSES):
         raise ConfigError("KD.LOSSES has no loss with a weight other than 0: there is no distillation to look at")
     with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
-        prepared = prepare(experiment, resuming=False)
+        prepared = prepare(experiment)
     distiller = prepared.distiller
     distiller.configs = {
         name: replace(config, schedule=Schedule(config.schedule.weight)) for name, config in distiller.configs.items()
@@ -202,22 +250,28 @@ def dry_run(experiment: Experiment) -> Iterator[DryRun]:
     yield DryRun(distiller.train(), arrive, prepared.facts)
 
 
-def prepare(experiment: Experiment, resuming: bool) -> Prepared:
+def prepare(experiment: Experiment, saved: str | None = None) -> Prepared:
     """Data, checks, models and losses; the student has ``MODEL.WEIGHTS``, then what it takes from its teacher.
 
     Args:
-        resuming: a checkpoint follows, so the student keeps its drawn weights.
+        saved: the checkpoint that follows, so the student keeps its drawn weights; its run is compared with this one.
     """
     cfg = experiment.cfg
     data = experiment.load_data("TRAIN")
     tests = experiment.load_data("TEST") if cfg.DATASETS.TEST else []
+    if cfg.TEST.BEST and not tests:
+        raise ConfigError(f"TEST.BEST is {cfg.TEST.BEST!r}, but DATASETS.TEST is empty: nothing is evaluated")
     experiment.check(data, tests)
     for line in without_effect(cfg):
         logger.warning(line)
-    distiller, facts = build_distiller(experiment, with_weights=not resuming)
+    classes = experiment.class_names([*data, *tests])
+    if saved:
+        for line in check_resume(*saved_run(saved), cfg, classes):
+            logger.warning("--resume: %s", line)
+    distiller, facts = build_distiller(experiment, with_weights=saved is None)
     for line in start_up(distiller):
         logger.info(line)
-    return Prepared(distiller.train(), data, tests, facts, experiment.class_names([*data, *tests]))
+    return Prepared(distiller.train(), data, tests, facts, classes)
 
 
 def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[Distiller, Facts]:
@@ -254,11 +308,6 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
             copied = init_from_teacher(student.module, teacher.module, parts, experiment.backbone, partial)
             logger.info("KD.INIT_FROM_TEACHER %s: %s", parts, copied.text())
     return distiller, facts_of(student, teacher)
-
-
-def write_config(cfg: CfgNode) -> None:
-    """Leave the whole config of a run in its output folder."""
-    write_atomically(cfg.dump(), os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
 
 
 def _fill(experiment: Experiment, student: BuiltModel) -> BuiltModel:

@@ -1,4 +1,4 @@
-"""Checkpoint files: written all or nothing, matched by name and shape."""
+"""Checkpoint files: matched by name and shape."""
 
 import pytest
 import torch
@@ -7,11 +7,7 @@ from torch import nn
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import (
     Match,
-    check_writable,
-    last_checkpoint,
     load_state,
-    save_atomically,
-    tag_last_checkpoint,
 )
 
 STATE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
@@ -19,63 +15,6 @@ STATE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
 
 def model() -> nn.Linear:
     return nn.Linear(3, 2)
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
-def test_a_failed_save_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch, error):
-    (tmp_path / "a.pth").write_bytes(b"old")
-
-    def fail(_content, file):
-        file.write(b"half")
-        raise error
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError):
-        save_atomically({}, str(tmp_path / "a.pth"))
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.pth": b"old"}
-
-
-def test_what_torch_makes_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
-    def fail(_content, _file):
-        raise RuntimeError("PytorchStreamWriter failed writing file. And more")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match=r"a.pth could not be written \(PytorchStreamWriter failed writing file\)$"):
-        save_atomically({}, str(tmp_path / "a.pth"))
-
-
-def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
-    (tmp_path / "a.pth").write_bytes(b"old")
-
-    def interrupt(_content, _file):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        save_atomically({}, str(tmp_path / "a.pth"))
-    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
-
-
-def test_a_new_run_has_no_last_checkpoint(tmp_path):
-    assert last_checkpoint(str(tmp_path)) is None
-
-
-def test_the_last_checkpoint_is_the_one_tagged_last(tmp_path):
-    for name in ("b.pth", "a.pth"):
-        tag_last_checkpoint(str(tmp_path / name))
-    assert last_checkpoint(str(tmp_path)) == str(tmp_path / "a.pth")
-
-
-def test_a_moved_run_still_finds_its_checkpoint(tmp_path):
-    (tmp_path / "old").mkdir()
-    tag_last_checkpoint(str(tmp_path / "old" / "a.pth"))
-    (tmp_path / "old").rename(tmp_path / "new")
-    assert last_checkpoint(str(tmp_path / "new")) == str(tmp_path / "new" / "a.pth")
-
-
-def test_a_writable_folder_is_made_and_left_empty(tmp_path):
-    check_writable(str(tmp_path / "a" / "b"))
-    assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
 def test_an_exact_match_is_100_percent():

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from examples.quickstart import own_data, report, shapes
+from examples.quickstart.folder import own_folder
 from examples.quickstart.measure import Cost
 from examples.quickstart.run import quickstart
 from kd2.cli import guarded
 from kd2.data.detection.records import read_coco
-from kd2.distill import DataError
+from kd2.distill import ConfigError, DataError
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ("curves.png", "predictions.png")
@@ -169,3 +170,29 @@ def test_bad_data_give_the_error_text_and_exit_code_1(tmp_path, monkeypatch, cap
     assert guarded(script["main"]) == 1
     assert "error:" in (text := capsys.readouterr().err)
     assert "category_id 5 is not among the categories [3, 7]" in text and "Traceback" not in text
+
+
+def test_a_folder_that_no_quick_start_made_is_left_alone(tmp_path):
+    """The user's files have the names of a quick start's."""
+    json_file, images = coco_file(tmp_path / "data")
+    before = digest(tmp_path)
+    with pytest.raises(ConfigError, match="is not empty and no quick start made it; name a new folder"):
+        quickstart(str(tmp_path), data=(json_file, images), iterations=1, overwrite=True)
+    assert digest(tmp_path) == before
+
+
+def test_an_earlier_quick_start_is_replaced_only_when_asked(tmp_path):
+    own_folder(str(tmp_path), (), overwrite=False)
+    first = shapes.write(str(tmp_path / "data"), {"train": 2, "val": 1}, seed=0)
+    (tmp_path / "data" / "train" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds a quick start; --overwrite replaces it, another folder keeps it"):
+        own_folder(str(tmp_path), (), overwrite=False)
+    assert all(Path(path).exists() for path in first.values())
+    own_folder(str(tmp_path), (), overwrite=True)
+    assert set(digest(tmp_path)) == {"quickstart.mark", "data/train/notes.txt"}
+
+
+def test_inputs_inside_the_output_folder_are_refused(tmp_path):
+    own_folder(str(tmp_path), (), overwrite=False)
+    with pytest.raises(ConfigError, match=f"--data {tmp_path}/data/train.json lies in --output {tmp_path}"):
+        own_folder(str(tmp_path), (str(tmp_path / "data" / "train.json"),), overwrite=True)

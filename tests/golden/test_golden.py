@@ -139,9 +139,9 @@ def test_the_command_exits_1_on_a_case_nobody_knows(tmp_path, monkeypatch, capsy
     assert command(monkeypatch, capsys, tmp_path) == (1, "1 passed, 1 failed", "")
 
 
-def test_the_command_exits_2_without_cases(tmp_path, monkeypatch, capsys):
+def test_the_command_exits_1_without_cases(tmp_path, monkeypatch, capsys):
     code, _, errors = command(monkeypatch, capsys, tmp_path)
-    assert (code, errors) == (2, f"verify_golden: {tmp_path} holds no pair NAME.npz and NAME.json")
+    assert (code, errors) == (1, f"error: {tmp_path} holds no pair NAME.npz and NAME.json")
 
 
 def test_the_command_checks_several_directories(tmp_path, monkeypatch, capsys):

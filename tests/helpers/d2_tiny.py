@@ -17,6 +17,7 @@ from PIL import Image
 
 from kd2.config import read
 from kd2.distill import Distiller
+from kd2.engine import ONE_PROCESS
 from kd2.engine.detectron2 import distill_cfg
 from kd2.engine.detectron2.config import run_config
 from kd2.engine.detectron2.models import build_plain
@@ -189,18 +190,8 @@ def previous(folder: Path) -> None:
 
 def train(config: str, *options: str, **changes) -> dict[str, float]:
     """``tools/train_net.py --config-file config *options`` in this process, without its log on the screen."""
-    defaults = {
-        "num_gpus": 1,
-        "num_machines": 1,
-        "machine_rank": 0,
-        "dist_url": "auto",
-        "resume": False,
-        "eval_only": False,
-        "imports": [],
-        "allow_pickle": False,
-    }
     with contextlib.redirect_stdout(io.StringIO()):
-        return run(read(config, list(options)), config, argparse.Namespace(**(defaults | changes)))
+        return run(read(config, list(options)), config, argparse.Namespace(**(vars(ONE_PROCESS) | changes)))
 
 
 def weights(folder: str | Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:

@@ -43,7 +43,7 @@ def experiment(config: str, *options: str, **changes) -> LightningExperiment:
 
 def distiller(config: str, *options: str) -> Distiller:
     """The distiller from which the training of a config starts, in train mode."""
-    return flow.prepare(experiment(config, *options), resuming=False).distiller
+    return flow.prepare(experiment(config, *options)).distiller
 
 
 def batches(config: str, *options: str, start: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[Any]:

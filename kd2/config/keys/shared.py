@@ -55,6 +55,11 @@ EVERY = (
     Key("SOLVER.OPTIMIZER", "SGD", str),
     #: More keyword arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     Key("SOLVER.OPTIMIZER_ARGS", {}, dict),
+    #: How many of the checkpoints on the way stay, the newest ones; 0: all.
+    Key("SOLVER.KEEP_CHECKPOINTS", 0, CountOrZero),
+    #: A metric such as bbox/AP, by the name that an evaluation prints: the student with the largest value so far is
+    #: kept as model_best.pth.
+    Key("TEST.BEST", "", str),
     #: Optimizer steps of the training.
     Key("SOLVER.MAX_ITER", 40000, Count),
     #: Images of a step, over all processes.

@@ -1,5 +1,6 @@
 """Training, evaluation and dry run of Detectron2's models."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from detectron2.evaluation import verify_results
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNNWithTTA
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
@@ -21,8 +23,8 @@ from kd2.data.detection.records import check_numbers
 from kd2.distill import Distiller
 from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
-from kd2.engine.checkpoint import Match, teacher_classes, write_atomically
-from kd2.engine.detectron2 import zoo
+from kd2.engine.checkpoint import Match, teacher_classes
+from kd2.engine.detectron2 import compat, zoo
 from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
 from kd2.engine.detectron2.data import align, check_readable, custom_records, register, train_loader
@@ -33,8 +35,13 @@ from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, che
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
-from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores, build_distiller, write_config
+from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores, begin, build_distiller
 from kd2.losses import active_losses
+from kd2.runs.best import Best
+from kd2.runs.files import write_atomically
+from kd2.runs.folder import FINAL
+
+logger = logging.getLogger(__name__)
 
 
 class Detectron2Experiment(Experiment):
@@ -129,17 +136,20 @@ class Detectron2Experiment(Experiment):
                     batch = next(iter(Trainer.build_test_loader(cfg, name)))
                     evaluator.process(batch, model(batch))
 
-    def fit(self, prepared: Prepared, saved: str | None) -> Scores:
-        cfg, trainer = self.cfg, Trainer(self.cfg, prepared)
+    @property
+    def first(self) -> bool:
+        return comm.is_main_process()
+
+    def fit(self, prepared: Prepared, saved: str | None, best: Best) -> Scores:
+        cfg, trainer = self.cfg, Trainer(self.cfg, prepared, best, lambda: begin(self, saved))
+        compat.log_into(cfg.OUTPUT_DIR)
+        logger.info("%s\n%s\n%s", self.args, collect_env_info(), cfg.dump())
         if saved:
             trainer.restore(saved)
-        if comm.is_main_process():
-            write_config(cfg)
         results = trainer.train()
-        if comm.is_main_process():
+        if self.first:
             folder = os.path.abspath(cfg.OUTPUT_DIR)
-            own = student_cfg(cfg, os.path.join(folder, "model_final.pth"))
-            write_atomically(own.dump(), os.path.join(folder, "student.yaml"))
+            write_atomically(student_cfg(cfg, os.path.join(folder, FINAL)).dump(), os.path.join(folder, "student.yaml"))
         return flatten_results_dict(results)
 
     def score(self, student: nn.Module, tests: list[str]) -> Scores:

@@ -1,8 +1,10 @@
 """Training, evaluation and dry run on the road of Detectron2, in as many processes as there are GPUs."""
 
+import contextlib
 import glob
 import json
 import logging
+import multiprocessing
 import os
 import tempfile
 from argparse import Namespace
@@ -14,16 +16,14 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import launch
 from detectron2.utils import comm
-from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from kd2.config import assemble
-from kd2.distill import USER_ERRORS, ConfigError
+from kd2.distill import ConfigError
 from kd2.engine import ONE_PROCESS
 from kd2.engine import experiment as flow
-from kd2.engine.checkpoint import check_writable, last_checkpoint, saved_seed, write_atomically
+from kd2.engine.checkpoint import saved_run
 from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
@@ -31,8 +31,12 @@ from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.engine.rendezvous import meeting_point, reach
 from kd2.engine.unpickle import pickles_allowed
 from kd2.losses.registry import import_losses
+from kd2.runs.endings import TOLD, Interrupted, reported, signals_raise
+from kd2.runs.files import write_atomically
+from kd2.runs.folder import check_writable, last_checkpoint, resumable
 
-_RESULTS = "results.json"
+# Seconds that processes of a run have to end by themselves at a signal.
+_GRACE = 10.0
 
 
 def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
@@ -43,19 +47,16 @@ def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
         args: see ``kd2.engine.run``.
 
     Raises:
-        ConfigError, DataError, NonFiniteLoss, OSError: from whichever process found it, with its text.
+        ConfigError, DataError, NonFiniteLoss, OSError, Fault: from whichever process found it, with its text.
+        Interrupted: see ``kd2.engine.experiment.run``.
     """
     cfg = run_config(loaded, config_file)
     check_writable(cfg.OUTPUT_DIR)
     processes = _processes(cfg, args)
-    results = os.path.join(cfg.OUTPUT_DIR, _RESULTS)
-    if args.machine_rank == 0 and os.path.exists(results):
-        os.remove(results)
-    launched(_work, processes, args, (cfg, args))
-    if args.machine_rank or not os.path.exists(results):
-        return {}
-    with open(results) as file:
-        return json.load(file)
+    try:
+        return launched(_work, processes, args, (cfg, args))
+    except Interrupted as end:
+        raise Interrupted(end.signum, None if args.eval_only else last_checkpoint(cfg.OUTPUT_DIR)) from None
 
 
 def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[DryRun]:
@@ -71,45 +72,65 @@ def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[]
     return flow.data_sets(Detectron2Experiment(cfg, ONE_PROCESS))
 
 
-def launched(work: Callable[..., None], processes: int, args: Namespace, work_args: tuple) -> None:
+def launched(work: Callable[..., Any], processes: int, args: Namespace, work_args: tuple) -> Any:
     """Run ``work(*work_args)`` in processes of their own, or in this one when it is the only one.
 
+    Returns:
+        What the first process of this machine returned, by way of JSON.
+
     Raises:
-        ConfigError, DataError, NonFiniteLoss, OSError: as the first process to meet one raised it.
+        ConfigError, DataError, NonFiniteLoss, OSError, Fault: as the first process to meet one raised it.
+        ChildProcessError: a process was lost.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
             launch(_telling, processes, args.num_machines, args.machine_rank, args.dist_url, (work, folder, work_args))
-        except (ProcessRaisedException, ProcessExitedException):
+        except Interrupted as end:
+            _end_children(end.signum)
+            raise
+        except (ProcessRaisedException, ProcessExitedException) as error:
             told = sorted(glob.glob(os.path.join(folder, "*.json")), key=os.path.getmtime)
             if not told:
-                raise
+                raise ChildProcessError(
+                    f"a process of the run was lost ({error}); the last checkpoint is kept"
+                ) from None
             with open(told[0]) as file:
                 kind, text = json.load(file)
-            raise {known.__name__: known for known in USER_ERRORS}[kind](text) from None
+            raise {known.__name__: known for known in TOLD}[kind](text) from None
+        with open(os.path.join(folder, "result")) as file:
+            return json.load(file)
 
 
-def _telling(work: Callable[..., None], folder: str, work_args: tuple) -> None:
-    """Run ``work``; a user's error leaves its kind and text in a file of this process in ``folder``."""
+def _telling(work: Callable[..., Any], folder: str, work_args: tuple) -> None:
+    """Run ``work``; its result, or the kind and text of an error, are left in a file of this process in ``folder``."""
+    started = multiprocessing.parent_process() is not None
     try:
-        work(*work_args)
-    except USER_ERRORS as error:
-        kind = next(known.__name__ for known in USER_ERRORS if isinstance(error, known))
+        with signals_raise() if started else contextlib.nullcontext(), reported():
+            result = work(*work_args)
+    except TOLD as error:
+        kind = next(known.__name__ for known in TOLD if isinstance(error, known))
         write_atomically(json.dumps([kind, str(error)]), os.path.join(folder, f"{comm.get_rank()}.json"))
         raise
+    if comm.get_local_rank() == 0:
+        write_atomically(json.dumps(result), os.path.join(folder, "result"))
 
 
-def _work(cfg: CfgNode, args: Namespace) -> None:
-    """What every process does; the first one leaves the scores in ``OUTPUT_DIR``."""
+def _end_children(signum: int) -> None:
+    children = multiprocessing.active_children()
+    for child in children:
+        os.kill(child.pid, signum)
+    for child in children:
+        child.join(_GRACE)
+        child.kill()
+
+
+def _work(cfg: CfgNode, args: Namespace) -> Scores:
+    """What every process does."""
     import_losses(args.imports)
-    logging.getLogger("kd2").handlers.clear()  # the command's: the next lines make those of a run
-    for name in ("fvcore", None, "kd2"):
-        logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), **({"name": name} if name else {}))
-    logger.info("%s\n%s\n%s", args, collect_env_info(), cfg.dump())
+    logging.getLogger("kd2").handlers.clear()  # the command's: the next line makes those of a run
+    compat.log_on_screen()
     with pickles_allowed(args.allow_pickle):  # in a started process, too
-        scores = flow.run(_seeded(cfg, args))
-    if comm.is_main_process() and scores:
-        write_atomically(json.dumps(scores, indent=1), os.path.join(cfg.OUTPUT_DIR, _RESULTS))
+        return flow.run(_seeded(cfg, args))
 
 
 def _seeded(cfg: CfgNode, args: Namespace) -> Detectron2Experiment:
@@ -118,9 +139,9 @@ def _seeded(cfg: CfgNode, args: Namespace) -> Detectron2Experiment:
     A ``SEED`` below 0 is drawn, once for all processes; a resumed run has that of its checkpoint.
     """
     cfg = scaled_config(cfg, comm.get_world_size())
-    saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
     if cfg.SEED < 0:
-        cfg.SEED = saved_seed(saved) if saved else comm.shared_random_seed()
+        saved = resumable(cfg.OUTPUT_DIR) if args.resume else None
+        cfg.SEED = saved_run(saved)[0]["seed"] if saved else comm.shared_random_seed()
     cfg.freeze()
     seed_all_rng(cfg.SEED + comm.get_rank())
     compat.set_precision(cfg)

@@ -7,28 +7,38 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import yaml
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.solver import LRScheduler
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.utils.data import DataLoader
 
+from kd2.config import merge
 from kd2.data.seeding import random_states, restore_random_states
 from kd2.distill import ConfigError, Distiller, check_weights, override_groups, without_overrides
-from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry, save_atomically, tag_last_checkpoint
+from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry
 from kd2.engine.detectron2 import compat
+from kd2.engine.detectron2.config import add_d2_config
 from kd2.engine.detectron2.data import eval_loader, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 from kd2.engine.detectron2.windows import windowed
 from kd2.engine.experiment import Prepared
 from kd2.engine.optimizer import build_optimizer, clip_gradients
 from kd2.engine.schema import check_run
+from kd2.runs.best import Best
+from kd2.runs.endings import patient, pending, raise_pending
+from kd2.runs.files import save_atomically
+from kd2.runs.folder import BEST, keep, last_checkpoint
+from kd2.runs.resume import apply_rates, rates_of
 
 
 class Trainer(DefaultTrainer):
@@ -39,15 +49,18 @@ class Trainer(DefaultTrainer):
     Args:
         cfg: the run's config; its ``SEED`` is drawn (0 or more).
         prepared: the distiller becomes the model, on ``MODEL.DEVICE``.
+        best: of the evaluations so far.
+        begin: called when everything is built, before the first file is written.
     """
 
-    def __init__(self, cfg: CfgNode, prepared: Prepared):
+    def __init__(self, cfg: CfgNode, prepared: Prepared, best: Best, begin: Callable[[], None]):
         self.distiller, self.classes = prepared.distiller, prepared.classes
+        self.run_cfg, self.best, self.begin = cfg, best, begin
         super().__init__(cfg)
         compat.name_losses(self)
 
     def restore(self, path: str) -> None:
-        """Go on behind the iteration at which ``path`` was saved.
+        """Go on behind the iteration at which ``path`` was saved, with the rates of today's config.
 
         Raises:
             ConfigError: the file does not fit the student; it is of a run with other losses or another optimizer.
@@ -55,12 +68,15 @@ class Trainer(DefaultTrainer):
         content = read_checkpoint(path, "--resume")
         check_run(content, f"--resume: {path}")
         load_state(self.distiller.student, content["model"], path, "--resume", partial=False)
+        self._check_groups(content["kd2"]["config"])
+        rates = rates_of(self.optimizer)
         try:
             self.distiller.losses.load_state_dict(content["adapters"])
             self.load_state_dict(compat.joined_state(content))
             self.process_states.rng = content["kd2"]["rng"]
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise ConfigError(f"--resume: {path} is of a run with other losses or optimizer: {error}") from None
+        apply_rates(self.optimizer, self.scheduler, rates)
         self.start_iter = self.distiller.iteration = self.iter + 1
         self.data_loader.batch_sampler.start = self.start_iter
         compat.warm_up()
@@ -68,14 +84,28 @@ class Trainer(DefaultTrainer):
             done = self.start_iter // self.cfg.TEST.EVAL_PERIOD
             self._precise_bn_loader.batch_sampler.start = done * self.cfg.TEST.PRECISE_BN.NUM_ITER
 
+    def _check_groups(self, config: str) -> None:
+        """Detectron2 groups parameters by their rates, and a saved optimizer knows them by their order alone."""
+        saved = merge(add_d2_config(get_cfg()), yaml.safe_load(config))
+        orders = [
+            [id(p) for group in self.build_optimizer(cfg, self.distiller).param_groups for p in group["params"]]
+            for cfg in (saved, self.run_cfg)
+        ]
+        if orders[0] != orders[1]:
+            raise ConfigError(
+                "--resume: the weight decays and SOLVER.BIAS_LR_FACTOR group the parameters otherwise than in the run; "
+                "give the old values, or new ones that are equal and unequal where the old ones are"
+            )
+
     def train(self) -> dict[str, Any]:
         """Run training; returns the nested results of the last evaluation (on the main process)."""
-        super().train()
+        with patient(lambda: comm.get_world_size() == 1):
+            super().train()
         return compat.last_results(self)
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds beside the model, see ``kd2.engine.checkpoint``."""
-        run = run_entry(self.cfg, self.classes, self.process_states.rng)
+        run = run_entry(self.run_cfg, self.classes, self.process_states.rng, self.best)
         adapters = self.distiller.losses.state_dict()
         return {"adapters": adapters, **compat.split_state(self.state_dict()), "kd2": run}
 
@@ -83,8 +113,10 @@ class Trainer(DefaultTrainer):
         """Detectron2's hooks; checkpoints hold the student, precise BN runs the student alone."""
         cfg, student = self.cfg, self.distiller.student
         trainer = weakref.proxy(self)  # as in Detectron2: a trainer that is let go frees its memory at once
-        self.checkpointer = RunCheckpointer(student, cfg.OUTPUT_DIR, lambda: trainer.content())
-        self.process_states = ProcessStates(cfg.SOLVER.CHECKPOINT_PERIOD, student)
+        self.checkpointer = RunCheckpointer(
+            student, cfg.OUTPUT_DIR, lambda: trainer.content(), cfg.SOLVER.KEEP_CHECKPOINTS
+        )
+        self.process_states = ProcessStates(cfg, student)
         self._precise_bn_loader = None
         found = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PreciseBN)]
         saving = next(i for i, h in enumerate(found) if isinstance(h, (hooks.PeriodicCheckpointer, hooks.EvalHook)))
@@ -94,7 +126,15 @@ class Trainer(DefaultTrainer):
         if cfg.TEST.AUG.ENABLED:
             evaluation = next(i for i, hook in enumerate(found) if isinstance(hook, hooks.EvalHook))
             found.insert(evaluation + 1, hooks.EvalHook(0, self._augmented))
+        writing = next((i for i, h in enumerate(found) if isinstance(h, hooks.PeriodicCheckpointer)), saving)
+        found.insert(writing + 1, StopAtSignal())
+        evaluation = next(i for i, hook in enumerate(found) if isinstance(hook, hooks.EvalHook))
+        found.insert(evaluation + 1, KeepBest(cfg.TEST.EVAL_PERIOD))
         return found
+
+    def build_writers(self) -> list[EventWriter]:
+        self.begin()
+        return super().build_writers()
 
     def _augmented(self) -> OrderedDict:
         results = self.test_augmented(self.cfg, self.distiller.student)
@@ -139,7 +179,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None) -> OrderedDict:
         """Detectron2's evaluation of every ``DATASETS.TEST``; training afterwards draws the same random numbers."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), patient(lambda: False):
             return super().test(cfg, windowed(cfg, model), evaluators)
 
     @classmethod
@@ -180,14 +220,15 @@ class RunCheckpointer(DetectionCheckpointer):
         student: under its own key names it is the entry ``model``.
         folder: ``OUTPUT_DIR``.
         content: gives the other entries.
+        most: ``SOLVER.KEEP_CHECKPOINTS``.
     """
 
-    def __init__(self, student: nn.Module, folder: str, content: Callable[[], dict[str, Any]]):
+    def __init__(self, student: nn.Module, folder: str, content: Callable[[], dict[str, Any]], most: int = 0):
         super().__init__(student, folder)
-        self.content = content
+        self.content, self.most = content, most
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``name``.pth and tag it as the last. An error leaves the older files alone.
+        """Write ``name``.pth; all but the best one are tagged as the last. An error leaves the older files alone.
 
         Raises:
             NonFiniteLoss: a weight of the student is not finite.
@@ -199,23 +240,27 @@ class RunCheckpointer(DetectionCheckpointer):
         check_weights(self.model, content["iteration"] + 1)
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
-        save_atomically({"model": self.model.state_dict(), **content, **kwargs}, path)
-        tag_last_checkpoint(path)
+        content = {"model": self.model.state_dict(), **content, **kwargs}
+        if os.path.basename(path) == BEST:
+            save_atomically(content, path)
+        else:
+            keep(content, path, self.most)
 
 
 class ProcessStates(HookBase):
-    """Gathers for checkpoints what each process keeps for itself. Comes before the hook that saves.
+    """Gathers for checkpoints what each process keeps for itself. Comes before the hooks that save.
 
     Args:
-        period: iterations between checkpoints.
+        cfg: tells at which iterations there are checkpoints.
         model: see ``compat.RunningNumbers``.
 
     Attributes:
         rng: the random states of each process; after a restore those of the checkpoint, until training begins.
     """
 
-    def __init__(self, period: int, model: nn.Module):
-        self.period, self.numbers = period, compat.RunningNumbers(model)
+    def __init__(self, cfg: CfgNode, model: nn.Module):
+        self.periods = [cfg.SOLVER.CHECKPOINT_PERIOD, *([cfg.TEST.EVAL_PERIOD] if cfg.TEST.BEST else [])]
+        self.numbers = compat.RunningNumbers(model)
         self.rng: list[dict[str, Any]] = []
         self._changed: list[dict[str, dict[str, float]]] = []
 
@@ -228,11 +273,44 @@ class ProcessStates(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done % self.period == 0 or done == self.trainer.max_iter:
-            self.rng, self._changed = comm.gather(random_states()), comm.gather(self.numbers.changed())
+        if done == self.trainer.max_iter or any(period and done % period == 0 for period in self.periods):
+            self.gather()
+
+    def gather(self) -> None:
+        """Bring together the states of all processes, on the first one."""
+        self.rng, self._changed = comm.gather(random_states()), comm.gather(self.numbers.changed())
 
     def state_dict(self) -> dict[str, Any]:
         return {"numbers": self._changed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._changed = state["numbers"]
+
+
+class StopAtSignal(HookBase):
+    """Ends a training of one process at a signal that waits, with a checkpoint. Comes behind the hook that saves."""
+
+    def after_step(self) -> None:
+        trainer, name = self.trainer, f"model_{self.trainer.iter:07d}"
+        if pending() and trainer.iter + 1 < trainer.max_iter:
+            if os.path.join(trainer.cfg.OUTPUT_DIR, f"{name}.pth") != last_checkpoint(trainer.cfg.OUTPUT_DIR):
+                trainer.process_states.gather()
+                trainer.checkpointer.save(name)
+            raise_pending()
+
+
+class KeepBest(HookBase):
+    """Saves the student after an evaluation on the way that is the best so far. Comes behind the hook that evaluates.
+
+    Args:
+        period: iterations between evaluations; the last one is seen to when the training is over.
+    """
+
+    def __init__(self, period: int):
+        self.period = period
+
+    def after_step(self) -> None:
+        trainer, done = self.trainer, self.trainer.iter + 1
+        evaluated = self.period and done % self.period == 0 and done != trainer.max_iter and comm.is_main_process()
+        if evaluated and trainer.best.beaten_by(flatten_results_dict(compat.last_results(trainer))):
+            trainer.checkpointer.save(BEST.removesuffix(".pth"))

@@ -1,5 +1,6 @@
 """What every task brings that Lightning trains."""
 
+import contextlib
 import functools
 import os
 from abc import abstractmethod
@@ -8,6 +9,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -15,12 +17,13 @@ from kd2.config import taps_of
 from kd2.distill import Distiller, Probe
 from kd2.engine.build import BuiltModel
 from kd2.engine.checkpoint import Match, load_state, read_weights
-from kd2.engine.experiment import Experiment, Prepared, Scores, write_config
+from kd2.engine.experiment import Experiment, Prepared, Scores, begin
 from kd2.engine.lightning.module import DistillModule, Evaluator, read_resumable
 from kd2.engine.lightning.teacher import TeacherSource, load_teacher, teacher_sources
 from kd2.engine.lightning.trainer import build_trainer, uses_gpu
-
-FINAL = "model_final.pth"
+from kd2.runs.best import Best
+from kd2.runs.endings import Interrupted, patient
+from kd2.runs.folder import FINAL
 
 
 class LightningExperiment(Experiment):
@@ -57,12 +60,15 @@ class LightningExperiment(Experiment):
         """The Lightning module of a distiller."""
         return DistillModule(distiller, self, classes)
 
-    def fit(self, prepared: Prepared, saved: str | None) -> Scores:
+    @property
+    def first(self) -> bool:
+        return self.args.machine_rank == 0 and rank_zero_only.rank == 0
+
+    def fit(self, prepared: Prepared, saved: str | None, best: Best) -> Scores:
         cfg, tests = self.cfg, prepared.tests
         module = self.module(prepared.distiller, prepared.train, prepared.classes)
+        module.best = best
         trainer = build_trainer(cfg, self.args, self.callbacks)
-        if trainer.is_global_zero:
-            write_config(cfg)
         start = read_resumable(saved)["iteration"] + 1 if saved else 0
         rank, ranks = trainer.global_rank, trainer.world_size
         torch.manual_seed(cfg.SEED + rank)
@@ -71,8 +77,12 @@ class LightningExperiment(Experiment):
         if tests and cfg.TEST.EVAL_PERIOD:
             module.test = tests[0]
             during = self.test_loader(tests[0], rank, ranks)
-        trainer.fit(module, batches, during, ckpt_path=saved, weights_only=True)
-        trainer.save_checkpoint(os.path.join(cfg.OUTPUT_DIR, FINAL), weights_only=False)
+        module.configure_optimizers()  # its errors come before the first file
+        begin(self, saved)
+        with _launched(trainer), patient(lambda: ranks == 1 and not trainer.validating):
+            trainer.fit(module, batches, during, ckpt_path=saved, weights_only=True)
+            if start < cfg.SOLVER.MAX_ITER:
+                trainer.save_checkpoint(os.path.join(cfg.OUTPUT_DIR, FINAL), weights_only=False)
         return self._scores(trainer, module, tests)
 
     def score(self, student: nn.Module, tests: list[Any]) -> Scores:
@@ -113,6 +123,16 @@ class LightningExperiment(Experiment):
         for test in tests:
             module.test = test
             trainer.validate(module, self.test_loader(test, trainer.global_rank, trainer.world_size), verbose=False)
-            named = len(tests) > 1
-            results |= {f"{test.name}/{name}" if named else name: x for name, x in module.scores.items()}
+            results |= module.named_scores()
         return results
+
+
+@contextlib.contextmanager
+def _launched(trainer: lightning.Trainer) -> Iterator[None]:
+    """The processes that a trainer starts get the signal that ends this one."""
+    try:
+        yield
+    except Interrupted as end:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(end.signum)
+        raise

@@ -13,6 +13,8 @@ from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer, clip_gradients
 from kd2.engine.schema import check_run
+from kd2.runs.best import Best
+from kd2.runs.resume import apply_rates, rates_of
 
 if TYPE_CHECKING:
     from kd2.engine.lightning.experiment import LightningExperiment
@@ -43,7 +45,10 @@ class DistillModule(lightning.LightningModule):
     Attributes:
         test: the data set that a validation scores.
         scores: of the last validation.
+        best: of the validations so far.
     """
+
+    best = Best("")
 
     def __init__(self, distiller: Distiller, experiment: "LightningExperiment", classes: dict[str, list[str]]):
         super().__init__()
@@ -58,6 +63,7 @@ class DistillModule(lightning.LightningModule):
         groups = parameter_groups([self.distiller.student, self.distiller.losses], self.cfg)
         optimizer = build_optimizer(self.cfg.SOLVER, groups)
         scheduler = build_lr_scheduler(self.cfg, optimizer)
+        self._rates = rates_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -89,6 +95,7 @@ class DistillModule(lightning.LightningModule):
             if self.global_rank < len(self._states):
                 restore_random_states(self._states[self.global_rank])
             self._states = None
+            apply_rates(self.optimizers().optimizer, self.lr_schedulers(), self._rates)
 
     def on_validation_epoch_start(self) -> None:
         self.evaluator = self.experiment.evaluator(self.test)
@@ -101,6 +108,11 @@ class DistillModule(lightning.LightningModule):
         self.scores = self.evaluator.evaluate()
         self.log_dict(self.scores, rank_zero_only=True)
 
+    def named_scores(self) -> dict[str, float]:
+        """``scores`` by the names of the run's results: several test sets are told apart."""
+        several = len(self.cfg.DATASETS.TEST) > 1
+        return {f"{self.test.name}/{name}" if several else name: x for name, x in self.scores.items()}
+
     def exported(self) -> dict[str, Tensor] | None:
         """The state dict of the network that is evaluated and exported; None where that is the student as it trains."""
         return None
@@ -111,7 +123,7 @@ class DistillModule(lightning.LightningModule):
         check_weights(self.distiller, self.global_step)
         state, exported = checkpoint.pop("state_dict"), self.exported()
         raw, adapters, rest = _parts(state)
-        entry = run_entry(self.cfg, self.classes, gathered(random_states()))
+        entry = run_entry(self.cfg, self.classes, gathered(random_states()), self.best)
         if exported is not None:
             entry["raw_model"] = raw
         (optimizer,), (scheduler,) = checkpoint.pop("optimizer_states"), checkpoint.pop("lr_schedulers")

@@ -12,7 +12,7 @@ from kd2.config import assemble, defaults_of
 from kd2.distill import ConfigError, nearest
 from kd2.engine import ONE_PROCESS
 from kd2.engine import experiment as flow
-from kd2.engine.checkpoint import check_writable, last_checkpoint, saved_seed
+from kd2.engine.checkpoint import saved_run
 from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.engine.lightning.classification.experiment import ClassificationExperiment
 from kd2.engine.lightning.detection.experiment import DetectionExperiment
@@ -20,6 +20,7 @@ from kd2.engine.lightning.detection.models import ARCHITECTURES as DETECTORS
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.segmentation.experiment import SegmentationExperiment
 from kd2.engine.lightning.segmentation.models import ARCHITECTURES as SEGMENTERS
+from kd2.runs.folder import check_writable, resumable
 
 
 def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
@@ -42,9 +43,8 @@ def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> 
     cfg = assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file)
     experiment = experiment_for(cfg, args)
     check_writable(cfg.OUTPUT_DIR)
-    saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
-    if saved and cfg.SEED < 0:
-        cfg.SEED = saved_seed(saved)
+    if args.resume and cfg.SEED < 0:
+        cfg.SEED = saved_run(resumable(cfg.OUTPUT_DIR))[0]["seed"]
     # Lightning hands the drawn seed to the processes it starts.
     cfg.SEED = lightning.seed_everything(cfg.SEED if cfg.SEED >= 0 else None)
     return experiment

@@ -9,48 +9,105 @@ import lightning
 import torch
 from fvcore.common.config import CfgNode
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import save_atomically, tag_last_checkpoint
 from kd2.engine.lightning.module import lightning_form, read_resumable
 from kd2.engine.rendezvous import meeting_point, reach
+from kd2.runs.endings import pending, raise_pending, take_signals
+from kd2.runs.files import save_atomically
+from kd2.runs.folder import BEST, keep, last_checkpoint
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or not there, and are read without running code."""
+    """Checkpoints that are whole or not there, and are read without running code.
+
+    Args:
+        most: ``SOLVER.KEEP_CHECKPOINTS``.
+    """
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        save_atomically(checkpoint, str(path))
-        tag_last_checkpoint(str(path))
+        if os.path.basename(path) == BEST:
+            save_atomically(checkpoint, str(path))
+        else:
+            keep(checkpoint, str(path), self.most)
 
     def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return lightning_form(read_resumable(str(path)))
 
 
 class _Checkpoints(ModelCheckpoint):
+    """Those on the way, the best one, and one at a signal, which ends the training."""
+
     FILE_EXTENSION = ".pth"
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing is remembered: every file is kept, and the folder of a run may move."""
+        """Nothing is remembered: the files say what is there, and the folder of a run may move."""
         return {}
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        take_signals()  # Lightning's answer to SIGTERM is exit code 0
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        super().on_train_batch_end(trainer, *args)
+        if pending() and trainer.global_step < trainer.max_steps:
+            path = os.path.join(str(self.dirpath), f"model_{trainer.global_step:07d}.pth")
+            if path != last_checkpoint(str(self.dirpath)):
+                trainer.save_checkpoint(path)
+            raise_pending()
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and module.best.beaten_by(module.named_scores()):
+            trainer.save_checkpoint(os.path.join(str(self.dirpath), BEST))
+
+
+class _Bar(TQDMProgressBar):
+    def on_exception(self, *_: Any) -> None:
+        print(flush=True)  # what follows begins a line of its own
 
 
 def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Callback] = ()) -> lightning.Trainer:
     """A Trainer that stops after ``SOLVER.MAX_ITER`` optimizer steps.
 
     Args:
-        args: num_gpus, num_machines, machine_rank, dist_url as in Detectron2's scripts.
+        args: num_gpus, num_machines, machine_rank, dist_url as in Detectron2's scripts; with eval_only nothing is
+            written.
         callbacks: more Lightning callbacks; a progress bar among them takes the place of the usual one.
 
     Raises:
         ConfigError: more GPUs than there are, an address that is none.
     """
-    bar = [] if any(isinstance(c, ProgressBar) for c in callbacks) else [TQDMProgressBar(refresh_rate=20)]
+    bar = [] if any(isinstance(c, ProgressBar) for c in callbacks) else [_Bar(refresh_rate=20)]
+    writers = [] if args.eval_only else _writers(cfg)
+    return lightning.Trainer(
+        **_devices(cfg, args),
+        logger=False if args.eval_only else _loggers(cfg),
+        enable_checkpointing=not args.eval_only,
+        callbacks=[*writers, *bar, *callbacks],
+        precision=_precision(cfg),
+        max_steps=cfg.SOLVER.MAX_ITER,
+        val_check_interval=cfg.TEST.EVAL_PERIOD or None,
+        limit_val_batches=None if cfg.TEST.EVAL_PERIOD else 0,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=20,
+        plugins=[AtomicCheckpointIO(cfg.SOLVER.KEEP_CHECKPOINTS)],
+        default_root_dir=cfg.OUTPUT_DIR,
+        enable_model_summary=False,
+    )
+
+
+def _writers(cfg: CfgNode) -> list[Callback]:
     checkpoints = _Checkpoints(
         cfg.OUTPUT_DIR,
         "model_{step:07d}",
@@ -60,22 +117,11 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Ca
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
-    return lightning.Trainer(
-        **_devices(cfg, args),
-        precision=_precision(cfg),
-        max_steps=cfg.SOLVER.MAX_ITER,
-        val_check_interval=cfg.TEST.EVAL_PERIOD or None,
-        limit_val_batches=None if cfg.TEST.EVAL_PERIOD else 0,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        log_every_n_steps=20,
-        logger=[TensorBoardLogger(cfg.OUTPUT_DIR, name="", version=""), CSVLogger(cfg.OUTPUT_DIR, name="csv")],
-        callbacks=[checkpoints, *bar, LearningRateMonitor(), *callbacks],
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=cfg.OUTPUT_DIR,
-        enable_model_summary=False,
-    )
+    return [checkpoints, LearningRateMonitor()]
+
+
+def _loggers(cfg: CfgNode) -> list[Logger]:
+    return [TensorBoardLogger(cfg.OUTPUT_DIR, name="", version=""), CSVLogger(cfg.OUTPUT_DIR, name="csv")]
 
 
 def uses_gpu(cfg: CfgNode) -> bool:

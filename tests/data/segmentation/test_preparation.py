@@ -83,7 +83,7 @@ def test_camvid_can_be_made_smaller(run, root):
 )
 def test_what_is_not_camvid_leaves_no_data_set(stem, colors, text, run, root):
     code, _, errors = run("prepare_camvid.py", *camvid(root, stem, colors=colors))
-    assert code == 1 and not (root / "camvid").exists()
+    assert code == 1 and not list(root.glob("camvid*"))
     assert text in errors
 
 
@@ -92,6 +92,23 @@ def test_an_existing_folder_is_never_written_to(run, root):
     code, _, errors = run("prepare_camvid.py", *camvid(root, "0006R0_f00930"))
     assert (code, errors) == (1, "error: camvid exists, expected a folder still to be made\n")
     assert not list((root / "camvid").iterdir())
+
+
+def test_a_folder_that_is_called_partial_is_not_touched(run, root):
+    (root / "camvid.partial").mkdir()
+    (root / "camvid.partial" / "mine").touch()
+    code, _, _ = run("prepare_camvid.py", *camvid(root, "0006R0_f00930"))
+    assert (code, [p.name for p in (root / "camvid.partial").iterdir()]) == (0, ["mine"])
+
+
+def test_a_list_of_that_name_is_not_written_over(run, root):
+    pytest.importorskip("scipy.io", reason="SBD comes in MATLAB files")
+    lists = root / "VOC2012" / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train_aug.txt").write_text("mine")
+    code, _, errors = run("prepare_voc_seg.py", "--voc", "VOC2012", "--sbd", "sbd")
+    text = "error: VOC2012/ImageSets/Segmentation/train_aug.txt exists, expected a list still to be made\n"
+    assert (code, errors, (lists / "train_aug.txt").read_text()) == (1, text, "mine")
 
 
 def test_sbd_adds_training_images_to_voc(run, root):

@@ -6,6 +6,8 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 
+import torch
+
 from kd2.distill import ConfigError
 
 from ....helpers import lightning_runs as runs
@@ -100,9 +102,10 @@ def test_a_finished_run_resumes_to_the_same_end(finished):
     assert runs.same(runs.weights(finished / "out"), before) == []
 
 
-def test_resume_without_a_checkpoint_starts_from_the_beginning(finished, tmp_path):
-    runs.train(str(finished / "student.yaml"), "OUTPUT_DIR", str(tmp_path / "new"), resume=True)
-    assert runs.same(runs.weights(finished / "out"), runs.weights(tmp_path / "new")) == []
+def test_resume_without_a_checkpoint_is_refused(finished, tmp_path):
+    text = f"^--resume: OUTPUT_DIR '{tmp_path}/new' has no checkpoint to go on from; start without --resume$"
+    with pytest.raises(ConfigError, match=text):
+        runs.train(str(finished / "student.yaml"), "OUTPUT_DIR", str(tmp_path / "new"), resume=True)
 
 
 def test_a_checkpoint_holds_nothing_of_the_teacher(finished):
@@ -113,11 +116,11 @@ def test_a_checkpoint_holds_nothing_of_the_teacher(finished):
     assert content["trainer"]["module"] == {}
 
 
-def test_a_new_run_in_an_old_folder_is_resumed_from_its_own_checkpoints(tmp_path, data):
-    """The old run got further, and its files are still there."""
+def test_a_run_that_overwrote_another_is_resumed_from_its_own_checkpoints(tmp_path, data):
+    """The old run got further."""
     config = tiny.write_config(tmp_path, data, {"SOLVER": {"WARMUP_ITERS": 0, "STEPS": []}})
     runs.train(config, "SOLVER.MAX_ITER", "9")
-    runs.train(config, "SOLVER.MAX_ITER", "3", "SEED", "8")
+    runs.train(config, "SOLVER.MAX_ITER", "3", "SEED", "8", overwrite=True)
     runs.train(config, "SOLVER.MAX_ITER", "5", "SEED", "8", resume=True)
     runs.train(config, "SOLVER.MAX_ITER", "5", "SEED", "8", "OUTPUT_DIR", str(tmp_path / "whole"))
     assert runs.same(runs.weights(tmp_path / "out"), runs.weights(tmp_path / "whole")) == []
@@ -143,9 +146,13 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, data):
         runs.train(config, resume=True)
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path, data):
+def test_a_checkpoint_that_does_not_fit_the_model_is_refused(tmp_path, data):
+    """The configs agree, the networks that they make do not: another version of a library, say."""
     config = tiny.write_config(tmp_path, data)
     runs.train(config)
-    text = "^--resume: the checkpoint does not fit this model and these losses: .* other shape"
+    content = runs.checkpoint(tmp_path / "out")
+    content["model"].popitem()
+    torch.save(content, tmp_path / "out" / "model_final.pth")
+    text = "^--resume: the checkpoint does not fit this model and these losses: .* 1 missing"
     with pytest.raises(ConfigError, match=text):
-        runs.train(config, "MODEL.FPN.OUT_CHANNELS", "24", resume=True)
+        runs.train(config, "SOLVER.MAX_ITER", "7", resume=True)

@@ -1,0 +1,1 @@
+"""A run apart from its training: the files it leaves, its folder, how it goes on and how it ends. No framework."""

@@ -1,0 +1,48 @@
+"""Files that are whole or not there: written under a name of their own, then renamed."""
+
+import os
+import secrets
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import torch
+
+PARTIAL = r"\.[0-9a-f]{8}\.partial"  # behind the name of the file that was to be; a killed process leaves it
+
+
+def save_atomically(content: Any, path: str) -> None:
+    """``torch.save`` to a temporary neighbor, then rename: the old file survives a crash or a full disk.
+
+    Raises:
+        OSError: the folder is not writable or the disk is full; the temporary file is removed.
+    """
+    _replace(path, lambda file: torch.save(content, file))
+
+
+def write_atomically(text: str, path: str) -> None:
+    """Write a text file all or nothing, as ``save_atomically`` does."""
+    _replace(path, lambda file: file.write(text.encode()))
+
+
+def copy_atomically(source: str, path: str) -> None:
+    """Copy a file all or nothing, as ``save_atomically`` does."""
+    with open(source, "rb") as original:
+        content = original.read()
+    _replace(path, lambda file: file.write(content))
+
+
+def _replace(path: str, write: Callable[[BinaryIO], Any]) -> None:
+    temporary = f"{path}.{secrets.token_hex(4)}.partial"
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        reason = str(error).split(". ")[0].strip()
+        if isinstance(error, RuntimeError) and "worker" not in reason:  # what torch's writer makes of a full disk
+            raise OSError(f"{path} could not be written ({reason})") from error
+        raise

@@ -1,0 +1,53 @@
+"""A run that a signal ends where it writes a file: exit code, and the weights of the run that was not ended."""
+
+import signal
+
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
+
+from ...helpers.d2_tiny import different, weights
+from ...helpers.endings import command, gone_on, signal_at, signal_in_step
+
+# config.yaml, two checkpoints and the final one with their tags, student.yaml, results.json: before and behind each.
+POINTS = range(18)
+SIGNALS = [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+
+
+@pytest.fixture(scope="module")
+def whole(retinanets, tmp_path_factory):
+    """The config of a run of 4 iterations with checkpoints at 2 and 4, and the weights at its end."""
+    folder = tmp_path_factory.mktemp("whole")
+    words = ["OUTPUT_DIR", str(folder), "TEST.EVAL_PERIOD", "2", "DATASETS.TEST", "['tiny']"]
+    assert command("--config-file", retinanets, *words, log=folder / "log") == 0, (folder / "log").read_text()
+    return retinanets, weights(folder)
+
+
+def ended(whole, tmp_path, ending) -> tuple[int, list[str], str]:
+    """Exit code of the ended run, weights that differ at the end of the one that goes on, what the first one said."""
+    (config, expected), output = whole, tmp_path / "out"
+    words = ["--config-file", config, "OUTPUT_DIR", str(output)]
+    code = command(*words, log=tmp_path / "log", prepare=ending)
+    assert gone_on(*words, output=output, log=tmp_path / "more") == 0, (tmp_path / "more").read_text()
+    assert not list(output.glob("*.partial"))
+    return code, different(weights(output), expected), (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_a_signal_while_a_checkpoint_is_written(whole, tmp_path, signum, code):
+    assert ended(whole, tmp_path, signal_at(signum, 2 * 3))[:2] == (code, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_a_signal_at_every_file(whole, tmp_path, signum, code, point):
+    assert ended(whole, tmp_path, signal_at(signum, point))[:2] == (code, [])
+
+
+def test_a_run_interrupted_in_a_step_saves_it_and_says_how_to_go_on(whole, tmp_path):
+    code, differ, said = ended(whole, tmp_path, signal_in_step(signal.SIGTERM, 2))
+    saved = tmp_path / "out" / "model_0000002.pth"
+    line = f"interrupted by SIGTERM: the student is in {saved}; to go on: "
+    assert (code, differ, saved.exists()) == (143, [], True)
+    assert line in said and " --resume --config-file " in said and "Traceback" not in said
