@@ -3,9 +3,9 @@
 import pytest
 import torch
 import yaml
-from kd2.config.checks import leaves
 
-from kd2.config import add_kd_config, timm_config, torchvision_config
+from kd2.config import add_kd_config, defaults_of
+from kd2.config.merging import leaves
 from kd2.distill import ConfigError
 from kd2.runs.resume import APPLIED, FATES, FREE, REFUSED, apply_rates, check_resume, fate_of, rates_of
 
@@ -14,7 +14,7 @@ CLASSES = {"things": ["box", "bar"]}
 
 def config(**values):
     """A config of torchvision with an imitation loss; ``values`` as SOLVER__BASE_LR=0.1."""
-    cfg = torchvision_config()
+    cfg = defaults_of("torchvision")
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ["mine"], ["other"]
     for name in ("mine", "other"):
         cfg.DATASETS.CUSTOM[name] = type(cfg)({"JSON": f"{name}.json", "IMAGES": name})
@@ -122,13 +122,13 @@ def test_every_key_of_the_table_is_one_that_a_framework_reads():
     detectron2 = pytest.importorskip("detectron2.config", reason="Detectron2 is not installed")
     from kd2.engine.detectron2 import add_d2_config
 
-    configs = [torchvision_config(), timm_config(), add_d2_config(detectron2.get_cfg())]
+    configs = [defaults_of("torchvision"), defaults_of("timm"), add_d2_config(detectron2.get_cfg())]
     known = {name for cfg in configs for name, _ in leaves(cfg)}
     assert [key for key in FATES if not any(name == key or name.startswith(f"{key}.") for name in known)] == []
 
 
 def test_the_longest_name_of_the_table_counts():
-    cfg = add_kd_config(torchvision_config())
+    cfg = add_kd_config(defaults_of("torchvision"))
     assert [fate_of(k, cfg) for k in ("TEST.WINDOW.SIZE", "TEST.PRECISE_BN.NUM_ITER", "MODEL.WEIGHTS", "NEW.KEY")] == [
         APPLIED, REFUSED, FREE, REFUSED,
     ]  # fmt: skip
