@@ -51,7 +51,7 @@ setup(
         # What the road of FRAMEWORK: detectron2 needs beside Detectron2 itself, which is not on PyPI.
         "detectron2": ["opencv-python>=4.10", "pycocotools>=2.0.8", "cityscapesscripts>=2.2.4", "timm>=1.0.21"],
         # What the README's test command and the linters behind it need.
-        "test": [*TORCHVISION, *PARQUET, "pytest>=8.4", "hypothesis>=6.100", "pytest-xdist>=3.7", *LINT],
+        "test": [*TORCHVISION, *PARQUET, "pytest>=8.4", "hypothesis>=6.155.2", "pytest-xdist>=3.7", *LINT],
         "dev": LINT,
     },
     entry_points={"console_scripts": ["kd2-train = kd2.cli:train", "kd2-preflight = kd2.cli:preflight"]},
