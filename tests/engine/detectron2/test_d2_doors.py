@@ -17,6 +17,7 @@ from kd2.engine.detectron2.config import teacher_config
 from kd2.engine.detectron2.data import eval_loader, train_loader
 
 from ...helpers.d2_tiny import FASTER_RCNN, load_config, train, write_config
+from ...helpers.trees import tree
 
 
 class Harm:
@@ -152,3 +153,24 @@ def test_the_command_line_can(data, tmp_path):
     with pytest.raises(ConfigError, match="does not fit"):
         train(write_config(tmp_path, data), "MODEL.WEIGHTS", str(tmp_path / "w.pkl"), allow_pickle=True)
     assert (tmp_path / "marker").is_dir()
+
+
+def test_a_run_writes_into_its_output_folder_alone(data, tmp_path, monkeypatch):
+    working = tmp_path / "working"
+    working.mkdir()
+    config = write_config(tmp_path, data, {"DATASETS": {"TEST": ["tiny"]}})
+    before = tree(tmp_path, data)
+    monkeypatch.chdir(working)
+    train(config, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "only"))
+    assert (tmp_path / "only" / "model_final.pth").is_file()
+    assert tree(tmp_path, data, without=tmp_path / "only") == before
+
+
+@pytest.mark.parametrize("source", [{"JSON": "coco.json", "IMAGES": "images"}, {"VOC": "voc", "SPLIT": "val"}])
+def test_the_name_of_a_data_set_names_no_file_elsewhere(data, tmp_path, source):
+    """Detectron2's evaluator writes NAME_coco_format.json."""
+    name = "../../elsewhere"
+    custom = {name: {key: str(data / value) for key, value in source.items()}}
+    changes = {"DATASETS": {"TRAIN": [name], "TEST": [name], "CUSTOM": custom}}
+    with pytest.raises(ConfigError, match="^DATASETS.CUSTOM: '../../elsewhere' is no name of a data set"):
+        train(write_config(tmp_path, data, changes))
