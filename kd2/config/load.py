@@ -16,12 +16,13 @@ from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
 from kd2.config.schedule import check_schedule
 from kd2.distill import ConfigError, Tap, nearest
+from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
 
 # Arguments of a library, and those by which timm and torchvision come to weights.
 _LIBRARY_ARGS = ("MODEL.ARGS", "MODEL.BACKBONE.ARGS", "MODEL.TIMM.ARGS")
 _WEIGHTS = ("cache_dir", "model_cfg", "feature_cfg", "progress")
-_TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []}
+_TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": str, "WEIGHTS": str, "OPTS": Sequence[Any]}
 # What is read of a teacher's own config: it sees the images of the student's.
 _TEACHER_READS = ("MODEL", "INPUT.FORMAT", "INPUT.SIZE", "KD.STUDENT.META_ARCHITECTURE", "VERSION", "FRAMEWORK")
 
@@ -149,14 +150,12 @@ def _with_keys(cfg: CfgNode, framework: str) -> CfgNode:
 
 def _teacher_block(block: Any, name: str) -> dict[str, Any]:
     if not isinstance(block, Mapping):
-        raise ConfigError(f"{name} is {block!r}, expected a group of keys: {', '.join(_TEACHER_BLOCK)}")
+        raise ConfigError(f"{name} is {shown(block)}, expected a group of keys: {', '.join(_TEACHER_BLOCK)}")
     for key, value in block.items():
         if key not in _TEACHER_BLOCK:
             raise ConfigError(f"{name}.{key}: no such key; {nearest(key, _TEACHER_BLOCK)}")
-        kind = type(_TEACHER_BLOCK[key])
-        if not isinstance(value, kind):
-            raise ConfigError(f"{name}.{key} is {value!r} ({type(value).__name__}), expected {kind.__name__}")
-    return _TEACHER_BLOCK | dict(block)
+        check_value(f"{name}.{key}", value, _TEACHER_BLOCK[key])
+    return {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []} | dict(block)
 
 
 def _check_opts(name: str, words: Sequence[Any]) -> None:

@@ -179,7 +179,7 @@ def test_losses_taps_and_teachers_are_judged_by_their_text(loaded, text, found):
     [
         ("[a.yaml]", r"KD.TEACHERS\[0\] is 'a.yaml', expected a group of keys: CONFIG_FILE, WEIGHTS, OPTS"),
         ("[{}, {WEIGHT: a}]", r"KD.TEACHERS\[1\].WEIGHT: no such key; did you mean WEIGHTS"),
-        ("[{CONFIG_FILE: 5}]", r"KD.TEACHERS\[0\].CONFIG_FILE is 5 \(int\), expected str"),
+        ("[{CONFIG_FILE: 5}]", r"KD.TEACHERS\[0\].CONFIG_FILE is 5 \(int\), expected text"),
         ("[{OPTS: [INPUT.TEST_SCALE, 1]}]", r"KD.TEACHERS\[0\].OPTS: INPUT.TEST_SCALE is not read of a teacher"),
         ("{a: {CONFIG_FILE: b}}", "KD.TEACHERS is .*expected a list of any values"),
     ],

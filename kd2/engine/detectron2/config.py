@@ -32,9 +32,10 @@ def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     ``MODEL.META_ARCHITECTURE`` names the student, whichever of the two forms the file has, see ``distill_cfg``.
 
     Raises:
-        ConfigError: see ``kd2.config.assemble``; CUDA is asked for and absent.
+        ConfigError: see ``kd2.config.assemble``; lists whose lengths do not fit; a device that is absent.
     """
     cfg = plain_cfg(assemble(add_d2_config(get_cfg()), loaded, config_file))
+    _check_lengths(cfg)
     _choose_device(cfg, given="DEVICE" in loaded.get("MODEL", {}))
     return cfg
 
@@ -123,7 +124,30 @@ def _named(cfg: CfgNode, name: str, student: str) -> CfgNode:
     return cfg
 
 
+def _check_lengths(cfg: CfgNode) -> None:
+    """Raises ConfigError for lists that Detectron2 would only assert something about."""
+    for name in ("RPN", "ROI_HEADS", "RETINANET"):
+        thresholds, labels = list(cfg.MODEL[name].IOU_THRESHOLDS), list(cfg.MODEL[name].IOU_LABELS)
+        if thresholds != sorted(thresholds) or len(labels) != len(thresholds) + 1:
+            raise ConfigError(
+                f"MODEL.{name}.IOU_THRESHOLDS is {thresholds} and IOU_LABELS {labels}, expected rising thresholds and "
+                "one label more"
+            )
+    if len(cfg.MODEL.PIXEL_MEAN) != len(cfg.MODEL.PIXEL_STD):
+        raise ConfigError(
+            f"MODEL.PIXEL_STD is {cfg.MODEL.PIXEL_STD}, expected as many numbers as PIXEL_MEAN, {cfg.MODEL.PIXEL_MEAN}"
+        )
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if not sizes or cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
+        wanted = "two sizes for a range" if sizes else "one size or more"
+        raise ConfigError(f"INPUT.MIN_SIZE_TRAIN is {list(sizes)}, expected {wanted}")
+
+
 def _choose_device(cfg: CfgNode, given: bool) -> None:
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError:
+        raise ConfigError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, expected cpu or cuda") from None
     if torch.cuda.is_available() or not cfg.MODEL.DEVICE.startswith("cuda"):
         pass
     elif given:

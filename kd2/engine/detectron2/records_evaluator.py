@@ -9,8 +9,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from kd2.data.detection.records import Records
-from kd2.engine.checkpoint import write_atomically
 from kd2.engine.coco import detections, score
+from kd2.runs.files import write_atomically
 
 _RESULTS = "coco_instances_results.json"
 

@@ -184,3 +184,33 @@ def test_a_step_at_the_very_end_has_no_effect():
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([1.0] * 5 + [0.1] * 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["MODEL.DEVICE", "gpu"], "^MODEL.DEVICE is 'gpu', expected cpu or cuda$"),
+        (
+            ["MODEL.RPN.IOU_LABELS", "[0, 1]"],
+            r"^MODEL.RPN.IOU_THRESHOLDS is \[0.3, 0.7\] and IOU_LABELS \[0, 1\], expected",
+        ),
+        (["MODEL.RETINANET.IOU_THRESHOLDS", "[0.5, 0.4]"], r"^MODEL.RETINANET.IOU_THRESHOLDS is \[0.5, 0.4\]"),
+        (["MODEL.RPN.NMS_THRESH", "1e999"], "^MODEL.RPN.NMS_THRESH is inf, expected a number in .*, finite$"),
+        (["MODEL.RPN.LOSS_WEIGHT", "-1.0"], "^MODEL.RPN.LOSS_WEIGHT is -1.0, expected a number of 0 or more$"),
+        (["MODEL.PIXEL_STD", "[1.0]"], r"^MODEL.PIXEL_STD is \[1.0\], expected as many numbers as PIXEL_MEAN"),
+        (
+            ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"],
+            r"^INPUT.MIN_SIZE_TRAIN is \[800\], expected two sizes for a range$",
+        ),
+        (
+            ["MODEL.META_ARCHITECTURE", "RetinaNet", "TEST.WINDOW.SIZE", "[9, 9]"],
+            "^TEST.WINDOW.SIZE is given, but Retina",
+        ),
+        (["KD.TEACHER.OPTS", "['SOLVER.MAX_ITER', 5]"], "^KD.TEACHER.OPTS: SOLVER.MAX_ITER is not read of a teacher"),
+    ],
+)
+def test_a_value_that_detectron2_would_break_on_or_ignore_is_refused(tmp_path, options, text):
+    path = tmp_path / "run.yaml"
+    path.write_text("FRAMEWORK: detectron2\nMODEL: {DEVICE: cpu}")
+    with pytest.raises(ConfigError, match=text):
+        load_config(str(path), options)
