@@ -45,7 +45,7 @@ EVERY = (
     #: More keyword arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     Key("SOLVER.OPTIMIZER_ARGS", {}, dict),
     #: How many of the checkpoints on the way stay, the newest ones; 0: all.
-    Key("SOLVER.KEEP_CHECKPOINTS", 0, CountOrZero),
+    Key("SOLVER.KEEP_CHECKPOINTS", 0, v.CountOrZero),
     #: A metric such as bbox/AP, by the name that an evaluation prints: the student with the largest value so far is
     #: kept as model_best.pth.
     Key("TEST.BEST", "", str),
@@ -162,7 +162,7 @@ DENSE = (
     Key("KD.INIT_FROM_TEACHER_PARTIAL", False, bool),
     #: Class names of the teacher in the order of its outputs, where its checkpoint does not tell them: losses on scores
     #: need the student's names and order.
-    Key("KD.TEACHER.CLASSES", [], Texts),
+    Key("KD.TEACHER.CLASSES", [], v.Texts),
     #: Images without labels, for the losses alone.
     Key("KD.UNLABELED.DATASETS", [], v.Texts, _PIXELS),
     #: So many of them (over all processes) follow the labeled ones in every batch. Both keys or none are given.
