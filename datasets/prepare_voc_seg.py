@@ -16,7 +16,9 @@ from PIL import Image
 from scipy.io import loadmat
 
 from kd2.cli import guarded
-from kd2.data.segmentation.layouts import listed_stems, stems_of
+from kd2.data.findings import Findings
+from kd2.data.root import text_lines
+from kd2.data.segmentation.layouts import stems_of
 from kd2.distill import DataError
 
 
@@ -35,9 +37,9 @@ def main() -> int:
     parser.add_argument("--sbd", required=True, metavar="FOLDER", help="SBD's folder dataset, with cls")
     args = parser.parse_args()
     lists, output = os.path.join(args.voc, "ImageSets", "Segmentation"), os.path.join(args.voc, "SegmentationClassAug")
-    val = set(listed_stems(os.path.join(lists, "val.txt")))
-    own = stems_of(os.path.join(args.voc, "SegmentationClass"), ".png")
-    more = stems_of(os.path.join(args.sbd, "cls"), ".mat")
+    val = set(text_lines(os.path.join(lists, "val.txt")))
+    own = stems_of(os.path.join(args.voc, "SegmentationClass"), ".png", Findings(args.voc))
+    more = stems_of(os.path.join(args.sbd, "cls"), ".mat", Findings(args.sbd))
     with new_folder(output) as folder:
         for stem, path in (more | own).items():
             target = os.path.join(folder, f"{stem}.png")

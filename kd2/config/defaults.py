@@ -15,6 +15,7 @@ CHECKS: Checks = {
     "INPUT.MAX_SIZE_TRAIN": POSITIVE,
     "INPUT.MIN_SIZE_TEST": COUNT,
     "INPUT.MAX_SIZE_TEST": POSITIVE,
+    "INPUT.PIXEL_RANGE": Check(depth=1, lengths=(0, 2)),
     "INPUT.RANDOM_FLIP": one_of("horizontal", "vertical", "none"),
     "SOLVER.MAX_ITER": COUNT,
     "SOLVER.IMS_PER_BATCH": POSITIVE,
@@ -82,6 +83,11 @@ def add_shared_keys(cfg: CfgNode) -> None:
     # For classification: {FOLDER: folder of class folders}, {ZIP: file of class folders}, {NPZ: file},
     # {PARQUET: file or folder}, or {TORCHVISION: class, ROOT: folder, SPLIT: train}. See datasets/README.md.
     cfg.DATASETS.CUSTOM = CN(new_allowed=True)
+
+    # Pictures of more than 8 bits (16-bit gray, integers, floats): the two values that become black (0) and white
+    # (255), such as [0, 4095] of a 12-bit camera; linear between them. []: such pictures are refused. Color of 16 bits
+    # a channel takes [0, 65535] alone, pictures of 8 bits are as they are. See datasets/README.md.
+    cfg.INPUT.PIXEL_RANGE = []
 
     # SGD or AdamW of PyTorch, or any other name of timm.optim.list_optimizers().
     cfg.SOLVER.OPTIMIZER = "SGD"

@@ -15,6 +15,7 @@ from kd2.config.defaults import add_kd_config
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
+from kd2.data.images import check_pixel_range
 from kd2.distill import ConfigError, Tap, nearest
 from kd2.losses import check_losses
 
@@ -67,6 +68,7 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
     """
     table = _TABLES[cfg.FRAMEWORK]
     checks.verify(cfg, table.CHECKS)
+    check_pixel_range(cfg.INPUT.PIXEL_RANGE)
     _check_student(cfg)
     for name, value in _given(loaded, defaults):
         if value != _at(cfg, name):
@@ -230,7 +232,7 @@ def _known(name: str, node: Any) -> bool:
 
 
 def _all_keys() -> dict[str, CfgNode]:
-    own = CfgNode({"DATASETS": {}, "SOLVER": {}})
+    own = CfgNode({"DATASETS": {}, "INPUT": {}, "SOLVER": {}})
     return {
         "detectron2": add_kd_config(own),
         "torchvision": torchvision.torchvision_config(),

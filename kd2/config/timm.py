@@ -80,8 +80,8 @@ def _model() -> CN:
     # Keyword arguments for timm.create_model, such as {drop_path_rate: 0.1}.
     model.ARGS = CN(new_allowed=True)
     model.NUM_CLASSES = 1000
-    # Class names in the order of the outputs, compared with those of the data and of the other network. []: those that
-    # the checkpoint holds, otherwise whatever the data say.
+    # Class names in the order of the outputs. Data sets meet them by name; the other network must have the same order.
+    # []: those that the checkpoint holds, otherwise whatever the data say.
     model.CLASSES = []
     # auto, cpu or cuda.
     model.DEVICE = "auto"

@@ -24,7 +24,7 @@ from kd2.engine.checkpoint import Match, teacher_classes, write_atomically
 from kd2.engine.detectron2 import zoo
 from kd2.engine.detectron2.compat import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
-from kd2.engine.detectron2.data import align, check_readable, custom_records, register, train_loader
+from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators
 from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, check_data_classes, class_keys, probe_size
 from kd2.engine.detectron2.step import step_of
@@ -51,7 +51,8 @@ class Detectron2Experiment(Experiment):
         names = list(self.cfg.DATASETS[split])
         register(self.cfg, names)
         things = align(names, self.classes.get("things", ()))
-        self.classes |= {"things": things} if things else {}
+        stuff = align_semantic(names, self.classes.get("stuff", ()))
+        self.classes |= {kind: found for kind, found in (("things", things), ("stuff", stuff)) if found}
         return names
 
     def check(self, train: list[str], tests: list[str]) -> None:

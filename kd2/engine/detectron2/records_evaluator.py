@@ -62,4 +62,3 @@ class RecordsEvaluator(DatasetEvaluator):
         if "segmentation" in told:
             told["segmentation"] = told["segmentation"] | {"counts": told["segmentation"]["counts"].decode()}
         return told
-

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from kd2.data.detection.records import load
 from kd2.distill import ConfigError, DataError
@@ -13,7 +14,7 @@ def root(tmp_path, monkeypatch):
     """A data root with one data set."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "1.jpg").touch()
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / "1.jpg")
     (tmp_path / "a.json").write_text(
         json.dumps(
             {

@@ -11,6 +11,7 @@ from kd2.data.classes import same_order
 from kd2.data.detection.records import Records, load, of_one_run, tell_without_masks
 from kd2.data.root import data_root
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
+from kd2.data.segmentation.semantic import of_one_run as semantic_of_one_run
 from kd2.distill import IGNORE_LABEL, ConfigError, nearest
 
 # Name -> what this process registered it from, and what it read there.
@@ -26,7 +27,7 @@ def register(cfg: CfgNode, names: Iterable[str]) -> None:
     """
     for name in names:
         if name in cfg.DATASETS.CUSTOM:
-            _register_custom(name, cfg.DATASETS.CUSTOM, cfg.MODEL.MASK_ON)
+            _register_custom(cfg, name)
         elif name not in DatasetCatalog:
             choices = [*cfg.DATASETS.CUSTOM, *DatasetCatalog.list()]
             raise ConfigError(f"DATASETS: {name!r} is not in DATASETS.CUSTOM or built in; {nearest(name, choices)}")
@@ -59,6 +60,30 @@ def align(names: Sequence[str], classes: Sequence[str]) -> list[str]:
     return list(classes)
 
 
+def align_semantic(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Give registered data sets of pixel classes one list of classes; returns it, empty where there is no such set.
+
+    Args:
+        classes: those of the run, as far as they are known.
+
+    Raises:
+        DataError: see ``kd2.data.segmentation.semantic.of_one_run``.
+    """
+    found = (_registered[name][1] for name in names if name in _registered)
+    own = [data for data in found if isinstance(data, SemanticRecords) and data.classes]
+    if own and not classes:  # beside one of Detectron2's own, that one's
+        classes = next((c for name in names if name not in _registered for c in [_stuff(name)] if c), ())
+    aligned = semantic_of_one_run(own, classes)
+    for data in aligned:
+        if _stuff(data.name) != list(data.classes):
+            _put(data)
+    return list(aligned[0].classes) if aligned else []
+
+
+def _stuff(name: str) -> list[str]:
+    return list(MetadataCatalog.get(name).get("stuff_classes", ()))
+
+
 def custom_records(names: Iterable[str]) -> list[Records]:
     """Those of ``names`` that are registered data sets of boxes of ``DATASETS.CUSTOM``, as they were read."""
     found = (_registered[name][1] for name in names if name in _registered)
@@ -71,16 +96,17 @@ def is_semantic(name: str, custom: CfgNode) -> bool:
     return isinstance(entry, Mapping) and not {"JSON", "VOC"} & set(entry)
 
 
-def _register_custom(name: str, custom: CfgNode, masks: bool) -> None:
-    source = (data_root(), str(custom[name]))
+def _register_custom(cfg: CfgNode, name: str) -> None:
+    custom, pixel_range = cfg.DATASETS.CUSTOM, cfg.INPUT.PIXEL_RANGE
+    source = (data_root(), str(custom[name]), str(pixel_range))
     if name in _registered and _registered[name][0] == source:
         return
     if name in DatasetCatalog and name not in _registered:
         raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
     semantic = is_semantic(name, custom)
-    data = load_semantic(name, custom) if semantic else load(name, custom)
-    if not semantic and comm.is_main_process():
-        if masks:
+    data = (load_semantic if semantic else load)(name, custom, pixel_range=pixel_range)
+    if comm.is_main_process():
+        if not semantic and cfg.MODEL.MASK_ON:
             tell_without_masks(data)
         data.findings.tell()
     _registered[name] = source, data

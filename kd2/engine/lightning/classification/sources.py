@@ -3,13 +3,14 @@
 import inspect
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from fvcore.common.config import CfgNode
 from torchvision import datasets
 
-from kd2.data.classes import same_order
-from kd2.data.classification.image_dataset import ImageDataset, checked, read_folder, read_npz, read_parquet, read_zip
+from kd2.data.classification.image_dataset import ImageDataset, checked, read_folder, read_zip
+from kd2.data.classification.tables import read_npz, read_parquet
 from kd2.data.root import data_root, existing
 from kd2.distill import ConfigError, DataError, nearest
 
@@ -17,7 +18,7 @@ _READERS = {"FOLDER": read_folder, "ZIP": read_zip, "NPZ": read_npz, "PARQUET": 
 
 
 def load_all(cfg: CfgNode, split: str) -> list[ImageDataset]:
-    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
+    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``; tells what was found in them.
 
     Raises:
         ConfigError: no data set is named, or one that ``DATASETS.CUSTOM`` does not have.
@@ -29,7 +30,10 @@ def load_all(cfg: CfgNode, split: str) -> list[ImageDataset]:
     for name in names:
         if name not in custom:
             raise ConfigError(f"DATASETS.{split}: no data set {name!r} in DATASETS.CUSTOM; {nearest(name, custom)}")
-    return [_load(name, custom[name]) for name in names]
+    data = [replace(_load(name, custom[name]), pixel_range=cfg.INPUT.PIXEL_RANGE) for name in names]
+    for d in data:
+        d.findings.tell()
+    return data
 
 
 def _load(name: str, entry: Mapping[str, str]) -> ImageDataset:
@@ -76,7 +80,7 @@ def _labels(data: datasets.VisionDataset) -> np.ndarray:
 
 
 def check_classes(cfg: CfgNode, data: list[ImageDataset]) -> None:
-    """Raises ConfigError when data sets differ in their classes, or from ``MODEL.NUM_CLASSES`` and ``MODEL.CLASSES``.
+    """Raises ConfigError when a data set has another number of classes than ``MODEL.NUM_CLASSES``.
 
     Training images whose labels play no part may have any classes.
     """
@@ -87,8 +91,6 @@ def check_classes(cfg: CfgNode, data: list[ImageDataset]) -> None:
             raise ConfigError(
                 f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but {found.source} has {count} classes: {shown}"
             )
-        same_order(judged[0].classes, found.classes, f"DATASETS: {judged[0].name}", found.name)
-        same_order(tuple(cfg.MODEL.CLASSES), found.classes, "MODEL.CLASSES", found.source)
 
 
 def labeled(cfg: CfgNode, data: ImageDataset) -> bool:

@@ -69,10 +69,11 @@ class DetectionMapper:
 
     def __init__(self, cfg: CfgNode, training: bool, masks: bool):
         self.bgr, self.masks = cfg.INPUT.FORMAT == "BGR", masks
+        self.pixel_range = cfg.INPUT.PIXEL_RANGE
         self.augment = v2.Compose([resizing(cfg), *flips(cfg)]) if training else v2.Identity()
 
     def __call__(self, record: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
-        image = record_image(record)
+        image = record_image(record, self.pixel_range)
         size = (image.shape[1], image.shape[2])
         instances = [a for a in record["annotations"] if not a["iscrowd"] and (not self.masks or "segmentation" in a)]
         boxes = torch.tensor([a["bbox"] for a in instances], dtype=torch.float32).reshape(-1, 4)
@@ -112,8 +113,9 @@ def load_all(cfg: CfgNode, split: str, classes: Sequence[str] = ()) -> list[reco
         ConfigError: no data set is named.
         DataError: a file cannot be used, see ``kd2.data.detection.records``; classes that the run does not have.
     """
-    names, key = named(cfg, split, records.BUILTIN), f"DATASETS.{split}"
-    data = records.of_one_run([records.load(name, cfg.DATASETS.CUSTOM, key) for name in names], classes)
+    custom, key, names = cfg.DATASETS.CUSTOM, f"DATASETS.{split}", named(cfg, split, records.BUILTIN)
+    loaded = [records.load(name, custom, key, cfg.INPUT.PIXEL_RANGE) for name in names]
+    data = records.of_one_run(loaded, classes)
     for d in data:
         if finds_masks(cfg):
             records.tell_without_masks(d)

@@ -1,6 +1,7 @@
 """Records to batches for segmentation."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,7 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic
+from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic, of_one_run
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.distill import IGNORE_LABEL, ConfigError
 from kd2.engine.lightning.batches import images_a_rank, test_loader
@@ -58,27 +59,34 @@ def collate(samples: list[Sample], smallest: tuple[int, int] = (0, 0)) -> Batch:
     return Batch(list(images), padded, list(records), size)
 
 
-def load_all(cfg: CfgNode, split: str) -> list[SemanticRecords]:
-    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``; in training those of ``KD.UNLABELED`` follow, without
-    classes and labels.
+def load_all(cfg: CfgNode, split: str, classes: Sequence[str] = ()) -> list[SemanticRecords]:
+    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` with one list of classes; in training those of
+    ``KD.UNLABELED`` follow, without classes and labels. Tells what was found in them.
+
+    Args:
+        classes: those of the run, as far as they are known.
 
     Raises:
         ConfigError: no data set is named, or one without labels; half of ``KD.UNLABELED``.
         DataError: a file cannot be used, see ``kd2.data.segmentation.semantic``.
     """
     custom, key = cfg.DATASETS.CUSTOM, f"DATASETS.{split}"
-    data = [load_semantic(name, custom, key) for name in named(cfg, split, BUILTIN)]
+    data = [load_semantic(name, custom, key, cfg.INPUT.PIXEL_RANGE) for name in named(cfg, split, BUILTIN)]
     for d in data:
         if not d.classes:
             raise ConfigError(f"{key}: {d.name!r} has no labels, expected it in KD.UNLABELED.DATASETS")
-    return data + (_unlabeled(cfg) if split == "TRAIN" else [])
+    data = of_one_run(data, classes) + (_unlabeled(cfg) if split == "TRAIN" else [])
+    for d in data:
+        d.findings.tell()
+    return data
 
 
 def _unlabeled(cfg: CfgNode) -> list[SemanticRecords]:
     names, key = cfg.KD.UNLABELED.DATASETS, "KD.UNLABELED.DATASETS"
     unlabeled_share(names, cfg.KD.UNLABELED.IMS_PER_BATCH, 1)
     found = []
-    for data in (load_semantic(name, cfg.DATASETS.CUSTOM, key) for name in names):
+    for name in names:
+        data = load_semantic(name, cfg.DATASETS.CUSTOM, key, cfg.INPUT.PIXEL_RANGE)
         records = [{k: v for k, v in record.items() if k != "sem_seg_file_name"} for record in data.records]
         found.append(replace(data, classes=(), records=records))
     return found
