@@ -14,6 +14,7 @@ from new_folder import new_folder
 from PIL import Image
 
 from kd2.cli import Parser, guarded
+from kd2.data.findings import Findings
 from kd2.data.segmentation.labels import Labels, packed
 from kd2.data.segmentation.layouts import stems_of
 from kd2.distill import DataError
@@ -64,7 +65,7 @@ def main() -> int:
         for split in counts:
             os.mkdir(os.path.join(folder, split))
             os.mkdir(os.path.join(folder, f"{split}annot"))
-        for stem, path in stems_of(args.images, "").items():
+        for stem, path in stems_of(args.images, "", Findings(args.images)).items():
             split = split_of(stem)
             classes = READER.read(os.path.join(args.labels, f"{stem}_L.png"))
             label = Image.fromarray(np.minimum(classes, VOID))

@@ -15,8 +15,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from kd2.cli import Parser, guarded
-from kd2.data.root import inside
-from kd2.data.segmentation.layouts import listed_stems
+from kd2.data.root import inside, text_lines
 from kd2.distill import IGNORE_LABEL, DataError
 
 
@@ -42,7 +41,7 @@ def main() -> int:
     counts = []
     with new_folder(args.output) as folder:
         for split in ("train", "test"):
-            stems = listed_stems(os.path.join(args.source, "imageLists", f"{split}.txt"))
+            stems = text_lines(os.path.join(args.source, "imageLists", f"{split}.txt"))
             images, labels = os.path.join(folder, split), os.path.join(folder, "stuffthingmaps", split)
             os.makedirs(images)
             os.makedirs(labels)

@@ -15,7 +15,9 @@ from PIL import Image
 from scipy.io import loadmat
 
 from kd2.cli import Parser, guarded
-from kd2.data.segmentation.layouts import listed_stems, stems_of
+from kd2.data.findings import Findings
+from kd2.data.root import text_lines
+from kd2.data.segmentation.layouts import stems_of
 from kd2.distill import DataError
 from kd2.runs.files import write_atomically
 
@@ -38,9 +40,9 @@ def main() -> int:
     listed = os.path.join(lists, "train_aug.txt")
     if os.path.lexists(listed):
         raise DataError(f"{listed} exists, expected a list still to be made")
-    val = set(listed_stems(os.path.join(lists, "val.txt")))
-    own = stems_of(os.path.join(args.voc, "SegmentationClass"), ".png")
-    more = stems_of(os.path.join(args.sbd, "cls"), ".mat")
+    val = set(text_lines(os.path.join(lists, "val.txt")))
+    own = stems_of(os.path.join(args.voc, "SegmentationClass"), ".png", Findings(args.voc))
+    more = stems_of(os.path.join(args.sbd, "cls"), ".mat", Findings(args.sbd))
     with new_folder(output) as folder:
         for stem, path in (more | own).items():
             target = os.path.join(folder, f"{stem}.png")

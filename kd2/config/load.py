@@ -15,6 +15,7 @@ from kd2.config.merging import merge
 from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
 from kd2.config.schedule import check_schedule
+from kd2.data.images import check_pixel_range
 from kd2.distill import ConfigError, Tap, nearest
 from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
@@ -70,6 +71,7 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
     """
     for name in _LIBRARY_ARGS:
         _refuse_weights(name, cfg)
+    check_pixel_range(cfg.INPUT.PIXEL_RANGE)
     _check_student(cfg)
     check_schedule(cfg)
     for name, value in _given(loaded, defaults):

@@ -36,6 +36,17 @@ def existing(name: str, entry: Mapping[str, str], key: str) -> str:
     return path
 
 
+def text_lines(path: str) -> list[str]:
+    """The lines of a UTF-8 text file without empty ones and outer blanks; raises DataError when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return [line.strip() for line in file if line.strip()]
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text in UTF-8: {error}") from None
+
+
 def files_of(folder: str) -> set[str]:
     """The names in an image folder; raises DataError when it cannot be listed."""
     try:

@@ -140,6 +140,8 @@ def mapped(mapper: Callable[[dict], Any], record: dict) -> Any:
     """``mapper(record)``; raises DataError naming the record's file when it cannot be read."""
     try:
         return mapper(record)
+    except DataError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{record.get('file_name', record)}: cannot be used: {error}") from error
 

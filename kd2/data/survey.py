@@ -11,7 +11,7 @@ import numpy as np
 from kd2.data.classification.image_dataset import ImageDataset
 from kd2.data.detection.records import Records
 from kd2.data.findings import Findings
-from kd2.data.images import image_size
+from kd2.data.images import read_header
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import IGNORE_LABEL
 
@@ -46,7 +46,7 @@ def survey(data: Records | SemanticRecords | ImageDataset) -> Survey:
 
 def _detection(data: Records) -> Survey:
     refused = Findings(data.source)
-    for record, found in zip(data.records, _each(lambda r: image_size(r["file_name"]), data.records)):
+    for record, found in zip(data.records, _each(lambda r: read_header(r["file_name"]).size, data.records)):
         if isinstance(found, str):
             refused.refused("picture cannot be read", f"{record['file_name']}: {found}")
         elif found != (record["height"], record["width"]):

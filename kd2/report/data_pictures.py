@@ -61,7 +61,7 @@ def annotated(data: DataSet, index: int) -> Drawn:
         pixels = data.pixels(index).permute(1, 2, 0).numpy()
         return _fitted(pixels), [(data.names[index], _BLACK), (data.classes[data.labels[index]], _BLACK)]
     record = data.records[index]
-    picture = _fitted(read_image(record["file_name"]))
+    picture = _fitted(read_image(record["file_name"], data.pixel_range))
     name = (os.path.basename(record["file_name"]), _BLACK)
     if isinstance(data, Records):
         return _with_objects(picture, record, data.classes), [name, *_legend(data, _classes_of(record))]

@@ -10,8 +10,8 @@ pytest.importorskip("lightning", reason="the timm configs need lightning")
 import torch
 
 from kd2.config import framework_of, load, load_teacher_config, read, taps_of
+from kd2.config.epochs import write_iterations
 from kd2.distill import Probe, probed
-from kd2.engine.lightning.classification.epochs import write_iterations
 from kd2.engine.lightning.classification.models import build_model
 from kd2.engine.lightning.solver import build_lr_scheduler
 from kd2.engine.optimizer import build_optimizer

@@ -44,6 +44,10 @@ EVERY = (
     Key("SOLVER.OPTIMIZER", "SGD", str),
     #: More keyword arguments of the optimizer, such as {betas: [0.9, 0.95]}.
     Key("SOLVER.OPTIMIZER_ARGS", {}, dict),
+    #: Pictures of more than 8 bits (16-bit gray, integers, floats): the two values that become black (0) and white
+    #: (255), such as [0, 4095] of a 12-bit camera; linear between them. Empty: such pictures are refused. Color of 16
+    #: bits a channel takes [0, 65535] alone, pictures of 8 bits are as they are.
+    Key("INPUT.PIXEL_RANGE", [], Annotated[Sequence[float], v.Length((0, 2))]),
     #: How many of the checkpoints on the way stay, the newest ones; 0: all.
     Key("SOLVER.KEEP_CHECKPOINTS", 0, v.CountOrZero),
     #: A metric such as bbox/AP, by the name that an evaluation prints: the student with the largest value so far is

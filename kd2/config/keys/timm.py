@@ -19,8 +19,8 @@ KEYS = (
     Key("MODEL.ARGS", {}, dict),
     #: Classes of images.
     Key("MODEL.NUM_CLASSES", 1000, v.Count),
-    #: Class names in the order of the outputs, compared with those of the data and of the other network; empty: those
-    #: that the checkpoint holds, otherwise whatever the data say.
+    #: Class names in the order of the outputs. Data sets meet them by name; the other network must have the same order.
+    #: Empty: those that the checkpoint holds, otherwise whatever the data say.
     Key("MODEL.CLASSES", [], v.Texts),
     #: Start from timm's own weights (needs network access), before WEIGHTS.
     Key("MODEL.PRETRAINED", False, bool),

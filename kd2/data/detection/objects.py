@@ -27,6 +27,7 @@ class Records:
     Attributes:
         findings: what was repaired and left out.
         category_ids: the file's own numbers of the classes, where it has any and nobody chose classes.
+        pixel_range: see ``kd2.data.images.read_image``.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Records:
     source: str
     findings: Findings = field(default_factory=lambda: Findings(""))
     category_ids: Mapping[str, int] = field(default_factory=dict)
+    pixel_range: Sequence[float] = ()
 
 
 @dataclass

@@ -5,11 +5,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from PIL import Image
-
 from kd2.data.detection.numbers import whole
 from kd2.data.findings import Findings
-from kd2.data.images import image_size
+from kd2.data.images import note_orientation, read_header, size_text
 from kd2.data.root import files_of, inside
 from kd2.distill import DataError
 
@@ -49,6 +47,8 @@ class Pictures:
 def set_sizes(records: list[dict], given: Sequence[tuple[Any, Any]], findings: Findings, headers: bool) -> None:
     """Give every record its size in pixels: what the file says, otherwise what the picture's header says.
 
+    A picture of more than 8 bits gets ``depth`` too, see ``kd2.data.images.Header``.
+
     Args:
         given: height and width in the file, in whatever form.
         headers: hold every record against the header of its picture, not only those without a size.
@@ -59,29 +59,20 @@ def set_sizes(records: list[dict], given: Sequence[tuple[Any, Any]], findings: F
     sizes = [(whole(height), whole(width)) for height, width in given]
     asked = [i for i, size in enumerate(sizes) if headers or None in size]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = dict(zip(asked, pool.map(_header, [records[i]["file_name"] for i in asked])))
+        found = dict(zip(asked, pool.map(read_header, [records[i]["file_name"] for i in asked])))
     for i, (record, size) in enumerate(zip(records, sizes)):
         if None in size:
             findings.repaired("image has no size, read from its picture", os.path.basename(record["file_name"]))
-        record["height"], record["width"] = found[i] if None in size else size
-    wrong = [i for i, size in found.items() if size != (records[i]["height"], records[i]["width"])]
+        record["height"], record["width"] = found[i].size if None in size else size
+    wrong = [i for i, header in found.items() if header.size != (records[i]["height"], records[i]["width"])]
     if wrong:
-        record, (height, width) = records[wrong[0]], found[wrong[0]]
-        turned = image_size(record["file_name"], upright=False) == (record["height"], record["width"])
-        why = ": its EXIF orientation turns it, the entry has the size before that" if turned else ""
-        raise DataError(
-            f"{findings.source}: the entry of {record['file_name']} says {record['width']} x {record['height']} "
-            f"pixels, the picture has {width} x {height}{why} ({len(wrong)} of {len(records)} images)"
-        )
-
-
-def _header(path: str) -> tuple[int, int]:
-    try:
-        return image_size(path)
-    except DataError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be used: {error}") from None
+        record = records[wrong[0]]
+        text = size_text(record["file_name"], (record["height"], record["width"]), found[wrong[0]])
+        raise DataError(f"{findings.source}: {text} ({len(wrong)} of {len(records)} images)")
+    for i, header in found.items():
+        note_orientation(records[i]["file_name"], header, findings)
+        if header.depth:
+            records[i]["depth"] = header.depth
 
 
 def _last(name: str) -> str:

@@ -15,6 +15,7 @@ from kd2.data.classes import aligned, common, selection
 from kd2.data.detection.coco import read_coco
 from kd2.data.detection.objects import Records
 from kd2.data.detection.voc import read_voc
+from kd2.data.images import refuse_deep
 from kd2.data.root import existing
 from kd2.distill import ConfigError, DataError, nearest
 
@@ -24,13 +25,29 @@ BUILTIN = {
 }
 
 
-def load(name: str, custom: Mapping[str, Mapping[str, Any]], key: str = "DATASETS") -> Records:
+def load(
+    name: str,
+    custom: Mapping[str, Mapping[str, Any]],
+    key: str = "DATASETS",
+    pixel_range: Sequence[float] = (),
+) -> Records:
     """The data set ``name``: one of ``DATASETS.CUSTOM``, otherwise a built-in one. Reads the header of every picture.
+
+    Args:
+        pixel_range: ``INPUT.PIXEL_RANGE``, see ``kd2.data.images.read_image``.
 
     Raises:
         ConfigError: an unknown name or an entry without the right keys.
-        DataError: a missing file or folder; a picture of another size; see ``read_coco`` and ``read_voc``.
+        DataError: a missing file or folder; a picture of another size, or of more than 8 bits without a range; see
+            ``read_coco`` and ``read_voc``.
     """
+    data = _read(name, custom, key)
+    for record in data.records:
+        refuse_deep(record["file_name"], record.pop("depth", ""), pixel_range)
+    return replace(data, pixel_range=pixel_range)
+
+
+def _read(name: str, custom: Mapping[str, Mapping[str, Any]], key: str) -> Records:
     known = BUILTIN | dict(custom)
     if name not in known:
         raise ConfigError(f"{key}: no data set {name!r} in DATASETS.CUSTOM or built in; {nearest(name, known)}")

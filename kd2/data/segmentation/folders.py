@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd2.data.root import existing
+from kd2.data.segmentation.class_lists import read_class_list
 from kd2.data.segmentation.class_names import Color
 from kd2.data.segmentation.labels import MOST_CLASSES, Labels, packed
 from kd2.data.segmentation.layouts import Layout
-from kd2.distill import IGNORE_LABEL, ConfigError, DataError, nearest
+from kd2.distill import IGNORE_LABEL, ConfigError, nearest
 
 NEEDED = {"IMAGES", "LABELS", "CLASSES"}
 OPTIONAL = {"MAP", "IGNORE", "IMAGE_SUFFIX", "LABEL_SUFFIX", "LIST"}
 _OTHERS = "others"
+_RAW_IDS = "labelIds.png"
 
 
 def read_folders(name: str, entry: Mapping[str, Any], where: str) -> Layout | None:
@@ -29,8 +31,13 @@ def read_folders(name: str, entry: Mapping[str, Any], where: str) -> Layout | No
     for key in {"IMAGES", "LABELS", "IMAGE_SUFFIX", "LABEL_SUFFIX", "LIST"} & set(entry):
         if not isinstance(entry[key], str):
             raise ConfigError(f"{where}.{key} is {entry[key]!r}, expected a text")
-    classes = _classes(name, entry, where)
-    reader, colors = _reader(entry, classes, where)
+    classes, meaning = _classes(name, entry, where)
+    if "MAP" not in entry and entry.get("LABEL_SUFFIX", "").endswith(_RAW_IDS):
+        raise ConfigError(
+            f"{where}.LABEL_SUFFIX is {entry['LABEL_SUFFIX']!r}: such files hold Cityscapes' raw ids, which are no "
+            "indices of classes; expected MAP ({7: road, ...}), or CITYSCAPES and SPLIT in place of IMAGES and LABELS"
+        )
+    reader, colors = _reader({"MAP": meaning, **entry} if meaning else entry, classes, where)
     return Layout(
         existing(name, entry, "IMAGES"),
         existing(name, entry, "LABELS"),
@@ -43,21 +50,18 @@ def read_folders(name: str, entry: Mapping[str, Any], where: str) -> Layout | No
     )
 
 
-def _classes(name: str, entry: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    names = entry["CLASSES"]
+def _classes(name: str, entry: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The class names, and the MAP of a file that has one."""
+    names: Any = entry["CLASSES"]
+    meaning: dict[str, str] = {}
     if isinstance(names, str):
-        path = existing(name, entry, "CLASSES")
-        try:
-            with open(path, encoding="utf-8") as file:
-                names = [line.strip() for line in file if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: not a readable list of classes: {error}") from None
+        names, meaning = read_class_list(existing(name, entry, "CLASSES"))
     good = isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names)
     if not good or not 1 <= len(set(names)) == len(names) <= MOST_CLASSES:
         raise ConfigError(
             f"{where}.CLASSES is {names!r}, expected a text file or a list of 1 to {MOST_CLASSES} different names"
         )
-    return tuple(names)
+    return tuple(names), meaning
 
 
 def _reader(entry: Mapping[str, Any], classes: Sequence[str], where: str) -> tuple[Labels, tuple[Color, ...]]:

@@ -1,11 +1,13 @@
 """Label files to classes by a lookup table."""
 
+import copy
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
+from kd2.data.images import DEEP_COLOR, opened, read_header
 from kd2.distill import IGNORE_LABEL, DataError
 
 logger = logging.getLogger(__name__)
@@ -34,11 +36,19 @@ class Labels:
     def __init__(
         self, classes: Mapping[int, int], ignored: Collection[int] = (), others: bool = False, colors: bool = False
     ):
-        self.colors = colors
+        self.colors, self.ignored = colors, sorted(ignored)
         self.allowed = sorted({*classes, *ignored})
         self.table = np.full(1 << (24 if colors else 16), IGNORE_LABEL if others else _REFUSED, np.uint8)
         self.table[list(ignored)] = IGNORE_LABEL
         self.table[list(classes)] = list(classes.values())
+
+    def renumbered(self, places: Sequence[int]) -> "Labels":
+        """The same files with class i as ``places[i]``."""
+        new = np.arange(256, dtype=np.uint8)
+        new[: len(places)] = places
+        other = copy.copy(self)
+        other.table = new[self.table]
+        return other
 
     def read(self, path: str) -> np.ndarray:
         """The classes (H, W) of a label file as uint8, 255 where there is none.
@@ -46,14 +56,8 @@ class Labels:
         Raises:
             DataError: a missing or corrupt file, or a value that is not allowed; names the file and both.
         """
-        try:
-            with Image.open(path) as picture:
-                picture.load()
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such label file") from None
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path}: not a readable label image: {error}") from error
-        values = _colors(picture) if self.colors else _indices(picture, path)
+        with opened(path) as (picture, _):
+            values = _colors(picture) if self.colors else _indices(picture, path)
         classes = self.table[values]
         refused = classes == _REFUSED
         if refused.any():
@@ -78,6 +82,10 @@ class Labels:
             raise DataError(size_text(record["sem_seg_file_name"], classes.shape, record["file_name"], size))
         return classes
 
+    def ignored_text(self) -> str:
+        """The values that have no class."""
+        return ", ".join(map(self._text, self.ignored))
+
     def _text(self, value: int) -> str:
         return f"({value >> 16},{value >> 8 & 255},{value & 255})" if self.colors else str(value)
 
@@ -87,6 +95,20 @@ class Labels:
         starts = [v for v in self.allowed if v - 1 not in self.allowed]
         ends = [v for v in self.allowed if v + 1 not in self.allowed]
         return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends))
+
+
+def label_size(path: str) -> tuple[int, int]:
+    """Height and width of a label file from its head.
+
+    Raises:
+        DataError: no image; or it is marked as turned or mirrored: programs differ in whether labels obey such a mark.
+    """
+    header = read_header(path)
+    if header.depth == DEEP_COLOR:
+        raise DataError(f"{path}: {header.depth}, expected indices of classes, or colors of 8 bits")
+    if header.orientation != 1:
+        raise DataError(f"{path}: a label with EXIF orientation {header.orientation}; store it upright and without one")
+    return header.size
 
 
 def size_text(label: str, label_size: tuple[int, int], image: str, size: tuple[int, int]) -> str:

@@ -1,16 +1,16 @@
 """The public segmentation data sets in the folders they come in, and plain pairs of folders."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from kd2.data.root import files_below
+from kd2.data.findings import Findings
+from kd2.data.images import ENDINGS
+from kd2.data.root import files_below, text_lines
 from kd2.data.segmentation import class_names
 from kd2.data.segmentation.class_names import Color
 from kd2.data.segmentation.labels import Labels
 from kd2.distill import IGNORE_LABEL, DataError
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -30,32 +30,52 @@ class Layout:
     listed: str = ""
     colors: tuple[Color, ...] = ()
 
-    def pairs(self) -> list[tuple[str, str]]:
+    def pairs(self, findings: Findings) -> list[tuple[str, str]]:
         """Image and label files in the order of their names or of the list.
+
+        Args:
+            findings: takes what is left out, and lines of the list that are no stems.
 
         Raises:
             DataError: a missing folder or file, no images, or two images of one stem.
         """
-        images = stems_of(self.images, self.image_suffix)
+        images = stems_of(self.images, self.image_suffix, findings)
         present = set(_files(self.labels))
-        stems = listed_stems(self.listed) if self.listed else list(images)
+        stems = self._listed(images, findings) if self.listed else list(images)
         if not stems:
             raise DataError(f"{self.listed or self.images}: the data set has no images")
         for stem in stems:
-            if stem not in images:
-                raise DataError(f"{self.listed}: {stem!r} has no image in {self.images}")
             if stem + self.label_suffix not in present:
                 label = os.path.join(self.labels, stem + self.label_suffix)
                 raise DataError(f"{images[stem]}: its label file {label} does not exist")
         return [(images[stem], os.path.join(self.labels, stem + self.label_suffix)) for stem in stems]
 
+    def _listed(self, images: Mapping[str, str], findings: Findings) -> list[str]:
+        """The stems of the list, once each; a line may name a file with its ending."""
+        stems: dict[str, None] = {}
+        for line in text_lines(self.listed):
+            stem = line if line in images else os.path.splitext(line)[0]
+            if stem not in images:
+                raise DataError(f"{self.listed}: {line!r} has no image in {self.images}")
+            if stem != line:
+                findings.repaired("line of the list names a file, its ending is left out", line)
+            if stem in stems:
+                findings.dropped("image is listed twice", line)
+            stems[stem] = None
+        return list(stems)
 
-def stems_of(folder: str, suffix: str) -> dict[str, str]:
-    """Stem -> path of the images below ``folder`` that end in ``suffix`` (empty: any picture), in order of names."""
+
+def stems_of(folder: str, suffix: str, findings: Findings) -> dict[str, str]:
+    """Stem -> path of the images below ``folder`` that end in ``suffix`` (empty: any picture), in order of names.
+
+    Without a suffix, files that are no pictures by their ending are told.
+    """
     found: dict[str, str] = {}
     for name in _files(folder):
         stem, ending = (name[: -len(suffix)], suffix) if suffix else os.path.splitext(name)
-        if not (name.endswith(suffix) if suffix else ending.lower() in _PICTURES):
+        if not suffix and ending.lower() not in ENDINGS:
+            findings.dropped(f"file is left out, pictures end in {', '.join(ENDINGS)}", name)
+        if not (name.endswith(suffix) if suffix else ending.lower() in ENDINGS):
             continue
         path = os.path.join(folder, name)
         if stem in found:
@@ -148,12 +168,3 @@ def _files(folder: str) -> list[str]:
     if not os.path.isdir(folder):
         raise DataError(f"folder {folder} does not exist")
     return sorted(files_below(folder))
-
-
-def listed_stems(path: str) -> list[str]:
-    """The lines of a text file, without empty ones."""
-    try:
-        with open(path) as file:
-            return [line.strip() for line in file if line.strip()]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None

@@ -4,18 +4,21 @@ A record holds ``file_name``, ``sem_seg_file_name`` (absent when the image has n
 ``image_id``, ``dataset`` (the name of its data set) and empty ``annotations``.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from kd2.data.classes import aligned, common
 from kd2.data.findings import Findings
-from kd2.data.images import image_size
+from kd2.data.images import note_orientation, read_header, refuse_deep
 from kd2.data.root import existing
 from kd2.data.segmentation.class_names import Color
 from kd2.data.segmentation.folders import read_folders
-from kd2.data.segmentation.labels import Labels, size_text
+from kd2.data.segmentation.labels import Labels, label_size, size_text
 from kd2.data.segmentation.layouts import LAYOUTS, Layout, stems_of
-from kd2.distill import ConfigError, DataError, nearest
+from kd2.distill import IGNORE_LABEL, ConfigError, DataError, nearest
 
 # Detectron2's names.
 BUILTIN = {
@@ -25,6 +28,8 @@ BUILTIN = {
     for split, folder in (("train", "training"), ("val", "validation"))
 }
 
+# Label files that are read when a data set is loaded, to find classes that do not occur.
+_SAMPLE = 32
 _FORMS = f"IMAGES, LABELS and CLASSES; one of {', '.join(LAYOUTS)} with SPLIT; or UNLABELED"
 
 
@@ -35,7 +40,9 @@ class SemanticRecords:
     Attributes:
         labels: reads a label file, ``labels.read(path)``, or that of a record, ``labels.of(record)``, as uint8 (H, W)
             classes with 255 for ignore.
+        findings: what the reader has to say of the files.
         colors: red, green and blue of the classes, where the data set has any.
+        pixel_range: see ``kd2.data.images.read_image``.
     """
 
     name: str
@@ -43,12 +50,21 @@ class SemanticRecords:
     records: list[dict]
     source: str
     labels: Labels
+    findings: Findings
     colors: tuple[Color, ...] = ()
-    findings: Findings = field(default_factory=lambda: Findings(""))
+    pixel_range: Sequence[float] = ()
 
 
-def load_semantic(name: str, custom: Mapping[str, Mapping[str, Any]], key: str = "DATASETS") -> SemanticRecords:
-    """The data set ``name``: one of ``DATASETS.CUSTOM``, otherwise a built-in one.
+def load_semantic(
+    name: str,
+    custom: Mapping[str, Mapping[str, Any]],
+    key: str = "DATASETS",
+    pixel_range: Sequence[float] = (),
+) -> SemanticRecords:
+    """The data set ``name``: one of ``DATASETS.CUSTOM``, otherwise a built-in one. The head of every file is read.
+
+    Args:
+        pixel_range: ``INPUT.PIXEL_RANGE``, see ``kd2.data.images.read_image``.
 
     Raises:
         ConfigError: an unknown name or an entry without the right keys.
@@ -61,12 +77,64 @@ def load_semantic(name: str, custom: Mapping[str, Mapping[str, Any]], key: str =
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} is {entry!r}, expected a group of keys: {_FORMS}")
     if set(entry) == {"UNLABELED"}:
-        return _unlabeled(name, existing(name, entry, "UNLABELED"))
+        return _unlabeled(name, existing(name, entry, "UNLABELED"), pixel_range)
     layout = _layout(name, entry, where) or read_folders(name, entry, where)
     if layout is None:
         raise ConfigError(f"{where} has the keys {sorted(entry)}, expected {_FORMS}")
-    records = [_record(name, i, image, label) for i, (image, label) in enumerate(layout.pairs())]
-    return SemanticRecords(name, layout.classes, records, layout.images, layout.reader, layout.colors)
+    findings = Findings(layout.images)
+    records = _numbered(_record(name, image, label, findings, pixel_range) for image, label in layout.pairs(findings))
+    data = SemanticRecords(
+        name, layout.classes, records, layout.images, layout.reader, findings, layout.colors, pixel_range
+    )
+    _look_for_classes(data)
+    return data
+
+
+def of_one_run(sets: Sequence[SemanticRecords], classes: Sequence[str] = ()) -> list[SemanticRecords]:
+    """Data sets with one list of classes, those without labels as they are.
+
+    Args:
+        classes: those of the run; empty: the longest list of the sets (``kd2.data.classes.common``).
+
+    Raises:
+        DataError: names that are not among those of the run.
+    """
+    named = [(data.source, data.classes) for data in sets if data.classes]
+    wanted = tuple(classes) or (common(named) if named else ())
+    return [_with_classes(data, wanted) if data.classes else data for data in sets]
+
+
+def _with_classes(data: SemanticRecords, wanted: tuple[str, ...]) -> SemanticRecords:
+    places = aligned(data.classes, wanted, data.source)
+    if places == list(range(len(wanted))):
+        return data
+    own = dict(zip(places, data.colors))
+    colors = tuple(own[place] for place in range(len(wanted))) if len(own) == len(wanted) else ()
+    return replace(data, classes=wanted, labels=data.labels.renumbered(places), colors=colors)
+
+
+def _look_for_classes(data: SemanticRecords) -> None:
+    """Read some label files, evenly spread, and note the missing classes where they show half of them or fewer.
+
+    Masks of 0 and 255 read with the default keys are such a case: the object is ignored.
+    """
+    sample = data.records[:: max(len(data.records) // _SAMPLE, 1)][:_SAMPLE]
+    counts = [np.bincount(data.labels.of(record).reshape(-1), minlength=IGNORE_LABEL + 1) for record in sample]
+    pixels = np.sum(counts, axis=0)
+    absent = [name for name, count in zip(data.classes, pixels) if not count]
+    looked = f"{len(sample)} of {len(data.records)} label files"
+    if len(absent) == len(data.classes) and len(sample) == len(data.records):
+        raise DataError(f"{data.source}: no pixel of its label files has a class; {_ignored(data.labels, pixels)}")
+    if 2 * len(absent) >= len(data.classes):
+        what = f"class does not occur in {looked} that were looked at; {_ignored(data.labels, pixels)}"
+        for name in absent:
+            data.findings.noted(what, name)
+
+
+def _ignored(labels: Labels, pixels: np.ndarray) -> str:
+    text = f"{pixels[IGNORE_LABEL] / pixels.sum():.0%} of their pixels are ignored"
+    values = f" (value {labels.ignored_text()})" if labels.ignored else ""
+    return f"{text}{values}, MAP and IGNORE say what values mean"
 
 
 def _layout(name: str, entry: Mapping[str, Any], where: str) -> Layout | None:
@@ -80,34 +148,29 @@ def _layout(name: str, entry: Mapping[str, Any], where: str) -> Layout | None:
     return None
 
 
-def _unlabeled(name: str, folder: str) -> SemanticRecords:
-    records = [_record(name, i, image) for i, image in enumerate(stems_of(folder, "").values())]
+def _unlabeled(name: str, folder: str, pixel_range: Sequence[float]) -> SemanticRecords:
+    findings = Findings(folder)
+    images = stems_of(folder, "", findings).values()
+    records = _numbered(_record(name, image, "", findings, pixel_range) for image in images)
     if not records:
         raise DataError(f"{folder}: the data set has no images")
-    return SemanticRecords(name, (), records, folder, Labels({}))
+    return SemanticRecords(name, (), records, folder, Labels({}), findings)
 
 
-def _record(name: str, number: int, image: str, label: str = "") -> dict:
-    height, width = _size(image, upright=True)
-    record = {
-        "file_name": image,
-        "height": height,
-        "width": width,
-        "image_id": number,
-        "dataset": name,
-        "annotations": [],
-    }
-    if label:
-        size = _size(label, upright=False)
-        if size != (height, width):
-            raise DataError(size_text(label, size, image, (height, width)))
-        record["sem_seg_file_name"] = label
-    return record
+def _record(name: str, image: str, label: str, findings: Findings, pixel_range: Sequence[float]) -> dict[str, Any]:
+    header = read_header(image)
+    refuse_deep(image, header.depth, pixel_range)
+    height, width = header.size
+    record = {"file_name": image, "height": height, "width": width, "dataset": name, "annotations": []}
+    if not label:
+        return record
+    size = label_size(label)
+    if size != header.size:
+        turned = f", and before its EXIF orientation ({header.orientation}) brings it upright the label's size"
+        raise DataError(size_text(label, size, image, header.size) + turned * (size == header.stored))
+    note_orientation(image, header, findings)
+    return record | {"sem_seg_file_name": label}
 
 
-def _size(path: str, upright: bool) -> tuple[int, int]:
-    """``image_size``; raises DataError naming the file when its header cannot be read."""
-    try:
-        return image_size(path, upright)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a readable image: {error}") from error
+def _numbered(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"image_id": number, **record} for number, record in enumerate(records)]

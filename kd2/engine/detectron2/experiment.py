@@ -27,7 +27,7 @@ from kd2.engine.checkpoint import Match, teacher_classes
 from kd2.engine.detectron2 import compat, zoo
 from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
-from kd2.engine.detectron2.data import align, check_readable, custom_records, register, train_loader
+from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
@@ -63,7 +63,8 @@ class Detectron2Experiment(Experiment):
         if split == "TEST":
             check_readable(names)
         things = align(names, self.classes.get("things", ()))
-        self.classes |= {"things": things} if things else {}
+        stuff = align_semantic(names, self.classes.get("stuff", ()))
+        self.classes |= {kind: found for kind, found in (("things", things), ("stuff", stuff)) if found}
         return names
 
     def load_one(self, name: str, key: str) -> DataSet:

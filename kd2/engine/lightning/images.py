@@ -1,6 +1,6 @@
 """What detection and segmentation data have in common: reading, resizing, flips, class lists."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,17 +8,13 @@ from fvcore.common.config import CfgNode
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from kd2.data.images import read_image
+from kd2.data.images import read_record_image
 from kd2.distill import ConfigError
 
 
-def record_image(record: dict) -> tv_tensors.Image:
-    """The upright RGB image of a record, uint8 (3, H, W); raises ValueError when its size is not the record's."""
-    pixels = read_image(record["file_name"])
-    size, expected = pixels.shape[:2], (record["height"], record["width"])
-    if size != expected:
-        raise ValueError(f"the file is {size} (height, width), its record says {expected}")
-    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+def record_image(record: dict, pixel_range: Sequence[float]) -> tv_tensors.Image:
+    """The upright RGB image of a record, uint8 (3, H, W); raises DataError, see ``read_record_image``."""
+    return tv_tensors.Image(torch.from_numpy(read_record_image(record, pixel_range)).permute(2, 0, 1))
 
 
 def resizing(cfg: CfgNode) -> v2.Transform:

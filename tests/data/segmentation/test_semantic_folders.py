@@ -5,7 +5,7 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 
 from kd2.config import defaults_of, merge
-from kd2.data.segmentation.semantic import load_semantic
+from kd2.data.segmentation.semantic import load_semantic, of_one_run
 from kd2.distill import ConfigError, DataError
 
 from ...helpers.image_files import draw
@@ -33,7 +33,8 @@ def first(data) -> list[int]:
 
 
 def relabel(root, *values):
-    draw(root / "labels" / "a.png", values)
+    for stem in ("a", "b"):
+        draw(root / "labels" / f"{stem}.png", values)
 
 
 def refused(match: str, error=ConfigError, **changes):
@@ -96,7 +97,8 @@ def test_a_map_may_lead_from_colors_to_classes(root):
     assert data.colors == ((255, 0, 0), (0, 255, 0))
 
 
-def test_the_first_color_of_a_class_is_its_own():
+def test_the_first_color_of_a_class_is_its_own(root):
+    relabel(root, (0, 255, 0), (255, 0, 0))
     assert loaded(MAP=COLORS | {"9,9,9": "cat"}).colors == ((255, 0, 0), (0, 255, 0))
 
 
@@ -162,7 +164,7 @@ def test_classes_that_are_no_names_are_refused(classes):
 
 
 def test_classes_in_a_file_that_is_no_text_are_refused():
-    refused(r"images/a.jpg: not a readable list of classes: ", DataError, CLASSES="images/a.jpg")
+    refused(r"images/a.jpg: not a text in UTF-8: ", DataError, CLASSES="images/a.jpg")
 
 
 @pytest.mark.parametrize("meaning", [{}, [1, 2], "cat"])
@@ -196,3 +198,125 @@ def test_a_class_to_ignore_is_refused():
 
 def test_a_single_value_to_ignore_is_refused():
     refused(r"^DATASETS.CUSTOM.mine.IGNORE is 255, expected a list of values, such as \[11, 255\]$", IGNORE=255)
+
+
+def rows(data) -> list[tuple]:
+    return list(data.findings.rows())
+
+
+def test_masks_of_0_and_255_are_told(root):
+    """With the default keys 255 is ignored, and the object is never seen."""
+    relabel(root, 0, 255, 255)
+    assert rows(loaded()) == [
+        (
+            "noted",
+            "class does not occur in 2 of 2 label files that were looked at; 67% of their pixels are ignored (value "
+            "255), MAP and IGNORE say what values mean",
+            1,
+            "dog",
+        )
+    ]
+    whole = loaded(MAP={0: "cat", 255: "dog"}, IGNORE=[])
+    assert first(whole)[:3] == [0, 1, 1] and rows(whole) == []
+
+
+def test_labels_without_any_class_are_refused(root):
+    relabel(root, 255)
+    refused(
+        r"images: no pixel of its label files has a class; 100% of their pixels are ignored \(value 255\)", DataError
+    )
+
+
+def test_a_rare_class_is_not_told_of(root):
+    relabel(root, 0, 1)
+    assert rows(loaded(CLASSES=["cat", "dog", "emu"])) == []
+
+
+def test_roboflows_list_of_classes_names_values(root):
+    (root / "_classes.csv").write_bytes(b"Pixel Value, Class\r\n1, cat\r\n0, dog")
+    data = loaded(CLASSES="_classes.csv")
+    assert data.classes == ("cat", "dog") and first(data)[:2] == [1, 0]
+
+
+def test_cvats_labelmap_names_colors(root):
+    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\ncat:0,0,0::\ndog:224,64,64::\n")
+    relabel(root, (224, 64, 64), (0, 0, 0))
+    data = loaded(CLASSES="labelmap.txt")
+    assert data.classes == ("cat", "dog") and first(data)[:2] == [1, 0]
+    assert data.colors == ((0, 0, 0), (224, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("_classes.csv", "Pixel Value, Class\n0, cat\ndog"), ("m.txt", "# label:color_rgb\ncat:\n")]
+)
+def test_a_line_of_such_a_list_without_a_value_is_refused(name, content, root):
+    (root / name).write_text(content)
+    refused(f"{name}: .*, expected a value of the label files and a name in each line$", DataError, CLASSES=name)
+
+
+def test_raw_ids_of_cityscapes_need_a_map(root):
+    (root / "labels" / "a.png").rename(root / "labels" / "a_gtFine_labelIds.png")
+    (root / "images" / "b.jpg").unlink()
+    changes = {"LABEL_SUFFIX": "_gtFine_labelIds.png"}
+    refused("mine.LABEL_SUFFIX is '_gtFine_labelIds.png': such files hold Cityscapes' raw ids", ConfigError, **changes)
+    assert first(loaded(MAP={0: "dog", 1: "cat"}, **changes))[:2] == [1, 0]
+
+
+def test_files_that_are_no_pictures_by_their_ending_are_told(root):
+    (root / "images" / "c.jfif").touch()
+    (root / "images" / ".hidden").touch()
+    [(verdict, what, count, places)] = rows(loaded())
+    assert (verdict, count, places) == ("dropped", 1, "c.jfif") and what.startswith("file is left out, pictures end in")
+
+
+def test_a_list_may_name_files_and_an_image_twice(root):
+    (root / "chosen.txt").write_bytes(b"\xef\xbb\xbfb.jpg\r\nb.jpg\r\na\r\n")
+    data = loaded(LIST="chosen.txt")
+    assert [r["file_name"] for r in data.records] == [f"{root}/images/b.jpg", f"{root}/images/a.jpg"]
+    assert [(verdict, count) for verdict, _, count, _ in rows(data)] == [("repaired", 2), ("dropped", 1)]
+
+
+def test_a_label_for_the_picture_as_stored_is_refused_with_the_cause(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw(root / "images" / "a.jpg", exif=exif)
+    refused(r"a.png: 3 x 2 pixels, its image .*a.jpg has 2 x 3, and before its EXIF orientation \(6\)", DataError)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_label_with_an_orientation_is_refused(orientation, root):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    draw(root / "labels" / "a.png", (0, 1), exif=exif)
+    refused(f"a.png: a label with EXIF orientation {orientation}; store it upright and without one$", DataError)
+
+
+def test_a_picture_upside_down_as_stored_is_noted(root):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    draw(root / "images" / "a.jpg", exif=exif)
+    [(verdict, what, _, places)] = rows(loaded())
+    assert (verdict, places) == ("noted", "a.jpg") and "EXIF orientation 3" in what
+
+
+def test_deep_pictures_are_refused_before_training(root):
+    Image.new("I;16", (3, 2)).save(root / "images" / "c.png")
+    draw(root / "labels" / "c.png", (0, 1))
+    refused(r"c.png: a picture of more than 8 bits \(mode I;16\); set INPUT.PIXEL_RANGE", DataError)
+    entry = {"IMAGES": "images", "LABELS": "labels", "CLASSES": ["cat", "dog"]}
+    assert len(load_semantic("mine", {"mine": entry}, pixel_range=[0, 4095]).records) == 3
+
+
+def test_data_sets_of_one_run_meet_by_the_names_of_their_classes(root):
+    train, other = loaded(CLASSES=["cat", "dog", "emu"]), loaded(CLASSES=["dog", "cat"])
+    one, two = of_one_run([train, other])
+    assert one.classes == two.classes == ("cat", "dog", "emu")
+    assert first(one)[:2] == [0, 1] and first(two)[:2] == [1, 0]
+    assert first(of_one_run([train], ["emu", "dog", "cat"])[0])[:2] == [2, 1]
+    with pytest.raises(DataError, match="images has the classes dog, cat, the run's are dog, fox: there is no 'cat'"):
+        of_one_run([other], ["dog", "fox"])
+
+
+def test_ignored_pixels_stay_ignored_where_classes_are_renumbered(root):
+    relabel(root, 0, 1, 255)
+    assert first(of_one_run([loaded(CLASSES=["dog", "cat"])], ["cat", "dog"])[0])[:3] == [1, 0, 255]

@@ -209,7 +209,7 @@ def test_an_image_that_does_not_decode_is_named(data, tmp_path, workers):
     cfg = load_config(path)
     cfg.DATALOADER.NUM_WORKERS = workers
     for loader in (train_loader(cfg), eval_loader(cfg, "tiny")):
-        with pytest.raises(DataError, match=r"images.\d.png: cannot be used"):
+        with pytest.raises(DataError, match=r"images.\d.png: not a readable image: "):
             next(iter(loader))
 
 

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from kd2.distill import ConfigError, DataError
-from kd2.engine.detectron2.data import eval_loader, register, train_loader
+from kd2.engine.detectron2.data import align_semantic, eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 
 from ...helpers.d2_semantic import CLASSES, semantic_config, write_semantic
@@ -150,3 +150,17 @@ def test_a_bad_label_stops_training_with_its_file(tmp_path, spoil, text):
 def test_a_test_set_without_labels_is_refused_before_training(config):
     with pytest.raises(DataError, match="DATASETS.TEST: 'more' has 4 images without labels"):
         train(config, "DATASETS.TEST", "['more']")
+
+
+def test_a_test_set_whose_classes_stand_in_another_order_is_read_in_that_of_the_run(config):
+    cfg = load_config(config)
+    cfg.DATASETS.CUSTOM.turned = cfg.DATASETS.CUSTOM.shapes.clone()
+    cfg.DATASETS.CUSTOM.turned.CLASSES = CLASSES[::-1]
+    cfg.DATASETS.CUSTOM.turned.MAP = type(cfg)(dict(enumerate(CLASSES)))
+    register(cfg, ["shapes", "turned"])
+    assert align_semantic(["turned"], align_semantic(["shapes"], ())) == CLASSES
+    metadata = MetadataCatalog.get("turned")
+    assert metadata.stuff_classes == CLASSES
+    for record in DatasetCatalog.get("turned"):
+        labels = np.array(Image.open(record["sem_seg_file_name"]))
+        assert np.array_equal(metadata.labels.of(record), labels)

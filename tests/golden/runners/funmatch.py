@@ -9,8 +9,8 @@ from kd2.data.classification.cache import mean_prediction
 from kd2.data.classification.crops import Crops, Size, View
 from kd2.data.classification.mixup import Mix, normalized, unit_pixels
 from kd2.data.classification.views import Views
-from kd2.engine.lightning.classification.distances import DISTANCES
 from kd2.engine.lightning.solver import lr_factor
+from kd2.losses.distances import DISTANCES
 from kd2.losses.kl import divergences
 from tests.golden.runners._case import Case
 from tests.golden.runners._module import slope

@@ -7,7 +7,7 @@ from detectron2.structures import BoxMode
 
 from kd2.data.detection.records import Records
 from kd2.data.findings import Findings
-from kd2.data.images import image_size
+from kd2.data.images import read_header
 from kd2.data.segmentation.labels import Labels
 from kd2.data.segmentation.layouts import contiguous
 from kd2.data.segmentation.semantic import SemanticRecords
@@ -34,7 +34,7 @@ def read_built_in(name: str) -> Records | SemanticRecords:
 def _sized(record: dict[str, Any]) -> dict[str, Any]:
     if "height" in record:
         return record
-    height, width = image_size(record["file_name"])
+    height, width = read_header(record["file_name"]).size
     return record | {"height": height, "width": width}
 
 

@@ -11,6 +11,7 @@ from kd2.data.classes import same_order
 from kd2.data.detection.records import Records, load, of_one_run, tell_without_masks
 from kd2.data.root import data_root
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
+from kd2.data.segmentation.semantic import of_one_run as semantic_of_one_run
 from kd2.distill import IGNORE_LABEL, ConfigError, nearest
 from kd2.engine.detectron2.packages import provide_reader
 
@@ -62,6 +63,30 @@ def align(names: Sequence[str], classes: Sequence[str]) -> list[str]:
     return list(classes)
 
 
+def align_semantic(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Give registered data sets of pixel classes one list of classes; returns it, empty where there is no such set.
+
+    Args:
+        classes: those of the run, as far as they are known.
+
+    Raises:
+        DataError: see ``kd2.data.segmentation.semantic.of_one_run``.
+    """
+    found = (_registered[name][1] for name in names if name in _registered)
+    own = [data for data in found if isinstance(data, SemanticRecords) and data.classes]
+    if own and not classes:  # beside one of Detectron2's own, that one's
+        classes = next((c for name in names if name not in _registered for c in [_stuff(name)] if c), ())
+    aligned = semantic_of_one_run(own, classes)
+    for data in aligned:
+        if _stuff(data.name) != list(data.classes):
+            _put(data)
+    return list(aligned[0].classes) if aligned else []
+
+
+def _stuff(name: str) -> list[str]:
+    return list(MetadataCatalog.get(name).get("stuff_classes", ()))
+
+
 def custom_records(names: Iterable[str]) -> list[Records]:
     """Those of ``names`` that are registered data sets of boxes of ``DATASETS.CUSTOM``, as they were read."""
     found = (_registered[name][1] for name in names if name in _registered)
@@ -79,16 +104,17 @@ def read_custom(cfg: CfgNode, name: str) -> Records | SemanticRecords:
     if name in DatasetCatalog and name not in _registered:
         raise ConfigError(f"DATASETS.CUSTOM.{name}: Detectron2 has a data set of that name; choose another")
     custom = cfg.DATASETS.CUSTOM
-    return load_semantic(name, custom) if is_semantic(name, custom) else load(name, custom)
+    read = load_semantic if is_semantic(name, custom) else load
+    return read(name, custom, pixel_range=cfg.INPUT.PIXEL_RANGE)
 
 
 def _register_custom(cfg: CfgNode, name: str) -> None:
-    source = (data_root(), str(cfg.DATASETS.CUSTOM[name]))
+    source = (data_root(), str(cfg.DATASETS.CUSTOM[name]), str(cfg.INPUT.PIXEL_RANGE))
     if name in _registered and _registered[name][0] == source:
         return
     data = read_custom(cfg, name)
-    if isinstance(data, Records) and comm.is_main_process():
-        if cfg.MODEL.MASK_ON:
+    if comm.is_main_process():
+        if isinstance(data, Records) and cfg.MODEL.MASK_ON:
             tell_without_masks(data)
         data.findings.tell()
     _registered[name] = source, data

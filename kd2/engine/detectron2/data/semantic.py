@@ -1,6 +1,6 @@
 """Images with a class a pixel: Detectron2's augmentations on the labels of ``kd2.data.segmentation.semantic``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from detectron2.data import transforms as T
 
 from kd2.data.segmentation.labels import Labels
 from kd2.distill import IGNORE_LABEL, ConfigError
+from kd2.engine.detectron2.data.detection import record_pixels
 
 
 class PadTo(T.Augmentation):
@@ -34,18 +35,23 @@ class SemanticMapper:
 
     Args:
         augmentations: of Detectron2, drawn from NumPy's global generator.
-        image_format: see ``INPUT.FORMAT``.
+        image_format, pixel_range: see ``INPUT.FORMAT`` and ``INPUT.PIXEL_RANGE``.
         labels: data set -> the reader of its label files; None for evaluation.
     """
 
-    def __init__(self, augmentations: list[T.Augmentation], image_format: str, labels: Mapping[str, Labels] | None):
+    def __init__(
+        self,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        pixel_range: Sequence[float],
+        labels: Mapping[str, Labels] | None,
+    ):
         self.augmentations = T.AugmentationList(augmentations)
-        self.image_format, self.labels = image_format, labels
+        self.image_format, self.pixel_range, self.labels = image_format, pixel_range, labels
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Raises DataError when labels and the record do not agree, ValueError when the image does not."""
-        image = detection_utils.read_image(record["file_name"], format=self.image_format)
-        detection_utils.check_image_size(record, image)
+        """Raises DataError when the image or the labels do not agree with the record."""
+        image = record_pixels(record, self.image_format, self.pixel_range)
         labels = self.labels[record["dataset"]].of(record) if self.labels else None
         seen = T.AugInput(image, sem_seg=labels)
         self.augmentations(seen)
@@ -69,12 +75,13 @@ def training_mapper(cfg: CfgNode, names: list[str]) -> SemanticMapper:
         )
     resize, *flip = detection_utils.build_augmentation(cfg, is_train=True)
     labels = {name: MetadataCatalog.get(name).labels for name in names}
-    return SemanticMapper([resize, *_crop(cfg), *flip], cfg.INPUT.FORMAT, labels)
+    return SemanticMapper([resize, *_crop(cfg), *flip], cfg.INPUT.FORMAT, cfg.INPUT.PIXEL_RANGE, labels)
 
 
 def evaluation_mapper(cfg: CfgNode) -> SemanticMapper:
     """The mapper for evaluation: ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST``, 0 for the image as it is."""
-    return SemanticMapper(detection_utils.build_augmentation(cfg, is_train=False), cfg.INPUT.FORMAT, None)
+    resize = detection_utils.build_augmentation(cfg, is_train=False)
+    return SemanticMapper(resize, cfg.INPUT.FORMAT, cfg.INPUT.PIXEL_RANGE, None)
 
 
 def _crop(cfg: CfgNode) -> list[T.Augmentation]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from kd2.data.classification.batches import TeacherViews
 from kd2.data.classification.cache import (
     Fingerprint,
     TeacherCache,
@@ -17,7 +18,6 @@ from kd2.data.classification.cache import (
     weights_digest,
     write_cache,
 )
-from kd2.data.classification.crops import apply
 from kd2.data.classification.image_dataset import ImageDataset
 from kd2.data.classification.mixup import unit_pixels
 from kd2.data.classification.views import Views
@@ -41,21 +41,6 @@ class CachedTeacher(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x if x.dim() == 2 else self.model(x)
-
-
-class TeacherViews(Dataset):
-    """For each image its number and what the teacher sees of it: (V, 3, Lt, Lt) uint8."""
-
-    def __init__(self, data: ImageDataset, views: Views, count: int):
-        self.data, self.views, self.count = data, views, count
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        image = self.data.pixels(index)
-        fixed = self.views.fixed((image.shape[1], image.shape[2]), index, self.count)
-        return index, torch.stack([apply(image, view, self.views.teacher_size) for view in fixed])
 
 
 def cached_outputs(

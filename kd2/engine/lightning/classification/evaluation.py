@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from kd2.engine.lightning.classification.data import Batch
-from kd2.engine.lightning.classification.distances import agreement
+from kd2.data.classification.batches import Batch
+from kd2.losses.distances import agreement
 from kd2.losses.kl import divergences
 
 

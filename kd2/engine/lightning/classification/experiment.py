@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kd2.data.classification.image_dataset import ImageDataset
+from kd2.config.epochs import write_iterations
+from kd2.data.classification.batches import Batch
+from kd2.data.classification.image_dataset import ImageDataset, of_one_run
 from kd2.distill import BatchInfo, ConfigError, Distiller, Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.lightning.classification.cached import CachedTeacher
-from kd2.engine.lightning.classification.data import Batch, test_batches, training_batches, views_of
-from kd2.engine.lightning.classification.epochs import write_iterations
+from kd2.engine.lightning.classification.data import test_batches, training_batches, views_of
 from kd2.engine.lightning.classification.evaluation import ClassificationEvaluator, Logits
 from kd2.engine.lightning.classification.models import Normalize, build_model
 from kd2.engine.lightning.classification.module import ClassificationModule
@@ -42,7 +43,12 @@ class ClassificationExperiment(LightningExperiment):
         return Normalize(self.cfg)
 
     def load_data(self, split: str) -> list[ImageDataset]:
-        return load_all(self.cfg, split)
+        data = load_all(self.cfg, split)
+        if split == "TRAIN" and not self.cfg.KD.TASK_WEIGHT:
+            return data  # their labels play no part
+        data = of_one_run(data, self.cfg.MODEL.CLASSES or self.classes.get("images", ()))
+        self.classes = {"images": list(data[0].classes)}
+        return data
 
     def load_one(self, name: str, key: str) -> ImageDataset:
         return load_one(self.cfg, name, key)

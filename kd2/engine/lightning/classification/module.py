@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from kd2.data.classification.batches import Batch
 from kd2.data.classification.image_dataset import ImageDataset
 from kd2.distill import Distiller
-from kd2.engine.lightning.classification.data import Batch, clean_batches
+from kd2.engine.lightning.classification.data import clean_batches
 from kd2.engine.lightning.classification.evaluation import precise_statistics
 from kd2.engine.lightning.module import DistillModule, share_statistics
 

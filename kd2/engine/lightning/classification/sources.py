@@ -1,11 +1,12 @@
 """The data sets of ``DATASETS``, and whether they fit a model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fvcore.common.config import CfgNode
 
-from kd2.data.classes import same_order
-from kd2.data.classification.image_dataset import ImageDataset, read_folder, read_npz, read_parquet, read_zip
+from kd2.data.classification.image_dataset import ImageDataset, read_folder, read_zip
+from kd2.data.classification.tables import read_npz, read_parquet
 from kd2.data.root import existing
 from kd2.distill import ConfigError, nearest
 from kd2.engine.lightning.classification.torchvision_sets import read_torchvision
@@ -14,7 +15,7 @@ _READERS = {"FOLDER": read_folder, "ZIP": read_zip, "NPZ": read_npz, "PARQUET": 
 
 
 def load_all(cfg: CfgNode, split: str) -> list[ImageDataset]:
-    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
+    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``; tells what was found in them.
 
     Raises:
         ConfigError: no data set is named, or one that ``DATASETS.CUSTOM`` does not have.
@@ -22,7 +23,10 @@ def load_all(cfg: CfgNode, split: str) -> list[ImageDataset]:
     """
     if not cfg.DATASETS[split]:
         raise ConfigError(f"DATASETS.{split} is empty, expected names of DATASETS.CUSTOM")
-    return [load_one(cfg, name, f"DATASETS.{split}") for name in cfg.DATASETS[split]]
+    data = [load_one(cfg, name, f"DATASETS.{split}") for name in cfg.DATASETS[split]]
+    for d in data:
+        d.findings.tell()
+    return data
 
 
 def load_one(cfg: CfgNode, name: str, key: str) -> ImageDataset:
@@ -30,7 +34,7 @@ def load_one(cfg: CfgNode, name: str, key: str) -> ImageDataset:
     custom = cfg.DATASETS.CUSTOM
     if name not in custom:
         raise ConfigError(f"{key}: no data set {name!r} in DATASETS.CUSTOM; {nearest(name, custom)}")
-    return _load(name, custom[name])
+    return replace(_load(name, custom[name]), pixel_range=cfg.INPUT.PIXEL_RANGE)
 
 
 def _load(name: str, entry: Mapping[str, str]) -> ImageDataset:
@@ -46,7 +50,7 @@ def _load(name: str, entry: Mapping[str, str]) -> ImageDataset:
 
 
 def check_classes(cfg: CfgNode, data: list[ImageDataset]) -> None:
-    """Raises ConfigError when data sets differ in their classes, or from ``MODEL.NUM_CLASSES`` and ``MODEL.CLASSES``.
+    """Raises ConfigError when a data set has another number of classes than ``MODEL.NUM_CLASSES``.
 
     Training images whose labels play no part may have any classes.
     """
@@ -57,8 +61,6 @@ def check_classes(cfg: CfgNode, data: list[ImageDataset]) -> None:
             raise ConfigError(
                 f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but {found.source} has {count} classes: {shown}"
             )
-        same_order(judged[0].classes, found.classes, f"DATASETS: {judged[0].name}", found.name)
-        same_order(tuple(cfg.MODEL.CLASSES), found.classes, "MODEL.CLASSES", found.source)
 
 
 def labeled(cfg: CfgNode, data: ImageDataset) -> bool:

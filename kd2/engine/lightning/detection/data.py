@@ -69,10 +69,11 @@ class DetectionMapper:
 
     def __init__(self, cfg: CfgNode, training: bool, masks: bool):
         self.bgr, self.masks = cfg.INPUT.FORMAT == "BGR", masks
+        self.pixel_range = cfg.INPUT.PIXEL_RANGE
         self.augment = v2.Compose([resizing(cfg), *flips(cfg)]) if training else v2.Identity()
 
     def __call__(self, record: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
-        image = record_image(record)
+        image = record_image(record, self.pixel_range)
         size = (image.shape[1], image.shape[2])
         instances = [a for a in record["annotations"] if not a["iscrowd"] and (not self.masks or "segmentation" in a)]
         boxes = torch.tensor([a["bbox"] for a in instances], dtype=torch.float32).reshape(-1, 4)
@@ -123,7 +124,7 @@ def load_all(cfg: CfgNode, split: str, classes: Sequence[str] = ()) -> list[reco
 
 def load_one(cfg: CfgNode, name: str, key: str) -> records.Records:
     """The data set ``name``; ``key`` names it in errors."""
-    return records.load(name, cfg.DATASETS.CUSTOM, key)
+    return records.load(name, cfg.DATASETS.CUSTOM, key, cfg.INPUT.PIXEL_RANGE)
 
 
 def finds_masks(cfg: CfgNode) -> bool:

@@ -1,6 +1,7 @@
 """Records to batches for segmentation."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,7 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic
+from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic, of_one_run
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.distill import IGNORE_LABEL, ConfigError
 from kd2.engine.lightning.batches import images_a_rank, test_loader
@@ -58,9 +59,12 @@ def collate(samples: list[Sample], smallest: tuple[int, int] = (0, 0)) -> Batch:
     return Batch(list(images), padded, list(records), size)
 
 
-def load_all(cfg: CfgNode, split: str) -> list[SemanticRecords]:
-    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``; in training those of ``KD.UNLABELED`` follow, without
-    classes and labels.
+def load_all(cfg: CfgNode, split: str, classes: Sequence[str] = ()) -> list[SemanticRecords]:
+    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` with one list of classes; in training those of
+    ``KD.UNLABELED`` follow, without classes and labels. Tells what was found in them.
+
+    Args:
+        classes: those of the run, as far as they are known.
 
     Raises:
         ConfigError: no data set is named, or one without labels; half of ``KD.UNLABELED``.
@@ -71,12 +75,15 @@ def load_all(cfg: CfgNode, split: str) -> list[SemanticRecords]:
     for d in data:
         if not d.classes:
             raise ConfigError(f"{key}: {d.name!r} has no labels, expected it in KD.UNLABELED.DATASETS")
-    return data + (_unlabeled(cfg) if split == "TRAIN" else [])
+    data = of_one_run(data, classes) + (_unlabeled(cfg) if split == "TRAIN" else [])
+    for d in data:
+        d.findings.tell()
+    return data
 
 
 def load_one(cfg: CfgNode, name: str, key: str) -> SemanticRecords:
     """The data set ``name``; ``key`` names it in errors."""
-    return load_semantic(name, cfg.DATASETS.CUSTOM, key)
+    return load_semantic(name, cfg.DATASETS.CUSTOM, key, cfg.INPUT.PIXEL_RANGE)
 
 
 def _unlabeled(cfg: CfgNode) -> list[SemanticRecords]:

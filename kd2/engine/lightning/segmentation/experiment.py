@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import BatchInfo, Probe
 from kd2.engine.build import BuiltModel, Step
+from kd2.engine.checkpoint import teacher_classes
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.segmentation.data import (
     Batch,
@@ -36,7 +37,9 @@ class SegmentationExperiment(LightningExperiment):
     backbone = BODY
 
     def load_data(self, split: str) -> list[SemanticRecords]:
-        return load_all(self.cfg, split)
+        data = load_all(self.cfg, split, self.classes.get("stuff", ()))
+        self.classes = self.class_names(data)
+        return data
 
     def load_one(self, name: str, key: str) -> SemanticRecords:
         return load_one(self.cfg, name, key)
@@ -46,12 +49,13 @@ class SegmentationExperiment(LightningExperiment):
 
     def build_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
-        return self._built(self.cfg, build_segmenter(self.cfg), "STUDENT")
+        return self._built(self.cfg, build_segmenter(self.cfg), "STUDENT", names=self.classes)
 
     def build_teacher(self) -> BuiltModel:
         own = self.teachers[0].cfg
         model = build_segmenter(own)
-        return self._built(own, model, "TEACHER", matched=self.load_teacher(model))
+        names, key = teacher_classes(self.cfg, "stuff", self.teachers[0].weights)
+        return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
 
     def step(self, student: Segmenter, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         head = self.cfg.MODEL.SEM_SEG_HEAD

@@ -23,12 +23,13 @@ class SemanticMapper:
 
     def __init__(self, cfg: CfgNode, data: list[SemanticRecords], training: bool):
         self.bgr, self.training = cfg.INPUT.FORMAT == "BGR", training
+        self.pixel_range = cfg.INPUT.PIXEL_RANGE
         self.labels = {d.name: d.labels for d in data}
         self.augment = v2.Compose([resizing(cfg), *_crop(cfg), *flips(cfg)]) if training else v2.Identity()
         self.test_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
     def __call__(self, record: dict) -> Sample:
-        image = record_image(record)
+        image = record_image(record, self.pixel_range)
         labels = tv_tensors.Mask(torch.from_numpy(self.labels[record["dataset"]].of(record)))
         if self.training:
             image, labels = self.augment(image, labels)

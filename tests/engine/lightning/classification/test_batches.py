@@ -10,8 +10,11 @@ pytest.importorskip("lightning", reason="needs lightning")
 import numpy as np
 import torch
 
+from kd2.config import load
+from kd2.data.classification.batches import Batch
 from kd2.distill import ConfigError, DataError
-from kd2.engine.lightning.classification.data import Batch
+from kd2.engine import ONE_PROCESS
+from kd2.engine.lightning.classification.experiment import ClassificationExperiment
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_classification as tiny
@@ -144,7 +147,7 @@ def test_a_broken_image_stops_training_with_its_name(tmp_path, pictures):
 
     np.savez(tmp_path / "bad.npz", **tiny.archive(files, [0, 1, 2], ["bar/0.png", "box/1.png", "dot/2.png"]))
     config = tiny.write_config(tmp_path, pictures)
-    with pytest.raises(DataError, match=r"bad.npz: image 1 \(box/1.png\) cannot be decoded"):
+    with pytest.raises(DataError, match=r"bad.npz: image 1 \(box/1.png\): not a readable image"):
         runs.train(config, "DATASETS.CUSTOM.tiny.NPZ", str(tmp_path / "bad.npz"))
 
 
@@ -153,6 +156,13 @@ def test_a_wrong_number_of_classes(tmp_path, pictures):
         runs.train(tiny.write_config(tmp_path, pictures), "MODEL.NUM_CLASSES", "5")
 
 
-def test_another_order_of_classes(tmp_path, pictures):
-    with pytest.raises(ConfigError, match="^MODEL.CLASSES and .*train.npz differ in class 1: 'dot' and 'box'"):
-        runs.train(tiny.write_config(tmp_path, pictures), "MODEL.CLASSES", "['bar', 'dot', 'box']")
+def test_data_sets_meet_the_classes_of_the_run_by_name(pictures, tmp_path):
+    cfg = load(tiny.write_config(tmp_path, pictures), ["MODEL.CLASSES", "['bar', 'dot', 'box']"])
+    [data] = ClassificationExperiment(cfg, ONE_PROCESS).load_data("TRAIN")
+    assert data.classes == ("bar", "dot", "box")
+    assert [data.classes[label] for label in data.labels] == [name.split("/")[0] for name in data.names]
+
+
+def test_a_class_that_the_run_does_not_have_is_refused(tmp_path, pictures):
+    with pytest.raises(DataError, match="train.npz has the classes bar, box, dot, the run's are bar, fox, dot: "):
+        runs.train(tiny.write_config(tmp_path, pictures), "MODEL.CLASSES", "['bar', 'fox', 'dot']")

@@ -16,9 +16,9 @@ import torch
 from kd2.data.classification.views import MODES
 from kd2.distill import ConfigError, Distiller
 from kd2.engine import experiment as flow
-from kd2.engine.lightning.classification.distances import DISTANCES
 from kd2.engine.lightning.classification.teacher import TeacherEnsemble, TeacherNetwork
 from kd2.engine.lightning.teacher import TeacherSource
+from kd2.losses.distances import DISTANCES
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_classification as tiny

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from fvcore.nn.precise_bn import get_bn_modules
 
 from kd2 import engine
+from kd2.data.classification.batches import Batch
 from kd2.distill import ConfigError
-from kd2.engine.lightning.classification.data import Batch
 from kd2.engine.lightning.classification.evaluation import ClassificationEvaluator, Logits
 from kd2.engine.preflight import loss_rows, problems
 

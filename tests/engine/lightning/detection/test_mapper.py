@@ -132,13 +132,24 @@ def test_a_sliver_that_float32_flattens_is_left_out(record):
 def test_a_cameras_orientation_mark_is_obeyed(record, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees
-    Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "turned.jpg", exif=exif)
-    image, _, _ = mapper(training=False)(record | {"file_name": str(tmp_path / "turned.jpg")})
-    assert tuple(image.shape[1:]) == (HEIGHT, WIDTH)
+    stored = np.arange(HEIGHT * WIDTH, dtype=np.uint32).astype(np.uint8).reshape(WIDTH, HEIGHT)
+    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
+    image, _, _ = mapper(training=False)(record | {"file_name": str(tmp_path / "turned.png")})
+    assert image[0].tolist() == np.rot90(stored, -1).tolist()
+
+
+def test_16_bits_are_scaled_by_the_pixel_range(record, tmp_path):
+    ramp = np.array([0, 1000, 2048, 4095, 60000], dtype="<u2")
+    Image.frombytes("I;16", (5, 1), ramp.tobytes()).save(tmp_path / "ramp.png")
+    deep = {"file_name": str(tmp_path / "ramp.png"), "height": 1, "width": 5, "annotations": []}
+    image, _, _ = mapper(training=False, PIXEL_RANGE=[0, 4095])(deep)
+    assert image.tolist() == [[[0, 62, 128, 255, 255]]] * 3
+    with pytest.raises(DataError, match=r"ramp.png: .* more than 8 bits \(mode I;16\); set INPUT.PIXEL_RANGE"):
+        mapped(mapper(), deep)
 
 
 def test_an_image_of_another_size_than_its_record_is_refused(record):
-    text = r"a.png: cannot be used: the file is \(48, 64\) \(height, width\), its record says \(48, 65\)$"
+    text = r"a.png: recorded as 65 x 48 pixels, the picture has 64 x 48$"
     with pytest.raises(DataError, match=text):
         mapped(mapper(), record | {"width": 65})
 
@@ -146,7 +157,7 @@ def test_an_image_of_another_size_than_its_record_is_refused(record):
 def test_a_truncated_image_is_refused_by_name(record):
     with open(record["file_name"], "r+b") as file:
         file.truncate(100)
-    with pytest.raises(DataError, match="a.png: cannot be used: "):
+    with pytest.raises(DataError, match="a.png: not a readable image: "):
         mapped(mapper(), record)
 
 

@@ -169,3 +169,20 @@ def test_what_cannot_be_used_is_named(semantic_data, changes, text):
         data = load_all(cfg, "TRAIN")
         check(cfg, data)
         training_batches(cfg, data, 0, 0, 1)
+
+
+def test_a_test_set_whose_classes_stand_in_another_order_is_read_in_that_of_the_run(semantic_data):
+    drawn = tiny.data_sets(semantic_data)["drawn"]
+    other = drawn | {"CLASSES": tiny.CLASSES[::-1], "MAP": dict(enumerate(tiny.CLASSES))}
+    cfg = tiny.config({"DATASETS": {"TEST": ["other", "drawn"], "CUSTOM": {"other": other}}}, semantic_data)
+    turned, plain = load_all(cfg, "TEST", tiny.CLASSES)
+    assert turned.classes == plain.classes == tuple(tiny.CLASSES)
+    for one, two in zip(turned.records, plain.records):
+        assert np.array_equal(turned.labels.of(one), plain.labels.of(two))
+    other["CLASSES"] = ["sky", *tiny.CLASSES[1:]]
+    other["MAP"] = {0: "sky", 1: "box", 2: "bar"}
+    cfg = tiny.config({"DATASETS": {"TEST": ["other"], "CUSTOM": {"other": other}}}, semantic_data)
+    with pytest.raises(
+        DataError, match="has the classes sky, box, .* the run's are ground, box, .*: there is no 'sky'"
+    ):
+        load_all(cfg, "TEST", tiny.CLASSES)

@@ -5,9 +5,9 @@ import pytest
 pytest.importorskip("timm", reason="needs timm")
 pytest.importorskip("lightning", reason="needs lightning")
 
-from kd2.engine.lightning.classification.epochs import write_iterations
+from kd2.config.epochs import write_iterations
 
-from ....helpers import tiny_classification as tiny
+from ..helpers import tiny_classification as tiny
 
 
 def test_epochs_become_iterations():

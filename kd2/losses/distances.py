@@ -1,6 +1,6 @@
 """How far a student is from its teacher, example by example: for evaluation, beside accuracy.
 
-``agree_1`` and ``kl`` are the two to report. Imports no framework.
+``agree_1`` and ``kl`` are the two to report.
 Source: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.05237),
 whose code offers these distances. Letters: N images, K classes.
 """
