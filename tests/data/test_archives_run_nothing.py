@@ -7,7 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from kd2.data.classification.image_dataset import read_npz, read_parquet, read_zip
+from kd2.data.classification.image_dataset import read_zip
+from kd2.data.classification.tables import read_npz, read_parquet
 from kd2.data.detection.voc import read_voc
 from kd2.distill import DataError
 

@@ -154,7 +154,7 @@ def _unlabeled(name: str, folder: str, pixel_range: Sequence[float]) -> Semantic
     records = _numbered(_record(name, image, "", findings, pixel_range) for image in images)
     if not records:
         raise DataError(f"{folder}: the data set has no images")
-    return SemanticRecords(name, (), records, folder, Labels({}), findings)
+    return SemanticRecords(name, (), records, folder, Labels({}), findings, (), pixel_range)
 
 
 def _record(name: str, image: str, label: str, findings: Findings, pixel_range: Sequence[float]) -> dict[str, Any]:
