@@ -13,6 +13,7 @@ CHECKS: Checks = {
         "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR"
     ),
     "SOLVER.BIAS_LR_FACTOR": FACTOR,
+    "SOLVER.MAX_ITER": POSITIVE,  # its schedules divide by it
     # 0: the images as they are.
     "INPUT.MIN_SIZE_TRAIN": Check(int, low=0, depth=1),
     "INPUT.CROP.TYPE": one_of("relative_range", "relative", "absolute", "absolute_range"),

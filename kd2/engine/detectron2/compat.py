@@ -20,9 +20,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, defaults
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver.build import get_default_optimizer_params
-from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from detectron2.utils.logger import setup_logger
 from fvcore.nn import sigmoid_focal_loss_jit
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -35,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 # Buffers that older files hold; models take them from the config now.
 _CONFIGURED = ("pixel_mean", "pixel_std")
-_LOGGERS = ("fvcore", "detectron2", "kd2")
 _CITYSCAPES = ("deeplearning", "deeplearning.projects", "deeplearning.projects.cityscapesApi")
 _PIXELS, _INSTANCES = "evalPixelLevelSemanticLabeling", "evalInstanceLevelSemanticLabeling"
 
@@ -161,23 +158,6 @@ def joined_state(content: dict[str, Any]) -> dict[str, Any]:
     progress = ("last_epoch", "_step_count")  # some schedulers save what the config says too
     state["hooks"]["LRScheduler"] = {k: v for k, v in content["scheduler"].items() if k in progress}
     return state
-
-
-def log_on_screen() -> None:
-    """Show the first process's logs; an error of the training loop is told by whoever catches it, not in its log."""
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_no_traceback)
-    for name in _LOGGERS:
-        setup_logger(None, distributed_rank=comm.get_rank(), name=name)
-
-
-def log_into(folder: str) -> None:
-    """Write the logs of this process to log.txt in ``folder``, with its rank behind the name but for the first."""
-    for name in _LOGGERS:
-        setup_logger(folder, distributed_rank=comm.get_rank(), name=name, configure_stdout=False)
-
-
-def _no_traceback(record: logging.LogRecord) -> bool:
-    return not record.exc_info
 
 
 def last_results(trainer: DefaultTrainer) -> dict[str, Any]:

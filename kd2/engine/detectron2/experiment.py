@@ -22,7 +22,7 @@ from kd2.distill import Distiller
 from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
 from kd2.engine.checkpoint import Match
-from kd2.engine.detectron2 import compat, zoo
+from kd2.engine.detectron2 import compat, logs, zoo
 from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
 from kd2.engine.detectron2.data import check_readable, register, train_loader
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators
@@ -109,7 +109,7 @@ class Detectron2Experiment(Experiment):
 
     def fit(self, prepared: Prepared, saved: str | None, best: Best) -> Scores:
         cfg, trainer = self.cfg, Trainer(self.cfg, prepared, best, lambda: begin(self, saved))
-        compat.log_into(cfg.OUTPUT_DIR)
+        logs.log_into(cfg.OUTPUT_DIR)
         logger.info("%s\n%s\n%s", self.args, collect_env_info(), cfg.dump())
         if saved:
             trainer.restore(saved)
