@@ -197,6 +197,8 @@ def begin(experiment: Experiment, saved: str | None) -> None:
 def evaluate(experiment: Experiment) -> Scores:
     """Score the student of ``MODEL.WEIGHTS``, or with ``args.resume`` of the last checkpoint. No teacher is built."""
     cfg = experiment.cfg
+    if experiment.args.overwrite:
+        raise ConfigError("--overwrite is given with --eval-only, which writes over no run")
     saved = folder.resumable(cfg.OUTPUT_DIR) if experiment.args.resume else None
     if not (saved or cfg.MODEL.WEIGHTS):
         raise ConfigError("MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate")

@@ -15,9 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, defaults
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver.build import get_default_optimizer_params
-from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from detectron2.utils.logger import setup_logger
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor, nn
 from torch.utils.data import Sampler
@@ -25,8 +23,6 @@ from torch.utils.data import Sampler
 from kd2.distill import NaNMonitor, NonFiniteLoss
 
 logger = logging.getLogger(__name__)
-
-_LOGGERS = ("fvcore", "detectron2", "kd2")
 
 
 def announce_plain_builds() -> None:
@@ -150,23 +146,6 @@ def joined_state(content: dict[str, Any]) -> dict[str, Any]:
     progress = ("last_epoch", "_step_count")  # some schedulers save what the config says too
     state["hooks"]["LRScheduler"] = {k: v for k, v in content["scheduler"].items() if k in progress}
     return state
-
-
-def log_on_screen() -> None:
-    """Show the first process's logs; an error of the training loop is told by whoever catches it, not in its log."""
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_no_traceback)
-    for name in _LOGGERS:
-        setup_logger(None, distributed_rank=comm.get_rank(), name=name)
-
-
-def log_into(folder: str) -> None:
-    """Write the logs of this process to log.txt in ``folder``, with its rank behind the name but for the first."""
-    for name in _LOGGERS:
-        setup_logger(folder, distributed_rank=comm.get_rank(), name=name, configure_stdout=False)
-
-
-def _no_traceback(record: logging.LogRecord) -> bool:
-    return not record.exc_info
 
 
 def last_results(trainer: DefaultTrainer) -> dict[str, Any]:

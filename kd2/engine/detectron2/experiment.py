@@ -24,7 +24,7 @@ from kd2.distill import Distiller
 from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
 from kd2.engine.checkpoint import Match, teacher_classes
-from kd2.engine.detectron2 import compat, zoo
+from kd2.engine.detectron2 import logs, zoo
 from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
 from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
@@ -143,7 +143,7 @@ class Detectron2Experiment(Experiment):
 
     def fit(self, prepared: Prepared, saved: str | None, best: Best) -> Scores:
         cfg, trainer = self.cfg, Trainer(self.cfg, prepared, best, lambda: begin(self, saved))
-        compat.log_into(cfg.OUTPUT_DIR)
+        logs.log_into(cfg.OUTPUT_DIR)
         logger.info("%s\n%s\n%s", self.args, collect_env_info(), cfg.dump())
         if saved:
             trainer.restore(saved)

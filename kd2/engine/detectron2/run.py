@@ -24,7 +24,7 @@ from kd2.distill import ConfigError
 from kd2.engine import ONE_PROCESS
 from kd2.engine import experiment as flow
 from kd2.engine.checkpoint import saved_run
-from kd2.engine.detectron2 import compat
+from kd2.engine.detectron2 import compat, logs
 from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DataSet, DryRun, Scores
@@ -128,7 +128,7 @@ def _work(cfg: CfgNode, args: Namespace) -> Scores:
     """What every process does."""
     import_losses(args.imports)
     logging.getLogger("kd2").handlers.clear()  # the command's: the next line makes those of a run
-    compat.log_on_screen()
+    logs.log_on_screen()
     with pickles_allowed(args.allow_pickle):  # in a started process, too
         return flow.run(_seeded(cfg, args))
 

@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 import yaml
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.solver import LRScheduler
@@ -23,21 +21,19 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kd2.config import merge
-from kd2.data.seeding import random_states, restore_random_states
-from kd2.distill import ConfigError, Distiller, check_weights, override_groups, without_overrides
+from kd2.distill import ConfigError, Distiller, override_groups, without_overrides
 from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry
 from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.config import add_d2_config
 from kd2.engine.detectron2.data import eval_loader, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
+from kd2.engine.detectron2.hooks import KeepBest, ProcessStates, RunCheckpointer, StopAtSignal
 from kd2.engine.detectron2.windows import windowed
 from kd2.engine.experiment import Prepared
 from kd2.engine.optimizer import build_optimizer, clip_gradients
 from kd2.engine.schema import check_run
 from kd2.runs.best import Best
-from kd2.runs.endings import patient, pending, raise_pending
-from kd2.runs.files import save_atomically
-from kd2.runs.folder import BEST, keep, last_checkpoint
+from kd2.runs.endings import patient
 from kd2.runs.resume import apply_rates, rates_of
 
 
@@ -211,106 +207,3 @@ def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.Module) -> to
     clip = cfg.SOLVER.CLIP_GRADIENTS
     optimizer.register_step_pre_hook(lambda optimizer, _args, _kwargs: clip_gradients(optimizer.param_groups, clip))
     return optimizer
-
-
-class RunCheckpointer(DetectionCheckpointer):
-    """Saves the checkpoints of a run, intermediate and final alike.
-
-    Args:
-        student: under its own key names it is the entry ``model``.
-        folder: ``OUTPUT_DIR``.
-        content: gives the other entries.
-        most: ``SOLVER.KEEP_CHECKPOINTS``.
-    """
-
-    def __init__(self, student: nn.Module, folder: str, content: Callable[[], dict[str, Any]], most: int = 0):
-        super().__init__(student, folder)
-        self.content, self.most = content, most
-
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``name``.pth; all but the best one are tagged as the last. An error leaves the older files alone.
-
-        Raises:
-            NonFiniteLoss: a weight of the student is not finite.
-            OSError: the file could not be written.
-        """
-        if not self.save_to_disk:
-            return
-        content = self.content()
-        check_weights(self.model, content["iteration"] + 1)
-        path = os.path.join(self.save_dir, f"{name}.pth")
-        self.logger.info("Saving checkpoint to %s", path)
-        content = {"model": self.model.state_dict(), **content, **kwargs}
-        if os.path.basename(path) == BEST:
-            save_atomically(content, path)
-        else:
-            keep(content, path, self.most)
-
-
-class ProcessStates(HookBase):
-    """Gathers for checkpoints what each process keeps for itself. Comes before the hooks that save.
-
-    Args:
-        cfg: tells at which iterations there are checkpoints.
-        model: see ``compat.RunningNumbers``.
-
-    Attributes:
-        rng: the random states of each process; after a restore those of the checkpoint, until training begins.
-    """
-
-    def __init__(self, cfg: CfgNode, model: nn.Module):
-        self.periods = [cfg.SOLVER.CHECKPOINT_PERIOD, *([cfg.TEST.EVAL_PERIOD] if cfg.TEST.BEST else [])]
-        self.numbers = compat.RunningNumbers(model)
-        self.rng: list[dict[str, Any]] = []
-        self._changed: list[dict[str, dict[str, float]]] = []
-
-    def before_train(self) -> None:
-        # With more processes than the run was saved with, the new ones go on with their own draws.
-        rank = comm.get_rank()
-        if rank < min(len(self.rng), len(self._changed)):
-            restore_random_states(self.rng[rank])
-            self.numbers.restore(self._changed[rank])
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter or any(period and done % period == 0 for period in self.periods):
-            self.gather()
-
-    def gather(self) -> None:
-        """Bring together the states of all processes, on the first one."""
-        self.rng, self._changed = comm.gather(random_states()), comm.gather(self.numbers.changed())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"numbers": self._changed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._changed = state["numbers"]
-
-
-class StopAtSignal(HookBase):
-    """Ends a training of one process at a signal that waits, with a checkpoint. Comes behind the hook that saves."""
-
-    def after_step(self) -> None:
-        trainer, name = self.trainer, f"model_{self.trainer.iter:07d}"
-        if pending() and trainer.iter + 1 < trainer.max_iter:
-            if os.path.join(trainer.cfg.OUTPUT_DIR, f"{name}.pth") != last_checkpoint(trainer.cfg.OUTPUT_DIR):
-                trainer.process_states.gather()
-                trainer.checkpointer.save(name)
-            raise_pending()
-
-
-class KeepBest(HookBase):
-    """Saves the student after an evaluation on the way that is the best so far. Comes behind the hook that evaluates.
-
-    Args:
-        period: iterations between evaluations; the last one is seen to when the training is over.
-    """
-
-    def __init__(self, period: int):
-        self.period = period
-
-    def after_step(self) -> None:
-        trainer, done = self.trainer, self.trainer.iter + 1
-        evaluated = self.period and done % self.period == 0 and done != trainer.max_iter and comm.is_main_process()
-        if evaluated and trainer.best.beaten_by(flatten_results_dict(compat.last_results(trainer))):
-            trainer.checkpointer.save(BEST.removesuffix(".pth"))

@@ -81,7 +81,7 @@ class LightningExperiment(Experiment):
         begin(self, saved)
         with _launched(trainer), patient(lambda: ranks == 1 and not trainer.validating):
             trainer.fit(module, batches, during, ckpt_path=saved, weights_only=True)
-            if start < cfg.SOLVER.MAX_ITER:
+            if not saved or start < cfg.SOLVER.MAX_ITER:
                 trainer.save_checkpoint(os.path.join(cfg.OUTPUT_DIR, FINAL), weights_only=False)
         return self._scores(trainer, module, tests)
 

@@ -15,7 +15,7 @@ from detectron2.engine import DefaultPredictor
 
 from kd2.distill import ConfigError, NonFiniteLoss
 from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
-from kd2.engine.detectron2.trainer import RunCheckpointer
+from kd2.engine.detectron2.hooks import RunCheckpointer
 
 from ...helpers.d2_tiny import different, distiller_of, load_config, student_of, train, weights, write_config
 
