@@ -72,8 +72,11 @@ def test_pictures_that_are_missing_broken_or_of_another_size_are_refused(tmp_pat
 
 
 def semantic(folder: Path, **entry) -> Survey:
-    entry = {"IMAGES": str(folder / "images"), "LABELS": str(folder / "labels"), "CLASSES": ["cat", "dog"]} | entry
-    return survey(load_semantic("mine", {"mine": entry}))
+    return survey(load_semantic("mine", {"mine": entry_of(folder) | entry}))
+
+
+def entry_of(folder: Path) -> dict:
+    return {"IMAGES": str(folder / "images"), "LABELS": str(folder / "labels"), "CLASSES": ["cat", "dog"]}
 
 
 def test_classes_of_pixels_are_counted_by_images_and_pixels(tmp_path):
@@ -88,10 +91,13 @@ def test_classes_of_pixels_are_counted_by_images_and_pixels(tmp_path):
 
 
 def test_every_label_file_with_a_foreign_value_is_counted(tmp_path):
-    for stem, values in {"a": (0,), "b": (7,), "c": (0, 9)}.items():
+    for stem in "abc":
         draw(tmp_path / "images" / f"{stem}.jpg")
-        draw(tmp_path / "labels" / f"{stem}.png", values)
-    found = semantic(tmp_path)
+        draw(tmp_path / "labels" / f"{stem}.png", (0, 1))
+    data = load_semantic("mine", {"mine": entry_of(tmp_path)})
+    draw(tmp_path / "labels" / "b.png", (7,))
+    draw(tmp_path / "labels" / "c.png", (0, 9))
+    found = survey(data)
     assert rows(found)["refused: label file cannot be used"][0] == 2
     (text,) = found.refused
     assert "b.png: 6 pixels hold 7, allowed: 0-1, 255" in text and "c.png: 3 pixels hold 9" in text
