@@ -119,15 +119,8 @@ def _look_for_classes(data: SemanticRecords) -> None:
     Masks of 0 and 255 read with the default keys are such a case: the object is ignored.
     """
     sample = data.records[:: max(len(data.records) // _SAMPLE, 1)][:_SAMPLE]
-    pixels, broken = np.zeros(IGNORE_LABEL + 1), []
-    for record in sample:
-        try:
-            pixels += np.bincount(data.labels.of(record).reshape(-1), minlength=IGNORE_LABEL + 1)
-        except DataError as error:
-            broken.append(str(error))
-    if broken:
-        more = f" ({len(broken)} of {len(sample)} label files that were looked at)" if len(broken) > 1 else ""
-        raise DataError(broken[0] + more)
+    counts = [np.bincount(data.labels.of(record).reshape(-1), minlength=IGNORE_LABEL + 1) for record in sample]
+    pixels = np.sum(counts, axis=0)
     absent = [name for name, count in zip(data.classes, pixels) if not count]
     looked = f"{len(sample)} of {len(data.records)} label files"
     if len(absent) == len(data.classes) and len(sample) == len(data.records):
