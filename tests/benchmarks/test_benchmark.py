@@ -10,6 +10,8 @@ import torch
 
 from benchmarks import loss_cases, max_error, rows
 from benchmarks.measure import median_ms, peak_mib
+from benchmarks.reading import draw, read_rows
+from kd2.data.detection.coco import read_coco
 
 CPU = torch.device("cpu")
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
@@ -110,6 +112,17 @@ def test_the_command_prints_and_stores_its_rows(tmp_path, monkeypatch, capsys):
     assert end.value.code == 0
     assert [row["name"] for row in json.loads(file.read_text())] == ["interval_mask"]
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["interval_mask", "1"]
+
+
+def test_reading_a_drawn_file_gives_a_row_a_way(tmp_path):
+    draw(tmp_path / "drawn", images=4, objects=30)
+    content = json.loads((tmp_path / "drawn" / "coco.json").read_text())
+    assert [len(content[key]) for key in ("images", "annotations", "categories")] == [4, 30, 80]
+    data = read_coco("drawn", str(tmp_path / "drawn" / "coco.json"), str(tmp_path / "drawn" / "images"))
+    assert sum(len(record["annotations"]) for record in data.records) == 30 and not list(data.findings.rows())
+    ways = {row[""]: row for row in read_rows(tmp_path / "drawn")}
+    assert {"kd2 without headers", "kd2 with headers"} <= set(ways)
+    assert all(row["seconds"] > 0 and row["MiB"] > 10 for row in ways.values())
 
 
 def test_the_command_refuses_an_unknown_case(monkeypatch, capsys):

@@ -155,6 +155,7 @@ COCO_KINDS: dict[str, Callable[[dict], None]] = {
     "paths of another machine": lambda c: [i.update(file_name=f"upload\\1\\{i['file_name']}") for i in c["images"]],
     "a box without height": _add(bbox=[46.65, 38.33, 1.03, 0.0]),
     "a box of NaN": _add(bbox=[float("nan")] * 4),
+    "one picture under two ids": lambda c: c["images"].append(c["images"][0] | {"id": 500}),
     "a box outside": _add(bbox=[100, 70, 5, 5]),
     "crowd": _add(bbox=[60, 40, 20, 20], iscrowd=1, segmentation=_runs({"bbox": [60, 40, 20, 20]})),
     "an ignored object": _add(bbox=[60, 40, 20, 20], ignore=1),

@@ -111,15 +111,20 @@ def _images(
             raise DataError(f"{source}: file_name {name!r}, expected a text")
     pictures = Pictures(folder, names, source, findings)
     records: list[dict] = []
+    sizes: list[tuple[Any, Any]] = []
     places: dict[Any, int] = {}
+    of_path: dict[str, int] = {}
     for image, name in zip(images, names):
-        number = entry_field(image, "id", f"{source}: image {_short(image)}")
+        number, path = entry_field(image, "id", f"{source}: image {_short(image)}"), pictures.find(name)
         if number in places:
             raise DataError(f"{source}: two images have the id {number!r}")
-        places[number] = len(records)
-        record = {"file_name": pictures.find(name), "height": 0, "width": 0, "image_id": number, "annotations": []}
-        records.append(record)
-    set_sizes(records, [(image.get("height"), image.get("width")) for image in images], findings, headers)
+        places[number] = of_path.setdefault(path, len(records))
+        if places[number] < len(records):
+            findings.repaired("image has two ids, its entries are taken together", name)
+            continue
+        records.append({"file_name": path, "height": 0, "width": 0, "image_id": number, "annotations": []})
+        sizes.append((image.get("height"), image.get("width")))
+    set_sizes(records, sizes, findings, headers)
     return records, places
 
 

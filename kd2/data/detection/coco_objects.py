@@ -1,5 +1,6 @@
 """The ``annotations`` of a COCO file as one table."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -115,29 +116,34 @@ def _flags(annotations: list[dict], key: str, findings: Findings) -> list[int]:
 
 
 def _boxes(annotations: list[dict], findings: Findings) -> np.ndarray:
-    """All boxes, (M, 4)."""
+    """All boxes, (M, 4); NaN where one is not known."""
     boxes = [a.get("bbox") for a in annotations]
     try:
         found = np.array(boxes, dtype=np.float64)
-        if found.shape == (len(boxes), 4):
-            return found
     except (TypeError, ValueError, OverflowError):
-        pass
-    rows = [_box(annotation, _called(annotation, i), findings) for i, annotation in enumerate(annotations)]
-    return np.array(rows, dtype=np.float64).reshape(-1, 4)
-
-
-def _box(annotation: dict, where: str, findings: Findings) -> list[float]:
-    box, mask = annotation.get("bbox"), annotation.get("segmentation")
-    if not box and mask:
-        usable = checked_mask(mask, *_extent(mask))
+        found = np.empty(0)
+    if found.shape != (len(boxes), 4):
+        rows = [
+            _box(annotation, f"{findings.source}: {_called(annotation, i)}") for i, annotation in enumerate(annotations)
+        ]
+        found = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    for i in np.flatnonzero(~np.isfinite(found).all(1)).tolist():
+        mask = annotations[i].get("segmentation")
+        usable = checked_mask(mask, *_extent(mask)) if mask else None
         if usable:
-            findings.repaired("box is missing, made from the mask", where)
-            return mask_box(usable)
-    box = entry_field(annotation, "bbox", f"{findings.source}: {where}")
+            found[i] = mask_box(usable)
+            findings.repaired("box is missing, made from the mask", _called(annotations[i], i))
+    return found
+
+
+def _box(annotation: dict, where: str) -> list[float]:
+    """The four numbers of a box; NaN where there is none, but a mask."""
+    if not annotation.get("bbox") and annotation.get("segmentation"):
+        return [math.nan] * 4
+    box = entry_field(annotation, "bbox", where)
     values = numbers(box).tolist() if isinstance(box, list) else []
     if len(values) != 4 or any(v != v and isinstance(x, (str, list, dict)) for x, v in zip(box, values)):
-        raise DataError(f"{findings.source}: {where}: box {box} is not four numbers (x, y, width, height)")
+        raise DataError(f"{where}: box {box} is not four numbers (x, y, width, height)")
     return values
 
 

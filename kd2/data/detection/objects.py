@@ -56,7 +56,7 @@ class Objects:
     records: Sequence[int]
     classes: Sequence[int]
     boxes: np.ndarray
-    crowd: Sequence[int]
+    crowd: list[int]
     areas: Sequence[Any]
     masks: list[Any]
     called: Callable[[int], str]
@@ -79,7 +79,7 @@ def add_objects(records: list[dict], objects: Objects, findings: Findings) -> No
     columns = zip(
         keep.tolist(), objects.records, boxes.tolist(), objects.classes, objects.crowd, areas.tolist(), cut.tolist()
     )
-    for i, (kept, place, box, index, crowd, area, smaller) in enumerate(columns):
+    for i, (kept, place, box, index, crowd, area, other) in enumerate(columns):
         if not kept:
             continue
         record, mask = records[place], objects.masks[i]
@@ -87,7 +87,7 @@ def add_objects(records: list[dict], objects: Objects, findings: Findings) -> No
         usable = checked_mask(mask, record["height"], record["width"]) if mask else None
         if usable is not mask and mask:
             tell_mask(mask, usable, findings, objects.called(i))
-        if not area > 0 or (smaller and not usable):
+        if not area > 0 or (other and not usable):
             area = (usable and mask_area(usable)) or box[2] * box[3]
         annotation = {"bbox": box, "category_id": index, "iscrowd": crowd, "area": area}
         if usable:
@@ -96,7 +96,7 @@ def add_objects(records: list[dict], objects: Objects, findings: Findings) -> No
 
 
 def _checked_boxes(records: list[dict], objects: Objects, findings: Findings) -> tuple[np.ndarray, ...]:
-    """The boxes cut to their images; which have an area there; which became smaller."""
+    """The boxes cut to their images; which have an area there; which changed."""
     sizes = np.array([(r["width"], r["height"]) for r in records], dtype=np.float64)[np.asarray(objects.records)]
     boxes = objects.boxes
     finite = np.isfinite(boxes).all(1)
@@ -106,6 +106,7 @@ def _checked_boxes(records: list[dict], objects: Objects, findings: Findings) ->
         solid = finite & (boxes[:, 2:] > 0).all(1)
         keep = solid & (right > left).all(1)
         beyond = np.maximum(left - low, high - right).max(1)
+    left[~finite], right[~finite] = 0, sizes[~finite]
     cut, flat = keep & (beyond > _ROUNDING), finite & ~solid
     if flat.sum() > _TOO_MANY * len(boxes):
         raise DataError(
@@ -113,14 +114,13 @@ def _checked_boxes(records: list[dict], objects: Objects, findings: Findings) ->
             "pixels"
         )
     _refuse_other_formats(boxes[solid], sizes[solid], beyond[solid] > 1, findings.source)
-    for what, where in (
-        ("box is not finite", ~finite),
-        ("box has no area", flat),
-        ("box lies outside its image", solid & ~keep),
-    ):
-        _tell(findings.dropped, what, where, objects)
+    _tell(findings.dropped, "box has no area", flat, objects)
+    _tell(findings.dropped, "box lies outside its image", solid & ~keep, objects)
     _tell(findings.repaired, "box leaves its image, cut", cut, objects)
-    return np.concatenate([left, right - left], 1), keep, cut
+    _tell(findings.dropped, "box is not finite, the whole image is an ignored region of its class", ~finite, objects)
+    for i in np.flatnonzero(~finite).tolist():
+        objects.crowd[i] = 1
+    return np.concatenate([left, right - left], 1), keep | ~finite, cut | ~finite
 
 
 def _refuse_other_formats(boxes: np.ndarray, sizes: np.ndarray, off: np.ndarray, source: str) -> None:

@@ -197,8 +197,6 @@ def test_rounding_at_the_border_is_cut_without_a_word(read):
         ((3, 3, 0, 5), "box has no area"),
         ((9, 9, -4, 4), "box has no area"),
         ((40, 3, 1, 5), "box lies outside its image"),
-        ((3, 3, float("nan"), 5), "box is not finite"),
-        ((3, 3, float("inf"), 5), "box is not finite"),
         ((1e300, 3, 1e300, 5), "box lies outside its image"),
     ],
 )
@@ -206,6 +204,30 @@ def test_a_box_that_cannot_be_used_is_left_out_with_a_word(read, box, what):
     data = read(content((1, 2, 10, 10), (1, 2, 10, 10), box))
     assert len(data.records[0]["annotations"]) == 2
     assert told(data) == [("dropped", what, 1, "annotation 9")]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), None])
+def test_the_image_of_an_object_in_an_unknown_place_is_an_ignored_region(read, number):
+    data = read(content((1, 2, 10, 10), (1, 2, 10, 10), (3, 3, number, 5)))
+    assert data.records[0]["annotations"][2] == {"bbox": [0, 0, 40, 30], "category_id": 1, "iscrowd": 1, "area": 1200}
+    what = "box is not finite, the whole image is an ignored region of its class"
+    assert ("dropped", what, 1, "annotation 9") in told(data)
+
+
+@pytest.mark.parametrize("box", [None, [], [float("nan")] * 4])
+def test_a_box_that_is_missing_is_made_of_the_mask(read, box):
+    what = changed(segmentation=[[1, 2, 11, 2, 11, 12]])
+    what["annotations"][0]["bbox"] = box
+    assert first(read(what))["bbox"] == [1, 2, 10, 10]
+
+
+def test_two_ids_of_one_picture_are_one_image_with_a_word(read):
+    what = content((1, 2, 3, 4), (5, 6, 7, 8))
+    what["images"][1]["file_name"] = "1.jpg"
+    what["annotations"][1]["image_id"] = 2
+    data = read(what)
+    assert [len(record["annotations"]) for record in data.records] == [2]
+    assert told(data) == [("repaired", "image has two ids, its entries are taken together", 1, "1.jpg")]
 
 
 def test_corners_in_place_of_sizes_are_recognized(read):

@@ -21,6 +21,7 @@ TOLD = {
     "paths of another machine": ("repaired", "path of an image is none here"),
     "a box without height": ("dropped", "box has no area"),
     "a box of NaN": ("dropped", "box is not finite"),
+    "one picture under two ids": ("repaired", "image has two ids"),
     "a box outside": ("dropped", "box lies outside its image"),
     "crowd": ("noted", "object is crowd or difficult"),
     "an ignored object": ("noted", "ignore is 1"),

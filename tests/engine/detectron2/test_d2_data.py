@@ -17,7 +17,8 @@ from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.data import eval_loader, register, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 
-from ...helpers.d2_tiny import SIZES, load_config, write_config, write_data
+from ...helpers.d2_tiny import FASTER_RCNN, SIZES, load_config, train, write_config, write_data
+from ...helpers.drawn_objects import write_kind
 
 
 @pytest.fixture
@@ -199,6 +200,16 @@ def test_run_length_codes_train_beside_polygons(data, tmp_path):
     code = {"size": [height, width], "counts": [5, 300, height * width - 305]}
     samples = [s for batch in itertools.islice(train_loader(masked(data, tmp_path, mask_1=code)), 3) for s in batch]
     assert {type(sample["instances"].gt_masks).__name__ for sample in samples} == {"BitMasks"}
+
+
+@pytest.mark.parametrize("kind", ["no masks", "one mask is missing", "uncompressed masks", "one bad polygon of two"])
+def test_a_mask_rcnn_trains_on_the_masks_that_are_there(tmp_path, kind):
+    sets = {"CUSTOM": {"tiny": write_kind(tmp_path / "data", kind)}, "TEST": ["tiny"]}
+    mask_head = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8, "POOLER_RESOLUTION": 4}
+    model = {"MASK_ON": True, "ROI_MASK_HEAD": mask_head}
+    changes = {"MODEL": model, "DATASETS": sets, "SOLVER": {"MAX_ITER": 1}}
+    scores = train(write_config(tmp_path, tmp_path / "data", changes, detector=FASTER_RCNN))
+    assert {"bbox/AP", "segm/AP"} <= set(scores)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
