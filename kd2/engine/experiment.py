@@ -224,10 +224,15 @@ def data_sets(experiment: Experiment) -> dict[str, Callable[[], DataSet]]:
         "DATASETS.TRAIN": cfg.DATASETS.TRAIN, "DATASETS.TEST": cfg.DATASETS.TEST, "KD.UNLABELED.DATASETS": unlabeled,
     }.items():  # fmt: skip
         for name in names:
-            found.setdefault(name, functools.partial(experiment.load_one, name, key))
+            found.setdefault(name, functools.partial(_load_one, experiment, name, key))
     if not found:
         raise ConfigError("DATASETS.TRAIN, DATASETS.TEST and KD.UNLABELED.DATASETS are empty: there is no data set")
     return found
+
+
+def _load_one(experiment: Experiment, name: str, key: str) -> DataSet:
+    with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
+        return experiment.load_one(name, key)
 
 
 @contextlib.contextmanager

@@ -144,9 +144,10 @@ _RUN: Entries = {
     "classes": (_is_names, "lists of names by kind"),
     "teacher": _DICT,
     "config": _TEXT,
+    "best": _DICT,
     "raw_model": _DICT,
 }
-_OPTIONAL = ("raw_model",)
+_OPTIONAL = ("best", "raw_model")
 # Entries that hold weights.
 _WEIGHTS = ("adapters", "raw_model")
 

@@ -20,7 +20,11 @@ class Best:
 
     def __init__(self, metric: str, entry: Any = None):
         self.metric, self.value = metric, -math.inf
-        if isinstance(entry, Mapping) and entry.get("metric") == metric:
+        if (
+            isinstance(entry, Mapping)
+            and entry.get("metric") == metric
+            and isinstance(entry.get("value"), (int, float))
+        ):
             self.value = float(entry["value"])
         self._choices: list[str] = []
 
