@@ -72,7 +72,7 @@ def own_module(tmp_path, monkeypatch):
 def test_every_published_loss_has_a_type():
     assert loss_types() == [
         "channel_kd", "dkd", "fgd", "hint", "holistic", "imitation", "logits", "mgd", "mimic", "pairwise", "pixelwise",
-        "tat",
+        "pkd", "tat",
     ]  # fmt: skip
 
 
