@@ -15,7 +15,7 @@ from kd2.config.defaults import add_kd_config
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
-from kd2.distill import ConfigError, Tap, nearest
+from kd2.distill import ConfigError, Tap, naming, nearest
 from kd2.losses import check_losses
 
 _TABLES: dict[str, ModuleType] = {"detectron2": detectron2, "torchvision": torchvision, "timm": timm}
@@ -157,10 +157,8 @@ def _check_opts(name: str, words: Sequence[Any]) -> None:
 
 
 def _check_taps(taps: Sequence[str], key: str) -> None:
-    try:
+    with naming(key):
         aliases = [Tap.parse(text).alias for text in taps]
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from None
     if len(set(aliases)) < len(aliases):
         raise ConfigError(f"{key}: aliases must differ, found {aliases}")
 
