@@ -3,6 +3,7 @@
 A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -143,7 +144,10 @@ class Distiller(nn.Module):
     def evaluate(self, batch: Any, factors: Mapping[str, float]) -> tuple[Losses, Losses]:
         """The student's own losses of a batch, and those of distillation times their factor, none for a factor of 0."""
         teacher = self.teacher_features(batch)
-        own, student = self.student_features(batch)
+        # Inside a compiled region nothing depends on a map that it also gives out: a measurement runs uncompiled.
+        eager = torch.compiler.set_stance("force_eager") if self._measured(factors) else contextlib.nullcontext()
+        with eager:
+            own, student = self.student_features(batch)
         return own, self.distillation_losses(own, student, teacher, self.placed_batch_info(batch), factors)
 
     def teacher_features(self, batch: Any) -> Maps:
@@ -187,8 +191,7 @@ class Distiller(nn.Module):
             ConfigError: a share of a student that sends no gradient of its own into the tap.
         """
         active = {name: factor for name, factor in factors.items() if factor}
-        measured = {self.configs[name].tap for name in active if name in self.shares and self.shares[name].measuring}
-        slopes = gradients_at(own, {tap: student.sources[tap] for tap in measured})
+        slopes = gradients_at(own, {tap: student.sources[tap] for tap in self._measured(factors)})
         found: Losses = {}
         for name, factor in active.items():
             tap, info.loss_name = self.configs[name].tap, name
@@ -218,6 +221,11 @@ class Distiller(nn.Module):
             )
         self.stats |= {f"{name}/{stat}": x for stat, x in getattr(loss, "stats", {}).items()}
         return named
+
+    def _measured(self, factors: Mapping[str, float]) -> set[str]:
+        """The taps at which a loss with a factor other than 0 still measures its share."""
+        names = (name for name, factor in factors.items() if factor and name in self.shares)
+        return {self.configs[name].tap for name in names if self.shares[name].measuring}
 
     def _share(self, config: LossConfig) -> GradientShare:
         assert self.student_taps is not None, "a loss reads a tap"

@@ -196,3 +196,12 @@ def test_two_processes_measure_what_one_does(tmp_path):
         state, measuring = torch.load(tmp_path / f"{rank}.pt")
         assert not measuring
         assert all(torch.equal(state[name], x) for name, x in one.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_compiled_student_is_measured_too():
+    model, plain = shared(SHARE=0.5), shared(SHARE=0.5)
+    model.student.compile()
+    for seed in range(3):
+        step(model, seed), step(plain, seed)
+    assert model.stats["share/mimic/p4"] == pytest.approx(plain.stats["share/mimic/p4"].item(), rel=1e-4)
