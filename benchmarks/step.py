@@ -36,7 +36,7 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
     parts: dict[str, Callable[[], Any]] = {
         "teacher": lambda: distiller.teacher_features(batch),
         "student": lambda: _backward(distiller.run_student(distiller.student, batch)),
-        "losses": lambda: _backward(distiller.distillation_losses(student, teacher, info, factors)),
+        "losses": lambda: _backward(distiller.distillation_losses({}, student, teacher, info, factors)),
         "whole": lambda: _backward(distiller(step.arrive())),
     }
     seen: dict[str, list[float]] = {name: [] for name in parts}
