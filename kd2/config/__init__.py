@@ -1,12 +1,18 @@
 """Configuration: Detectron2's key names for every framework, plus the KD node."""
 
-from kd2.config.defaults import add_kd_config
-from kd2.config.load import assemble, check, defaults_of, load, load_teacher_config, taps_of, teacher_blocks
+from kd2.config.load import (
+    add_kd_config,
+    assemble,
+    check,
+    defaults_of,
+    load,
+    load_teacher_config,
+    taps_of,
+    teacher_blocks,
+)
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, packaged_config, resolve_paths
 from kd2.config.reading import framework_of, overrides, read
-from kd2.config.timm import timm_config
-from kd2.config.torchvision import torchvision_config
 
 __all__ = [
     "add_kd_config",
@@ -24,6 +30,4 @@ __all__ = [
     "resolve_paths",
     "taps_of",
     "teacher_blocks",
-    "timm_config",
-    "torchvision_config",
 ]

@@ -5,20 +5,19 @@ No model, checkpoint or data set is touched here.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from kd2.config import checks, detectron2, timm, torchvision
-from kd2.config.defaults import add_kd_config
+from kd2.config.keys import KEYS, add_defaults
+from kd2.config.keys.detectron2 import ARCHITECTURES
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
+from kd2.config.schedule import check_schedule
 from kd2.distill import ConfigError, Tap, naming, nearest
 from kd2.losses import check_losses
 
-_TABLES: dict[str, ModuleType] = {"detectron2": detectron2, "torchvision": torchvision, "timm": timm}
 _TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []}
 # What is read of a teacher's own config: it sees the images of the student's.
 _TEACHER_READS = ("MODEL", "INPUT.FORMAT", "INPUT.SIZE", "KD.STUDENT.META_ARCHITECTURE", "VERSION", "FRAMEWORK")
@@ -62,15 +61,14 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
         loaded: what the file and the command line say; a key whose value is the default's counts as not given.
 
     Raises:
-        ConfigError: a number that is not finite, a value that its table forbids, a key that nobody reads, a student
-            named twice, losses that their own check refuses. Names the key, what was found and what was expected.
+        ConfigError: a key that nobody reads, a student named twice, a schedule that goes backwards, losses that their
+            own check refuses. Names the key, what was found and what was expected.
     """
-    table = _TABLES[cfg.FRAMEWORK]
-    checks.verify(cfg, table.CHECKS)
     _check_student(cfg)
+    check_schedule(cfg)
     for name, value in _given(loaded, defaults):
         if value != _at(cfg, name):
-            _refuse_unread(name, cfg, getattr(table, "READ_BY", {}))
+            _refuse_unread(name, cfg)
     for node, block in teacher_blocks(cfg).items():
         _check_opts(f"{node}.OPTS", block["OPTS"])
     for side in ("STUDENT", "TEACHER"):
@@ -131,7 +129,17 @@ def defaults_of(framework: str) -> CfgNode:
         raise ConfigError(
             "FRAMEWORK is detectron2, whose defaults need Detectron2; install it or name another framework"
         )
-    return torchvision.torchvision_config() if framework == "torchvision" else timm.timm_config()
+    return _with_keys(CfgNode(), framework)
+
+
+def add_kd_config(cfg: CfgNode) -> CfgNode:
+    """Add kd2's keys to a config such as Detectron2's ``get_cfg()``, whose own keys stay; returns ``cfg``."""
+    return _with_keys(cfg, "detectron2")
+
+
+def _with_keys(cfg: CfgNode, framework: str) -> CfgNode:
+    add_defaults(cfg, KEYS[framework].values()).FRAMEWORK = framework
+    return cfg
 
 
 def _teacher_block(block: Any, name: str) -> dict[str, Any]:
@@ -197,40 +205,22 @@ def _below(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}.")
 
 
-def _refuse_unread(name: str, cfg: CfgNode, read_by: Mapping[str, Sequence[str]]) -> None:
+def _refuse_unread(name: str, cfg: CfgNode) -> None:
     student = cfg.MODEL.get("META_ARCHITECTURE", "")
     if student == "Distiller":
         student = cfg.KD.STUDENT.META_ARCHITECTURE
-    if cfg.FRAMEWORK == "detectron2" and student not in detectron2.ARCHITECTURES:
+    key = KEYS[cfg.FRAMEWORK].get(name)
+    if key is None or not key.readers or cfg.FRAMEWORK == "detectron2" and student not in ARCHITECTURES:
         return
-    for prefix, readers in read_by.items():
-        if _below(name, prefix) and student not in readers:
-            raise ConfigError(f"{name} is given, but {student} does not read it; only {', '.join(readers)} do")
+    if student not in key.readers:
+        raise ConfigError(f"{name} is given, but {student} does not read it; only {', '.join(key.readers)} do")
 
 
 def _refuse_foreign(defaults: CfgNode, loaded: Mapping[str, Any]) -> None:
     """A key that another framework reads is refused with that reason."""
-    unknown = [name for name, _ in _given(loaded, defaults) if not _known(name, defaults)]
-    for name in unknown:
-        readers = [other for other, keys in _all_keys().items() if _known(name, keys)]
-        if readers:
+    for name, default in _given(loaded, defaults):
+        readers = [other for other, keys in KEYS.items() if any(_below(key, name) for key in keys)]
+        if default is None and readers and defaults.FRAMEWORK not in readers:
             raise ConfigError(
                 f"{name}: FRAMEWORK {defaults.FRAMEWORK} does not read this key, only {' and '.join(readers)}"
             )
-
-
-def _known(name: str, node: Any) -> bool:
-    for key in name.split("."):
-        if not isinstance(node, Mapping) or key not in node:
-            return False
-        node = node[key]
-    return True
-
-
-def _all_keys() -> dict[str, CfgNode]:
-    own = CfgNode({"DATASETS": {}, "SOLVER": {}})
-    return {
-        "detectron2": add_kd_config(own),
-        "torchvision": torchvision.torchvision_config(),
-        "timm": timm.timm_config(),
-    }

@@ -13,12 +13,11 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from kd2.config.keys import KEYS
 from kd2.distill import ConfigError, nearest
 
 SCHEME = "kd2://"
 
-# Keys of one file or folder each; a config has those that its framework reads.
-_KEYS = ("MODEL.WEIGHTS", "MODEL.BACKBONE.WEIGHTS", "KD.TEACHER.CONFIG_FILE", "KD.TEACHER.WEIGHTS", "KD.VIEWS.CACHE")
 _TEACHER_KEYS = ("CONFIG_FILE", "WEIGHTS")
 
 
@@ -74,12 +73,14 @@ def resolve_paths(cfg: CfgNode, config_file: str) -> None:
 
 def _places(cfg: CfgNode) -> Iterator[tuple[dict[str, Any], str]]:
     """Node and key of every path, unless the value is a name in the key's own language."""
-    for name in _KEYS:
-        *parents, last = name.split(".")
+    for key in KEYS[cfg.FRAMEWORK].values():
+        if not key.path:
+            continue
+        *parents, last = key.name.split(".")
         node = cfg
         for parent in parents:
-            node = node.get(parent, {})
-        if last in node and node[last] != "IMAGENET":
+            node = node[parent]
+        if node[last] != "IMAGENET":
             yield node, last
     for block in cfg.KD.get("TEACHERS", []):
         yield from ((block, key) for key in _TEACHER_KEYS)

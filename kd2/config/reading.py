@@ -1,23 +1,26 @@
-"""Reading config files: safe YAML without repeated keys, ``_BASE_``, ``KEY VALUE`` options."""
+"""Reading config files: safe YAML of plain values, ``_BASE_``, ``KEY VALUE`` options."""
 
 import ast
-import itertools
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from kd2.config.paths import found_path, packaged_config
 from kd2.distill import ConfigError, nearest
+from kd2.distill.values import is_small, shown
 
 FRAMEWORKS = ("detectron2", "torchvision", "timm")
 
 # Two ways to say one thing: who gives one of them takes back the other of the file below.
 _INSTEAD = {"WEIGHT": "SHARE", "SHARE": "WEIGHT"}
 
-# Values that one file may have. YAML's aliases let a short text stand for billions.
-_MOST_VALUES = 100_000
+# What one config may have, so that every text is read in seconds. YAML's aliases let a short one stand for billions of
+# values.
+_MOST_BYTES, _MOST_VALUES, _MOST_DEPTH, _MOST_FILES = 200_000, 100_000, 30, 50
+_MERGE, _FLOAT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:float"
 
 
 def read(path: str, options: Sequence[str] = ()) -> dict[str, Any]:
@@ -25,13 +28,14 @@ def read(path: str, options: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         path: a file, or ``kd2://NAME`` for one that the package brings.
-        options: pairs such as ``["SOLVER.MAX_ITER", "9"]``; a value is the Python literal that it spells, or text.
+        options: pairs such as ``["SOLVER.MAX_ITER", "9"]``; a value is the Python literal that it spells, or text. Of
+            two values of one key the last wins.
 
     Raises:
-        ConfigError: a missing or unsafe file, text that is no YAML mapping, a key that stands twice in one mapping, an
-            odd number of options.
+        ConfigError: a missing or unsafe file; text that is no YAML mapping of texts, numbers, True, False and None; a
+            key that stands twice in one mapping; more than a config has; an odd number of options.
     """
-    loaded = _with_bases(packaged_config(path) if path.startswith("kd2://") else path, ())
+    loaded = _with_bases(packaged_config(path) if path.startswith("kd2://") else path, (), iter(range(_MOST_FILES)))
     _set(loaded, options)
     return loaded
 
@@ -47,7 +51,7 @@ def framework_of(loaded: Mapping[str, Any], path: str) -> str:
     """The value of ``FRAMEWORK`` in a dict from ``read`` (default detectron2); raises ConfigError when unknown."""
     name = loaded.get("FRAMEWORK", "detectron2")
     if name not in FRAMEWORKS:
-        raise ConfigError(f"FRAMEWORK in {path} is {name!r}; {nearest(name, FRAMEWORKS)}")
+        raise ConfigError(f"FRAMEWORK in {path} is {shown(name)}; {nearest(name, FRAMEWORKS)}")
     return str(name)
 
 
@@ -55,38 +59,56 @@ def literal(text: Any) -> Any:
     """The Python literal that a text spells ("1e-3", "(800,)", "True"), otherwise what was given."""
     try:
         return ast.literal_eval(text) if isinstance(text, str) else text
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key which stands twice in one mapping, where the last would win without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    merged = 0
+
+    def compose_mapping_node(self, anchor: str) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                break  # refused by PyYAML itself
-            if key in seen:
-                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key} stands twice in one mapping")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"line {line}: a key is a list or a mapping, expected text")
+            if (key.tag, key.value) in seen:
+                raise ConfigError(f"line {line}: the key {key.value} stands twice in one mapping")
+            seen.add((key.tag, key.value))
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, value in node.value:
+            if key.tag == _MERGE and not isinstance(value, yaml.MappingNode):
+                raise ConfigError(
+                    f"line {key.start_mark.line + 1}: << takes one mapping: of two, a key could win twice"
+                )
+        super().flatten_mapping(node)
+        self.merged += len(node.value)
+        if self.merged > _MOST_VALUES:
+            raise ConfigError(f"expected at most {_MOST_VALUES} values; its aliases repeat one another")
 
 
-def _with_bases(path: str, children: tuple[str, ...]) -> dict[str, Any]:
+# YAML 1.1 takes 1e-3, without a dot, for text.
+_Loader.add_implicit_resolver(_FLOAT, re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _with_bases(path: str, children: tuple[str, ...], budget: Iterator[int]) -> dict[str, Any]:
     real = os.path.realpath(path)
     if real in children:
         raise ConfigError(f"config file {path}: its _BASE_ files lead back to itself")
+    if next(budget, None) is None:
+        raise ConfigError(f"config file {path}: expected at most {_MOST_FILES} files together with all _BASE_ files")
     loaded = _file(path)
     bases = loaded.pop("_BASE_", [])
     merged: dict[str, Any] = {}
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
-            raise ConfigError(f"config file {path}: _BASE_ is {base!r}, expected a file or a list of files")
-        _override(merged, _with_bases(_base_path(base, path), (*children, real)), path)
+            raise ConfigError(f"config file {path}: _BASE_ is {shown(base)}, expected a file or a list of files")
+        _override(merged, _with_bases(_base_path(base, path), (*children, real), budget), path)
     _override(merged, loaded, path)
     return merged
 
@@ -97,27 +119,58 @@ def _base_path(base: str, path: str) -> str:
 
 def _file(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            loaded = yaml.load(file, _Loader)
-        crowded = next(itertools.islice(_values(loaded), _MOST_VALUES, None), False)
+        with open(path, "rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ConfigError(f"expected at most {_MOST_BYTES} bytes of YAML")
+        loaded = yaml.load(text.decode("utf-8"), _Loader)
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"expected a mapping of keys, found {type(loaded).__name__}")
+        _check_plain(loaded)
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror or 'cannot be read'}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {path}: expected UTF-8 text: {error}") from None
     except ConfigError as error:
-        raise ConfigError(f"config file {path}: {error}") from None
+        raise ConfigError(f"config file {path}: {' '.join(str(error).split())}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"config file {path}: not a safe YAML mapping: {error}") from None
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"config file {path}: expected a mapping of keys, found {type(loaded).__name__}")
-    if crowded:
-        raise ConfigError(f"config file {path}: expected at most {_MOST_VALUES} values; its aliases repeat one another")
+        raise ConfigError(f"config file {path}: not a safe YAML mapping: {' '.join(str(error).split())}") from None
     return loaded
 
 
-def _values(value: Any) -> Iterator[bool]:
-    """True for every value, those below aliases as often as they are named."""
-    yield True
-    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _values(child)
+def _check_plain(loaded: Mapping[str, Any]) -> None:
+    """Refuse what is no text, number, True, False or None, and more of it than a config has."""
+    waiting, seen = [("", 0, loaded)], 0
+    while waiting:
+        name, depth, value = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES:
+            raise ConfigError(f"expected at most {_MOST_VALUES} values; its aliases repeat one another")
+        if depth > _MOST_DEPTH:
+            raise ConfigError(f"{name[:80]}... is nested more than {_MOST_DEPTH} times")
+        if isinstance(value, Mapping):
+            for key in value:
+                if (
+                    not isinstance(key, (str, int))
+                    or isinstance(key, bool)
+                    or not _is_plain(key)
+                    or len(str(key)) > 200
+                ):
+                    raise ConfigError(f"{name or 'the file'} has the key {shown(key)}, expected text; quotes make one")
+            waiting += [(f"{name}.{key}".lstrip("."), depth + 1, child) for key, child in value.items()]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(name, depth + 1, child) for child in value]
+        elif not _is_plain(value):
+            found = f"{shown(value)} ({type(value).__name__})"
+            raise ConfigError(
+                f"{name} is {found}, expected a number, True, False, None or text on one line (quotes help)"
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return not any(ord(x) < 32 or 0xD800 <= ord(x) < 0xE000 for x in value)
+    return value is None or isinstance(value, float) or isinstance(value, int) and is_small(value)
 
 
 def _override(below: dict[str, Any], above: Mapping[str, Any], path: str) -> None:
@@ -148,3 +201,4 @@ def _set(loaded: dict[str, Any], options: Sequence[str]) -> None:
             if not isinstance(node, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a group of keys")
         _put(node, last, literal(text))
+    _check_plain(loaded)

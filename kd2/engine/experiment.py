@@ -14,12 +14,14 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from kd2.config.schedule import without_effect
 from kd2.distill import ConfigError, Distiller, Schedule
 from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of
 from kd2.engine.checkpoint import Match, last_checkpoint, write_atomically
 from kd2.engine.init_from_teacher import init_from_teacher
-from kd2.engine.preflight import start_up
+from kd2.engine.preflight import first_with_objects, start_up
 from kd2.losses import active_losses
+from kd2.networks.group_norm import allow_single_values
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +74,13 @@ class Experiment(ABC):
         """Names of the classes of the data sets by kind, in the order of the model's outputs."""
 
     @abstractmethod
-    def first_batch(self, train: list[Any]) -> tuple[torch.device, Callable[[], Any]]:
-        """The device of training, and what brings its first batch there as every step does."""
+    def arrivals(self, train: list[Any]) -> tuple[torch.device, Iterator[Callable[[], Any]]]:
+        """The device of training, and for each of its batches in turn what brings it there as every step does."""
+
+    @abstractmethod
+    def try_out(self, prepared: "Prepared") -> None:
+        """What ``fit`` builds before its first step: optimizer and schedule; evaluators, which see the student's output
+        for the first image of each test set. Nothing is written."""
 
     @abstractmethod
     def fit(self, prepared: "Prepared", saved: str | None) -> Scores:
@@ -135,6 +142,7 @@ def evaluate(experiment: Experiment) -> Scores:
     tests = experiment.load_data("TEST")
     experiment.check([], tests)
     student = experiment.build_student().module
+    allow_single_values(student)
     experiment.load_weights(
         student, saved or cfg.MODEL.WEIGHTS, "--resume" if saved else "MODEL.WEIGHTS", partial=False
     )
@@ -145,7 +153,8 @@ def evaluate(experiment: Experiment) -> Scores:
 def dry_run(experiment: Experiment) -> Iterator[DryRun]:
     """Everything up to the first step, on the road of training. Raises like training would.
 
-    Every loss counts fully from the first batch on, whatever its schedule: what is timed here is a distilled step.
+    Every loss counts fully from the first batch on, whatever its schedule: what is timed here is a distilled step. The
+    batch is the first one of training that has an object.
     """
     if not active_losses(experiment.cfg.KD.LOSSES):
         raise ConfigError("KD.LOSSES has no loss with a weight other than 0: there is no distillation to look at")
@@ -154,8 +163,11 @@ def dry_run(experiment: Experiment) -> Iterator[DryRun]:
     distiller.configs = {
         name: replace(config, schedule=Schedule(config.schedule.weight)) for name, config in distiller.configs.items()
     }
-    device, arrive = experiment.first_batch(prepared.train)
-    yield DryRun(distiller.to(device), arrive, prepared.facts)
+    device, arrivals = experiment.arrivals(prepared.train)
+    distiller.to(device)
+    arrive = first_with_objects(distiller, arrivals)
+    experiment.try_out(prepared)
+    yield DryRun(distiller.train(), arrive, prepared.facts)
 
 
 def prepare(experiment: Experiment, resuming: bool) -> Prepared:
@@ -168,6 +180,8 @@ def prepare(experiment: Experiment, resuming: bool) -> Prepared:
     data = experiment.load_data("TRAIN")
     tests = experiment.load_data("TEST") if cfg.DATASETS.TEST else []
     experiment.check(data, tests)
+    for line in without_effect(cfg):
+        logger.warning(line)
     distiller, facts = build_distiller(experiment, with_weights=not resuming)
     for line in start_up(distiller):
         logger.info(line)
@@ -186,6 +200,7 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
     """
     cfg = experiment.cfg
     student = experiment.build_student()
+    allow_single_values(student.module)
     blocks = active_losses(cfg.KD.LOSSES)
     if not blocks:
         step = experiment.step(student.module, None, False)
@@ -195,6 +210,7 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
         return distiller, facts
     with torch.random.fork_rng(devices=[]):
         teacher = experiment.build_teacher()
+        allow_single_values(teacher.module)
         check_pair(student, teacher)
         step = experiment.step(student.module, teacher, student.color_order != teacher.color_order)
         distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS)
@@ -216,7 +232,22 @@ def write_config(cfg: CfgNode) -> None:
 def _fill(experiment: Experiment, student: BuiltModel) -> BuiltModel:
     path = experiment.cfg.MODEL.WEIGHTS
     if not path:
+        _refuse_frozen(experiment.cfg.MODEL, student.module)
         return student
     match = experiment.load_weights(student.module, path, "MODEL.WEIGHTS", partial=True)
     logger.info("MODEL.WEIGHTS: %s", match.text())
     return replace(student, matched=match.matched)
+
+
+def _refuse_frozen(model: CfgNode, student: nn.Module) -> None:
+    """Raises ConfigError when parts of a student without any weights would stay as they were drawn."""
+    if not any(model.get(part, {}).get(key) for part, key in (("BACKBONE", "WEIGHTS"), ("TIMM", "PRETRAINED"))):
+        frozen = [
+            name for name, x in student.named_parameters() if name.startswith("backbone.") and not x.requires_grad
+        ]
+        frozen += [name for name, x in student.named_modules() if type(x).__name__.startswith("FrozenBatchNorm")]
+        if frozen:
+            raise ConfigError(
+                f"MODEL.WEIGHTS is empty, but {len(frozen)} parts of the backbone are frozen ({frozen[0]}, ...) and "
+                "would stay as they were drawn: give it weights, or FREEZE_AT 0 and a norm that learns"
+            )

@@ -32,7 +32,9 @@ def build_optimizer(solver: CfgNode, groups: Groups, **common: Any) -> torch.opt
         if name == "AdamW":
             return torch.optim.AdamW(groups, solver.BASE_LR, **common, **options)
         return _of_timm(solver, groups, options)
-    except TypeError as error:
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"SOLVER.OPTIMIZER_ARGS: {name} cannot be built with {options}: {error}") from None
 
 

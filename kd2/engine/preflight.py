@@ -1,8 +1,10 @@
 """Checks of a configured pair of models before training: what would be distilled, and whether it would do anything."""
 
+import itertools
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +15,10 @@ from kd2.distill import Distiller, FeatureSpec, loss_names, override_groups
 if TYPE_CHECKING:
     from kd2.engine.experiment import DryRun
 
+logger = logging.getLogger(__name__)
+
 Rows = list[list[Any]]
+_MOST_BATCHES = 100  # among which one with an object is looked for
 
 
 def tap_rows(distiller: Distiller) -> Rows:
@@ -42,46 +47,61 @@ def start_up(distiller: Distiller) -> list[str]:
 
 
 TAP_HEADER = ["tap", "student maps", "channels", "strides", "teacher maps", "channels", "strides"]
-LOSS_HEADER = ["loss", "raw", "weight", "weighted", "gradient norm into the student", "adapter parameters"]
+LOSS_HEADER = ["loss", "of", "raw", "weight", "weighted", "its gradient norm in the student", "adapter parameters"]
+OWN, DISTILLED = "own", "distillation"
+
+
+def first_with_objects(distiller: Distiller, arrivals: Iterator[Callable[[], Any]]) -> Callable[[], Any]:
+    """The first of ``arrivals`` whose batch has a box or a labeled pixel; without one among many, the first of all."""
+    first = next(arrivals)
+    for arrive in itertools.chain([first], itertools.islice(arrivals, _MOST_BATCHES - 1)):
+        info = distiller.batch_info(arrive())
+        labels = info.labels
+        if any(map(len, info.boxes)) or labels is not None and bool((labels != info.ignore_label).any()):
+            return arrive
+    logger.warning("none of the first %d batches has an object", _MOST_BATCHES)
+    return first
 
 
 def loss_rows(dry_run: "DryRun") -> Rows:
-    """A row a loss: raw value, full weight, their product, norm of the raw gradient into the student, parameters.
+    """A row a loss: name, whose it is, raw value, full weight, their product, norm of its gradient in the student,
+    parameters of its adapters.
 
     No norm (None) for a loss that trains a part of its own with another solver, and not the student.
     """
     distiller = dry_run.distiller
-    _, raw = distiller.evaluate(dry_run.batch, dict.fromkeys(distiller.losses, 1.0))
+    own, raw = distiller.evaluate(dry_run.batch, dict.fromkeys(distiller.losses, 1.0))
     weights = [p for p in distiller.student.parameters() if p.requires_grad]
-    rows = []
+    rows = [[key, OWN, x.item(), 1.0, x.item(), _norm(_gradient(x, weights)), 0] for key, x in own.items()]
     for name, config in distiller.configs.items():
-        loss = distiller.losses[name]
+        loss, weight = distiller.losses[name], config.schedule.weight
         parameters = sum(p.numel() for p in loss.parameters())
         for key in loss_names(name, loss):
-            norm = _gradient_norm(raw[key], weights, loss)
-            weight, value = config.schedule.weight, raw[key].item()
-            rows.append([key, value, weight, weight * value, norm, parameters])
+            gradient, value = _gradient(raw[key], weights), raw[key].item()
+            elsewhere = raw[key].requires_grad and not gradient and override_groups(loss)
+            norm = None if elsewhere else weight * _norm(gradient)
+            rows.append([key, DISTILLED, value, weight, weight * value, norm, parameters])
     return rows
 
 
-def _gradient_norm(value: Tensor, weights: list[nn.Parameter], loss: nn.Module) -> float | None:
-    gradients = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else []
-    reaching = [g for g in gradients if g is not None]
-    if value.requires_grad and not reaching and override_groups(loss):
-        return None
-    return math.sqrt(sum(float(g.double().square().sum()) for g in reaching))
+def _gradient(value: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
+    """The gradients of ``value`` in the weights that it reaches."""
+    found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else []
+    return [x for x in found if x is not None]
+
+
+def _norm(gradient: list[Tensor]) -> float:
+    return math.sqrt(sum(float(x.double().square().sum()) for x in gradient))
 
 
 def problems(rows: Rows) -> list[str]:
-    """Why training would not distill, from ``loss_rows``: a loss of 0, not finite, or without gradient."""
+    """Why training would not distill, from ``loss_rows``: a loss is not finite, or one of distillation does nothing."""
     found = []
-    for name, raw, _, _, norm, _ in rows:
+    for name, whose, raw, _, _, norm, _ in rows:
         if not math.isfinite(raw) or not math.isfinite(norm or 0):
             found.append(f"{name} is not finite (value {raw}, gradient norm {norm})")
-        elif raw == 0:
-            found.append(f"{name} is 0")
-        elif norm == 0:
-            found.append(f"{name} has no gradient into the student")
+        elif whose == DISTILLED and norm == 0:
+            found.append(f"{name} is 0" if raw == 0 else f"{name} has no gradient into the student")
     return found
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec
+from kd2.distill.values import NonNegative, Positive
 from kd2.losses.logit_checks import check_classes, softened
-from kd2.losses.options import NonNegative, Positive
 from kd2.losses.registry import register_loss
 from kd2.ops.reduction import added
 

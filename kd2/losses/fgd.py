@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec
+from kd2.distill.values import NonNegative, Positive
 from kd2.losses.adapter import channel_adapter
-from kd2.losses.options import NonNegative, Positive
 from kd2.losses.registry import register_loss
 from kd2.ops.fgd_sums import mean_magnitudes, sums
 from kd2.ops.reduction import added

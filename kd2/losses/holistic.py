@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec, ParameterGroupOverride
+from kd2.distill.values import Count, NonNegative, Range
 from kd2.losses.logit_checks import check_classes
-from kd2.losses.options import Count, NonNegative, Range
 from kd2.losses.registry import register_loss
 from kd2.networks.critic import SMALLEST, Critic, Input
 from kd2.ops.precision import wide

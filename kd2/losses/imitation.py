@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd2.distill import AnchorGrid, BatchInfo, ConfigError, FeatureSpec
-from kd2.losses.options import Share
+from kd2.distill.values import Share
 from kd2.losses.registry import register_loss
 from kd2.ops.gather import at_cells, chosen, conv_at_cells
 from kd2.ops.masks import LevelRule, anchor_masks, box_masks, inside_image

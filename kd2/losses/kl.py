@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec
+from kd2.distill.values import Count, Positive
 from kd2.losses.logit_checks import check_classes, softened
-from kd2.losses.options import Count, Positive
 from kd2.losses.registry import register_loss
 from kd2.ops.divergence import pixel_divergence
 from kd2.ops.masks import image_region

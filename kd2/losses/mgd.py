@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, FeatureSpec
+from kd2.distill.values import Share
 from kd2.losses.adapter import channel_adapter
-from kd2.losses.options import Share
 from kd2.losses.registry import register_loss
 from kd2.ops.masks import image_region
 from kd2.ops.reduction import added

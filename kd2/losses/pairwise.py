@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec
-from kd2.losses.options import OptionalCells, Positive, Range
+from kd2.distill.values import CountOrZero, OptionalCells, Positive, Range
 from kd2.losses.registry import register_loss
 from kd2.ops.affinity import connections, graph_distance, local_graph_distance
 from kd2.ops.precision import wide
@@ -22,7 +22,6 @@ from kd2.ops.resize import Resize, check_sizes, same_size
 Size = tuple[int, int]
 Normalize = Literal["detached", "cosine"]
 Scale = Annotated[float, Range("a share of the map between 0 and 1", low=0, high=1, open=("low", "high"))]
-Reach = Annotated[int, Range("a whole number, 0 or more", low=0)]
 
 
 def directions(nodes: Tensor, normalize: Normalize, eps: float) -> Tensor:
@@ -86,7 +85,7 @@ class Pairwise(nn.Module):
         pooling: Literal["max", "avg"] = "max",
         normalize: Normalize = "detached",
         eps: Positive = 1e-8,
-        connection_range: Reach = 0,
+        connection_range: CountOrZero = 0,
         resize: Resize = "none",
     ):
         super().__init__()

@@ -8,8 +8,8 @@ Letters: N images, L levels, Cs and Ct channels of student and teacher, H x W ma
 from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, FeatureSpec
+from kd2.distill.values import NonNegative
 from kd2.losses.adapter import channel_adapter
-from kd2.losses.options import NonNegative
 from kd2.losses.registry import register_loss
 from kd2.ops.masks import image_region
 from kd2.ops.reduction import added

@@ -16,18 +16,18 @@ from fvcore.common.registry import Registry
 from torch import nn
 
 from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, naming, nearest
-from kd2.losses.options import Count, NonNegative, Range, check_value, defaults_of, options_of
+from kd2.distill.values import Count, CountOrZero, NonNegative, Range, check_value
+from kd2.losses.options import defaults_of, options_of
 
-_ITERATIONS = Annotated[int, Range("a number of iterations, 0 or more", low=0)]
 _COMMON: dict[str, Any] = {
     "TYPE": str,
     "TAP": str,
     "WEIGHT": NonNegative,
     "SHARE": NonNegative,
     "CALIBRATE_ITERS": Count,
-    "START_ITER": _ITERATIONS,
-    "RAMP_ITERS": _ITERATIONS,
-    "STOP_ITER": int,
+    "START_ITER": CountOrZero,
+    "RAMP_ITERS": CountOrZero,
+    "STOP_ITER": Annotated[int, Range("-1 (never) or an iteration after START_ITER")],
 }
 # Iterations over which the gradients of a share are measured.
 _CALIBRATE_ITERS = 20

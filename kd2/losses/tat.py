@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec
-from kd2.losses.options import Cells, Count, NonNegative, OptionalCells
+from kd2.distill.values import Cells, Count, NonNegative, OptionalCells
 from kd2.losses.registry import register_loss
 from kd2.losses.tat_projection import Projection, Statistics
 from kd2.ops.matching import matching_distance

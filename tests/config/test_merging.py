@@ -3,14 +3,14 @@
 import pytest
 from fvcore.common.config import CfgNode
 
-from kd2.config import add_kd_config, merge, read, timm_config, torchvision_config
-from kd2.config.checks import leaves
+from kd2.config import add_kd_config, defaults_of, merge, read
+from kd2.config.merging import leaves
 from kd2.distill import ConfigError
 from kd2.losses.registry import active_losses
 
 
 def merged(loaded: dict) -> CfgNode:
-    return merge(torchvision_config(), loaded)
+    return merge(defaults_of("torchvision"), loaded)
 
 
 def test_an_unknown_key_is_refused_with_near_names():
@@ -27,14 +27,17 @@ def test_an_unknown_nested_key_is_refused_with_its_whole_path():
 @pytest.mark.parametrize(
     ("loaded", "text"),
     [
-        ({"SEED": 1.5}, r"SEED is 1.5 \(float\), expected int like -1"),
-        ({"SEED": True}, r"SEED is True \(bool\), expected int like -1"),
-        ({"SEED": "one"}, r"SEED is 'one' \(str\), expected int"),
-        ({"OUTPUT_DIR": 5}, r"OUTPUT_DIR is 5 \(int\), expected str like './output'"),
-        ({"OUTPUT_DIR": None}, r"OUTPUT_DIR is None \(NoneType\), expected str"),
-        ({"SOLVER": {"NESTEROV": 1}}, r"SOLVER.NESTEROV is 1 \(int\), expected bool like False"),
-        ({"SOLVER": {"BASE_LR": True}}, r"SOLVER.BASE_LR is True \(bool\), expected float"),
-        ({"INPUT": {"MIN_SIZE_TRAIN": 800}}, r"INPUT.MIN_SIZE_TRAIN is 800 \(int\), expected list like \[800\]"),
+        ({"SEED": 1.5}, r"SEED is 1.5 \(float\), expected a whole number in \[-1, 4294967295\]"),
+        ({"SEED": True}, r"SEED is True \(bool\), expected a whole number in \[-1, 4294967295\]"),
+        ({"SEED": "one"}, r"SEED is 'one' \(str\), expected a whole number"),
+        ({"OUTPUT_DIR": 5}, r"OUTPUT_DIR is 5 \(int\), expected text"),
+        ({"OUTPUT_DIR": None}, r"OUTPUT_DIR is None \(NoneType\), expected text"),
+        ({"SOLVER": {"NESTEROV": 1}}, r"SOLVER.NESTEROV is 1 \(int\), expected True or False"),
+        ({"SOLVER": {"BASE_LR": True}}, r"SOLVER.BASE_LR is True \(bool\), expected a number"),
+        (
+            {"INPUT": {"MIN_SIZE_TRAIN": 800}},
+            r"INPUT.MIN_SIZE_TRAIN is 800 \(int\), expected a list of whole numbers above 0",
+        ),
     ],
 )
 def test_a_value_of_another_type_is_refused(loaded, text):
@@ -62,29 +65,27 @@ def test_yamls_1e_3_is_a_number():
     assert merged({"SOLVER": {"BASE_LR": "1e-3"}}).SOLVER.BASE_LR == 0.001
 
 
-def test_1e_3_is_a_number_inside_a_loss_too():
-    assert merged({"KD": {"LOSSES": {"hint": {"WEIGHT": "1e-3"}}}}).KD.LOSSES.hint.WEIGHT == 0.001
-
-
 @pytest.mark.parametrize(("value", "found"), [(0.0, 0.0), (0, 0.0), ("1e-3", 0.001), (None, None)])
 def test_an_optional_number_is_a_number_or_none(value, found):
     assert found == merged({"SOLVER": {"WEIGHT_DECAY_BIAS": value}}).SOLVER.WEIGHT_DECAY_BIAS
 
 
 def test_an_optional_number_is_no_text():
-    with pytest.raises(ConfigError, match=r"^SOLVER.WEIGHT_DECAY_BIAS is 'no' \(str\), expected float$"):
+    with pytest.raises(
+        ConfigError, match=r"^SOLVER.WEIGHT_DECAY_BIAS is 'no', expected a number of 0 or more, or None$"
+    ):
         merged({"SOLVER": {"WEIGHT_DECAY_BIAS": "no"}})
 
 
 @pytest.mark.parametrize("value", [None, "None"])
 def test_none_is_no_other_value(value):
-    with pytest.raises(ConfigError, match=r"^SOLVER.BASE_LR is None \(NoneType\), expected float like 0.001$"):
+    with pytest.raises(ConfigError, match=r"^SOLVER.BASE_LR is None \(NoneType\), expected a number of 0 or more$"):
         merged({"SOLVER": {"BASE_LR": value}})
 
 
 @pytest.mark.parametrize("value", [["800"], [800, None], [[True]]])
 def test_an_element_of_another_type_than_the_defaults_is_refused(value):
-    with pytest.raises(ConfigError, match=r"^INPUT.MIN_SIZE_TRAIN has the element .*, expected a list like \[800\]$"):
+    with pytest.raises(ConfigError, match=r"^INPUT.MIN_SIZE_TRAIN\[\d\] is .*, expected a whole number above 0$"):
         merged({"INPUT": {"MIN_SIZE_TRAIN": value}})
 
 
@@ -111,7 +112,7 @@ def test_own_data_sets_take_new_names():
 
 def test_defaults_are_not_shared_between_configs():
     merged({"KD": {"LOSSES": {"hint": {}}}})
-    assert not torchvision_config().KD.LOSSES
+    assert not defaults_of("torchvision").KD.LOSSES
 
 
 def test_a_dumped_config_reads_back_equal(tmp_path):
@@ -122,7 +123,7 @@ def test_a_dumped_config_reads_back_equal(tmp_path):
 
 def test_defaults_are_the_same_keys_in_both_frameworks_that_lightning_trains():
     """Keys of the networks themselves apart: each library has its own, and classifiers see one square size."""
-    ours, theirs = (dict(leaves(make())) for make in (torchvision_config, timm_config))
+    ours, theirs = (dict(leaves(defaults_of(name))) for name in ("torchvision", "timm"))
     different = {key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
     assert different == {"FRAMEWORK", "KD.TAPS"}
 
@@ -131,6 +132,6 @@ def test_defaults_of_the_solver_are_detectron2s():
     """Where Detectron2 has the key."""
     get_cfg = pytest.importorskip("detectron2.config").get_cfg
     theirs = {key: list(x) if isinstance(x, tuple) else x for key, x in leaves(add_kd_config(get_cfg()))}
-    ours = dict(leaves(torchvision_config()))
+    ours = dict(leaves(defaults_of("torchvision")))
     shared = {key for key in ours.keys() & theirs.keys() if key.startswith(("SOLVER", "TEST", "DATALOADER", "KD"))}
     assert {key: ours[key] for key in shared} == {key: theirs[key] for key in shared}

@@ -84,6 +84,97 @@ def test_aliases_that_stand_for_billions_of_values_are_refused(write):
         read(write("\n".join(lines)))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 {X: 1}\n" + "\n".join(f"a{i}: &a{i} {{<<: *a{i - 1}, k{i}: 1}}" for i in range(1, 2000)),
+        "KD:\n  LOSSES:\n    a0: &a0 {X: 1}\n"
+        + "\n".join(f"    a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}" for i in range(1, 12)),
+    ],
+    ids=["merge keys", "losses"],
+)
+def test_aliases_that_stand_for_many_values_are_refused_wherever_they_stand(write, text):
+    with pytest.raises(ConfigError, match="run.yaml: expected at most 100000 values; its aliases repeat one another"):
+        read(write(text))
+
+
+def test_a_merge_key_brings_the_keys_of_a_mapping_and_ones_own_win(write):
+    assert read(write("A: &a {X: 1, Y: 2}\nB: {<<: *a, Y: 3}"))["B"] == {"X": 1, "Y": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A: {<<: {X: 1, X: 2}}", "line 1: the key X stands twice in one mapping"),
+        ("A: &a {X: 1}\nB: {<<: *a, <<: *a}", "line 2: the key << stands twice in one mapping"),
+        ("A: &a {X: 1}\nB: {<<: [*a, *a]}", "line 2: << takes one mapping"),
+    ],
+)
+def test_a_key_that_stands_twice_behind_a_merge_key_is_refused(write, text, found):
+    with pytest.raises(ConfigError, match=f"run.yaml: {found}"):
+        read(write(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("SEED: 2020-01-01", r"SEED is datetime.date\(2020, 1, 1\) \(date\), expected a number"),
+        ("SEED: !!binary aGVsbG8=", r"SEED is b'hello' \(bytes\), expected"),
+        ("SEED: !!set {a}", r"SEED is \{'a'\} \(set\), expected"),
+        ("KD: {LOSSES: {mgd: {WEIGHT: [0x11111111111111111]}}}", "KD.LOSSES.mgd.WEIGHT is 19676"),
+        ("OUTPUT_DIR: 'a\n\n  b'", r"OUTPUT_DIR is 'a\\nb' \(str\), expected"),
+        ('OUTPUT_DIR: "a\\0b"', r"OUTPUT_DIR is 'a\\x00b' \(str\), expected"),
+        ("SOLVER: {~: 1}", "SOLVER has the key None, expected text; quotes make one"),
+        ("on: 1", "the file has the key True, expected text"),
+        ("? [a]\n: 1", "line 1: a key is a list or a mapping, expected text"),
+        (f"A: {'[' * 40}{']' * 40}", r"A... is nested more than 30 times"),
+        ("A: &a {B: *a}", r"is nested more than 30 times"),
+        (f"A: {'[' * 4000}", "not a safe YAML mapping: maximum recursion depth exceeded"),
+        ("A: 1\n---\nA: 2", "not a safe YAML mapping: expected a single document in the stream .* line 2"),
+        ("#" * 200_001, "expected at most 200000 bytes of YAML"),
+    ],
+)
+def test_what_no_config_has_is_refused(write, text, found):
+    with pytest.raises(ConfigError, match=found) as error:
+        read(write(text))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_than_utf_8_is_refused(write, tmp_path, encoding):
+    Path(write("")).write_bytes("OUTPUT_DIR: Stra\u00dfe".encode(encoding))
+    with pytest.raises(ConfigError, match="run.yaml: expected UTF-8 text"):
+        read(str(tmp_path / "run.yaml"))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(write, tmp_path):
+    Path(write("")).write_bytes("SEED: 1".encode("utf-8-sig"))
+    assert read(str(tmp_path / "run.yaml")) == {"SEED": 1}
+
+
+def test_bases_that_name_one_another_again_and_again_are_refused(write):
+    write("SEED: 1", "0.yaml")
+    for i in range(1, 10):
+        write(f"_BASE_: [{i - 1}.yaml, {i - 1}.yaml]", f"{i}.yaml")
+    with pytest.raises(ConfigError, match="expected at most 50 files together with all _BASE_ files"):
+        read(write("_BASE_: 9.yaml"))
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("-2E+4", -2e4), ("1e", "1e"), ("e3", "e3")])
+def test_a_number_with_an_exponent_needs_no_dot(write, text, value):
+    assert read(write(f"X: {text}"))["X"] == value
+
+
+def test_a_quoted_number_stays_text_below_free_keys(write):
+    assert read(write("DATASETS: {CUSTOM: {voc: {SPLIT: '2012'}}}"))["DATASETS"]["CUSTOM"]["voc"]["SPLIT"] == "2012"
+
+
+@pytest.mark.parametrize("value", ["b'a'", "{1, 2}", "1j", "..."])
+def test_an_option_of_a_python_type_that_configs_lack_is_refused(write, value):
+    with pytest.raises(ConfigError, match="^X is .*, expected a number, True, False, None or text"):
+        read(write("SEED: 1"), ["X", value])
+
+
 def test_options_override_the_file(write):
     assert read(write("SOLVER: {MAX_ITER: 5}"), ["SOLVER.MAX_ITER", "7"]) == {"SOLVER": {"MAX_ITER": 7}}
 
@@ -153,7 +244,7 @@ def test_text_that_is_no_yaml_is_refused_with_its_line(write):
 
 def test_a_binary_file_is_refused(write, tmp_path):
     Path(write("")).write_bytes(bytes(range(128, 256)))
-    with pytest.raises(ConfigError, match="run.yaml: not a safe YAML mapping"):
+    with pytest.raises(ConfigError, match="run.yaml: expected UTF-8 text"):
         read(str(tmp_path / "run.yaml"))
 
 

@@ -48,6 +48,6 @@ def test_weight_0_equals_plain_training():
 
 def test_the_report_before_training_accepts_a_loss_that_trains_the_critic_alone():
     rows = loss_rows(DryRun(distiller(), lambda: batch(0), {}))
-    norms = {row[0]: row[4] for row in rows}
+    norms = {row[0]: row[5] for row in rows}
     assert norms["loss_holistic_critic"] is None and norms["loss_holistic_student"] > 0
     assert problems(rows) == []

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from kd2.config import merge, timm_config
+from kd2.config import defaults_of, merge
 from kd2.distill import ConfigError
 from kd2.engine.optimizer import build_optimizer, clip_gradients
 
 
 def built(decay: float = 0.0, **solver) -> torch.optim.Optimizer:
     """The optimizer of one parameter that is 1."""
-    cfg = merge(timm_config(), {"SOLVER": solver})
+    cfg = merge(defaults_of("timm"), {"SOLVER": solver})
     return build_optimizer(cfg.SOLVER, [{"params": [nn.Parameter(torch.ones(1))], "weight_decay": decay}])
 
 
@@ -54,7 +54,7 @@ def clipped(kind: str, enabled: bool = True) -> list[list[float]]:
     parameters = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 12.0])
     clip = {"ENABLED": enabled, "CLIP_TYPE": kind, "CLIP_VALUE": 1.0}
-    cfg = merge(timm_config(), {"SOLVER": {"CLIP_GRADIENTS": clip}})
+    cfg = merge(defaults_of("timm"), {"SOLVER": {"CLIP_GRADIENTS": clip}})
     clip_gradients([{"params": parameters}], cfg.SOLVER.CLIP_GRADIENTS)
     return [p.grad.tolist() for p in parameters]
 

@@ -1,15 +1,25 @@
 """The report before training, on toy models."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.step import step_times
-from kd2.distill import Distiller
+from kd2.distill import BatchInfo, Distiller
 from kd2.engine.experiment import DryRun
-from kd2.engine.preflight import LOSS_HEADER, TAP_HEADER, loss_rows, problems, start_up, tap_rows, teacher_share
+from kd2.engine.preflight import (
+    LOSS_HEADER,
+    TAP_HEADER,
+    first_with_objects,
+    loss_rows,
+    problems,
+    start_up,
+    tap_rows,
+    teacher_share,
+)
 
 from ..helpers import toys
 
@@ -41,22 +51,65 @@ def test_a_tap_row_has_maps_channels_and_strides_of_both_sides(dry_run):
 
 
 def test_a_loss_row_has_raw_and_weighted_value_gradient_norm_and_adapter_parameters(dry_run):
-    (row,) = loss_rows(dry_run)
+    row = loss_rows(dry_run)[-1]
     assert len(row) == len(LOSS_HEADER)
-    name, raw, weight, weighted, norm, parameters = row
-    assert name == "loss_imitation" and weight == 0.5
+    name, whose, raw, weight, weighted, norm, parameters = row
+    assert (name, whose, weight) == ("loss_imitation", "distillation", 0.5)
     assert weighted == pytest.approx(0.5 * raw) and raw > 0
     assert norm > 0
     assert parameters == 2 * (4 * 6 * 9 + 6)
 
 
-def test_the_gradient_norm_is_that_of_the_raw_loss_in_the_student(dry_run):
-    norm = loss_rows(dry_run)[0][4]
-    toys.unweighted(dry_run.distiller, dry_run.batch)["loss_imitation"].backward()
+def test_the_students_own_losses_stand_beside_those_of_distillation(dry_run):
+    rows = loss_rows(dry_run)
+    assert [row[:2] for row in rows] == [["loss_score", "own"], ["loss_imitation", "distillation"]]
+    (own, _) = rows
+    assert own[2] == own[4] > 0 and own[3] == 1 and own[5] > 0 and own[6] == 0
+
+
+@pytest.mark.parametrize("index, name", [(0, "loss_score"), (1, "loss_imitation")])
+def test_the_gradient_norm_is_that_of_the_weighted_loss_in_the_student(dry_run, index, name):
+    norm = loss_rows(dry_run)[index][5]
+    dry_run.distiller(dry_run.batch)[name].backward()
     squares = sum(
         float(p.grad.double().square().sum()) for p in dry_run.distiller.student.parameters() if p.grad is not None
     )
     assert norm == pytest.approx(math.sqrt(squares), rel=1e-4)
+
+
+def test_an_own_loss_that_is_not_finite_is_a_problem():
+    assert problems([["loss_cls", "own", float("inf"), 1.0, float("inf"), 0.0, 0]])[0].startswith(
+        "loss_cls is not finite"
+    )
+
+
+def test_an_own_loss_of_zero_is_no_problem():
+    assert problems([["loss_mask", "own", 0.0, 1.0, 0.0, 0.0, 0]]) == []
+
+
+def boxes(*counts: int):
+    """What brings a batch with so many boxes in its images."""
+    info = BatchInfo([(8, 8)] * len(counts), (8, 8), [torch.zeros(n, 4) for n in counts])
+    return lambda: info
+
+
+def labels(value: int):
+    info = BatchInfo([(8, 8)], (8, 8), labels=torch.full((1, 2, 2), value))
+    return lambda: info
+
+
+@pytest.mark.parametrize(
+    ("batches", "chosen"),
+    [([boxes(0, 0), boxes(0, 1), boxes(2, 2)], 1), ([labels(255), labels(0)], 1), ([boxes(0)] * 3, 0)],
+)
+def test_the_first_batch_with_an_object_is_taken(batches, chosen):
+    distiller = SimpleNamespace(batch_info=lambda batch: batch)
+    assert first_with_objects(distiller, iter(batches)) is batches[chosen]
+
+
+def test_no_batch_with_an_object_is_told(caplog):
+    first_with_objects(SimpleNamespace(batch_info=lambda batch: batch), iter([boxes(0)]))
+    assert "none of the first 100 batches has an object" in caplog.text
 
 
 def test_a_healthy_loss_has_no_problem(dry_run):

@@ -8,7 +8,7 @@ import yaml
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from kd2.config import merge, timm_config
+from kd2.config import defaults_of, merge
 
 from .lightning_runs import merged
 
@@ -92,4 +92,4 @@ def distilled(teacher: Path, changes: dict | None = None, mode: str = "same/ic")
 
 def config(changes: dict | None = None) -> CfgNode:
     """The config with ``changes``, without a file."""
-    return merge(timm_config(), merged(CONFIG, changes or {}))
+    return merge(defaults_of("timm"), merged(CONFIG, changes or {}))

@@ -8,7 +8,7 @@ import yaml
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from kd2.config import merge, torchvision_config
+from kd2.config import defaults_of, merge
 
 from .lightning_runs import merged, present
 
@@ -98,7 +98,7 @@ def write_config(folder: Path, data: Path, changes: dict | None = None, name: st
 
 def config(changes: dict | None = None) -> CfgNode:
     """The RetinaNet config with ``changes``, without a file."""
-    return merge(torchvision_config(), merged(RETINANET, changes or {}))
+    return merge(defaults_of("torchvision"), merged(RETINANET, changes or {}))
 
 
 def distilled(teacher: Path, changes: dict | None = None) -> dict:

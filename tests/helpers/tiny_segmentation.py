@@ -7,7 +7,7 @@ import yaml
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from kd2.config import merge, torchvision_config
+from kd2.config import defaults_of, merge
 
 from .lightning_runs import merged, present
 
@@ -79,7 +79,7 @@ def write_config(folder: Path, data: Path, changes: dict | None = None, name: st
 def config(changes: dict | None = None, data: Path | None = None) -> CfgNode:
     """The PSPNet config with ``changes``, without a file."""
     custom = {"DATASETS": {"CUSTOM": data_sets(data)}} if data else {}
-    return merge(torchvision_config(), merged(merged(PSPNET, custom), changes or {}))
+    return merge(defaults_of("torchvision"), merged(merged(PSPNET, custom), changes or {}))
 
 
 def distilled(teacher: Path, changes: dict | None = None) -> dict:

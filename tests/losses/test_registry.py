@@ -298,7 +298,7 @@ def test_a_block_must_hold_keys():
     ("kind", "key", "value", "text"),
     [
         ("imitation", "PSI", "0.5", r"PSI is '0.5' \(str\), expected a number in \[0, 1\]"),
-        ("imitation", "START_ITER", 1.5, r"START_ITER is 1.5 \(float\), expected a number of iterations"),
+        ("imitation", "START_ITER", 1.5, r"START_ITER is 1.5 \(float\), expected a whole number of 0 or more"),
         ("imitation", "PLUS_ONE", 1, r"PLUS_ONE is 1 \(int\), expected True or False"),
         ("imitation", "WEIGHT", True, r"WEIGHT is True \(bool\), expected a number of 0 or more"),
         ("imitation", "MODE", "box", "MODE is 'box'; did you mean gt_box"),
@@ -334,7 +334,7 @@ def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(kind, key, va
         ("pairwise", "SCALE", 0.0, "expected a share of the map between 0 and 1"),
         ("pairwise", "SCALE", 1.0, "expected a share of the map between 0 and 1"),
         ("pairwise", "EPS", 0.0, "expected a number above 0"),
-        ("pairwise", "CONNECTION_RANGE", -1, "expected a whole number, 0 or more"),
+        ("pairwise", "CONNECTION_RANGE", -1, "expected a whole number of 0 or more"),
         ("tat", "HEADS", 0, "expected a whole number above 0"),
         ("tat", "GROUP", 0, "expected a whole number above 0"),
     ],
@@ -366,8 +366,8 @@ def test_an_empty_list_of_cells_is_allowed_where_it_means_something():
 @pytest.mark.parametrize(
     ("block", "text"),
     [
-        ({"START_ITER": -1}, "START_ITER is -1, expected a number of iterations, 0 or more"),
-        ({"RAMP_ITERS": -5}, "RAMP_ITERS is -5, expected a number of iterations, 0 or more"),
+        ({"START_ITER": -1}, "START_ITER is -1, expected a whole number of 0 or more"),
+        ({"RAMP_ITERS": -5}, "RAMP_ITERS is -5, expected a whole number of 0 or more"),
         ({"STOP_ITER": -2}, r"STOP_ITER is -2, expected -1 \(never\) or an iteration after START_ITER, which is 0"),
         (
             {"START_ITER": 400, "STOP_ITER": 400},

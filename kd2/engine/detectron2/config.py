@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import DefaultTrainer
 from detectron2.projects.deeplab import add_deeplab_config
 
 from kd2.config import add_kd_config, assemble, load_teacher_config, merge, overrides
+from kd2.config.schedule import scale_losses
 from kd2.distill import ConfigError
 from kd2.engine.detectron2 import zoo
 
@@ -21,39 +23,6 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     add_kd_config(cfg)
     # Keys of Detectron2's DeepLab heads, and of SOLVER.LR_SCHEDULER_NAME WarmupPolyLR.
     add_deeplab_config(cfg)
-
-    # [data set name, factor] pairs for the weighted samplers; other data sets count once. Detectron2 reads the key
-    # without giving it a default.
-    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
-
-    # Evaluate segmentation window by window: [height, width] in pixels of the resized image ([]: the whole image at
-    # once), and [y, x] from one window to the next.
-    cfg.TEST.WINDOW = CfgNode()
-    cfg.TEST.WINDOW.SIZE = []
-    cfg.TEST.WINDOW.STRIDE = []
-
-    # PSPNetHead: factor of the auxiliary head's loss, on the first of MODEL.SEM_SEG_HEAD.IN_FEATURES (0.4 in the paper;
-    # 0: no such head), and the share of channels that training drops before both classifiers.
-    cfg.MODEL.SEM_SEG_HEAD.AUX_WEIGHT = 0.0
-    cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
-
-    # build_espnet_backbone: ESP modules that repeat at stride 4 and 8, p and q in the paper.
-    cfg.MODEL.ESPNET = CfgNode()
-    cfg.MODEL.ESPNET.LEVEL2_BLOCKS = 2
-    cfg.MODEL.ESPNET.LEVEL3_BLOCKS = 8
-
-    # Read by the backbones build_timm_backbone, build_timm_fpn_backbone (p2 to p6) and
-    # build_retinanet_timm_fpn_backbone (p3 to p7).
-    cfg.MODEL.TIMM = CfgNode()
-    # Any timm model that gives feature maps of the strides 4, 8, 16 and 32, here called res2 to res5.
-    cfg.MODEL.TIMM.NAME = "resnet18"
-    # More arguments for timm.create_model: output_stride: 8 (dilated: strides 4, 8, 8 and 8), or of a ResNet channels,
-    # stem_type and stem_width.
-    cfg.MODEL.TIMM.ARGS = CfgNode(new_allowed=True)
-    # Start from timm's ImageNet weights (needs network access). They expect RGB and ImageNet's mean and deviation.
-    cfg.MODEL.TIMM.PRETRAINED = False
-    # BN: as timm builds it. FrozenBN: constant statistics and affine weights.
-    cfg.MODEL.TIMM.NORM = "BN"
     return cfg
 
 
@@ -68,6 +37,24 @@ def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     cfg = plain_cfg(assemble(add_d2_config(get_cfg()), loaded, config_file))
     _choose_device(cfg, given="DEVICE" in loaded.get("MODEL", {}))
     return cfg
+
+
+def scaled_config(cfg: CfgNode, processes: int) -> CfgNode:
+    """``cfg`` for another number of processes than its ``SOLVER.REFERENCE_WORLD_SIZE``, if it has one.
+
+    Detectron2 scales batch, learning rate and length of the run; the losses' iterations follow its length.
+
+    Raises:
+        ConfigError: the reference does not divide ``SOLVER.IMS_PER_BATCH``.
+    """
+    reference, images = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
+    if reference in (0, processes):
+        return cfg
+    if images % reference:
+        raise ConfigError(f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, expected a divisor of IMS_PER_BATCH, {images}")
+    scaled = DefaultTrainer.auto_scale_workers(cfg, processes)
+    scale_losses(scaled, reference / processes)
+    return scaled
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:

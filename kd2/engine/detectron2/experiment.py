@@ -1,7 +1,8 @@
 """Training, evaluation and dry run of Detectron2's models."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import verify_results
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
@@ -28,7 +29,7 @@ from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluator
 from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, check_data_classes, class_keys, probe_size
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
-from kd2.engine.detectron2.windows import check_windows
+from kd2.engine.detectron2.windows import check_windows, windowed
 from kd2.engine.experiment import Experiment, Prepared, Scores, build_distiller, write_config
 
 
@@ -90,12 +91,24 @@ class Detectron2Experiment(Experiment):
                     found[kind] = list(classes)
         return found
 
-    def first_batch(self, train: list[str]) -> tuple[torch.device, Callable[[], Any]]:
+    def arrivals(self, train: list[str]) -> tuple[torch.device, Iterator[Callable[[], Any]]]:
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
-        loaded = next(iter(train_loader(cfg)))
-        return torch.device(cfg.MODEL.DEVICE), lambda: loaded  # Detectron2's models bring it to their device
+        # Detectron2's models bring a batch to their device.
+        return torch.device(cfg.MODEL.DEVICE), (lambda batch=batch: batch for batch in train_loader(cfg))
+
+    def try_out(self, prepared: Prepared) -> None:
+        cfg, student = self.cfg, prepared.distiller.student.eval()
+        Trainer.build_lr_scheduler(cfg, Trainer.build_optimizer(cfg, prepared.distiller))
+        models = [windowed(cfg, student)] + ([GeneralizedRCNNWithTTA(cfg, student)] if cfg.TEST.AUG.ENABLED else [])
+        for name in prepared.tests:
+            for model in models:
+                with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+                    evaluator = Trainer.build_evaluator(cfg, name, folder)
+                    evaluator.reset()
+                    batch = next(iter(Trainer.build_test_loader(cfg, name)))
+                    evaluator.process(batch, model(batch))
 
     def fit(self, prepared: Prepared, saved: str | None) -> Scores:
         cfg, trainer = self.cfg, Trainer(self.cfg, prepared)

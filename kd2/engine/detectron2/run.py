@@ -24,7 +24,7 @@ from kd2.engine import ONE_PROCESS
 from kd2.engine import experiment as flow
 from kd2.engine.checkpoint import check_writable, last_checkpoint, saved_seed, write_atomically
 from kd2.engine.detectron2 import compat
-from kd2.engine.detectron2.config import run_config
+from kd2.engine.detectron2.config import run_config, scaled_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DryRun, Scores
 from kd2.losses.registry import import_losses
@@ -107,6 +107,7 @@ def _seeded(cfg: CfgNode, args: Namespace) -> Detectron2Experiment:
 
     A ``SEED`` below 0 is drawn, once for all processes; a resumed run has that of its checkpoint.
     """
+    cfg = scaled_config(cfg, comm.get_world_size())
     saved = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
     if cfg.SEED < 0:
         cfg.SEED = saved_seed(saved) if saved else comm.shared_random_seed()

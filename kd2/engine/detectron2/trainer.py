@@ -118,7 +118,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        return build_lr_scheduler(cfg, optimizer)  # Detectron2's own and WarmupPolyLR
+        own = cfg.clone()
+        own.defrost()
+        # Detectron2 leaves out steps behind the end, but breaks at one that is the end.
+        own.SOLVER.STEPS = [step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER]
+        return build_lr_scheduler(own, optimizer)  # Detectron2's own and WarmupPolyLR
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:

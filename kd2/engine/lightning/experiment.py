@@ -3,7 +3,7 @@
 import functools
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning
@@ -83,10 +83,18 @@ class LightningExperiment(Experiment):
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
         return load_state(student, weights_of(read_checkpoint(path, key)), path, key, partial)
 
-    def first_batch(self, train: list[Any]) -> tuple[torch.device, Callable[[], Any]]:
+    def arrivals(self, train: list[Any]) -> tuple[torch.device, Iterator[Callable[[], Any]]]:
         device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
-        loaded = next(iter(self.train_loader(train, start=0, rank=0, ranks=1)))
-        return device, lambda: loaded.to(device)
+        return device, (functools.partial(x.to, device) for x in self.train_loader(train, start=0, rank=0, ranks=1))
+
+    def try_out(self, prepared: Prepared) -> None:
+        student = prepared.distiller.student.eval()
+        build_trainer(self.cfg, self.args)
+        self.module(prepared.distiller, prepared.train, prepared.classes).configure_optimizers()
+        for test in prepared.tests:
+            batch = next(iter(self.test_loader(test, rank=0, ranks=1))).to(next(student.parameters()).device)
+            with torch.no_grad():
+                self.evaluator(test).process(batch, self.predict(student, batch))
 
     def load_teacher(self, model: nn.Module) -> float:
         """Fill the first teacher; returns the matched part of its weights."""

@@ -34,7 +34,7 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
     """The schedule of ``SOLVER.LR_SCHEDULER_NAME`` with its linear warm-up, stepped once an iteration."""
-    steps = max(cfg.SOLVER.MAX_ITER, 1)
+    steps = cfg.SOLVER.MAX_ITER
     factor = lr_factor(cfg)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: factor(min(iteration / steps, 1.0)))
 
@@ -46,13 +46,13 @@ def lr_factor(cfg: CfgNode) -> ParamScheduler:
 
 def _decay(cfg: CfgNode) -> ParamScheduler:
     solver = cfg.SOLVER
-    steps = sorted(step for step in set(solver.STEPS) if 0 < step < solver.MAX_ITER)
-    end = solver.BASE_LR_END / solver.BASE_LR
+    steps = [step for step in solver.STEPS if 0 < step < solver.MAX_ITER]
+    end = solver.BASE_LR_END / solver.BASE_LR if solver.BASE_LR else 0.0
     schedules = {
         "WarmupMultiStepLR": lambda: MultiStepParamScheduler(
             values=[solver.GAMMA**k for k in range(len(steps) + 1)],
             milestones=steps,
-            num_updates=max(solver.MAX_ITER, 1),
+            num_updates=solver.MAX_ITER,
         ),
         "WarmupCosineLR": lambda: CosineParamScheduler(1.0, end),
         "WarmupPolyLR": lambda: _Falling(PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER), end),
@@ -76,7 +76,7 @@ def _with_warmup(cfg: CfgNode, decay: ParamScheduler) -> ParamScheduler:
     With RESCALE_INTERVAL the whole decay follows the warm-up: cosine to zero behind a line from 0 is function
     matching's.
     """
-    share = min(cfg.SOLVER.WARMUP_ITERS / max(cfg.SOLVER.MAX_ITER, 1), 1.0)
+    share = min(cfg.SOLVER.WARMUP_ITERS / cfg.SOLVER.MAX_ITER, 1.0)
     if share == 0:
         return decay
     rescale = cfg.SOLVER.RESCALE_INTERVAL

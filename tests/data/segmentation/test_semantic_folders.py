@@ -4,7 +4,7 @@ import pytest
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from kd2.config import merge, torchvision_config
+from kd2.config import defaults_of, merge
 from kd2.data.segmentation.semantic import load_semantic
 from kd2.distill import ConfigError, DataError
 
@@ -108,7 +108,7 @@ def test_a_color_outside_the_map_is_refused(root):
 def test_an_entry_comes_through_the_config(root):
     relabel(root, 7, 3, 11)
     entry = {"IMAGES": "images", "LABELS": "labels", "CLASSES": ["cat", "dog"], "MAP": {7: "dog", 3: 0}, "IGNORE": [11]}
-    cfg = merge(torchvision_config(), {"DATASETS": {"CUSTOM": {"mine": entry}}})
+    cfg = merge(defaults_of("torchvision"), {"DATASETS": {"CUSTOM": {"mine": entry}}})
     read_back = CfgNode.load_cfg(cfg.dump())
     assert first(load_semantic("mine", read_back.DATASETS.CUSTOM))[:3] == [1, 0, 255]
 

@@ -11,11 +11,12 @@ import torch
 from detectron2.config import get_cfg
 
 from kd2.config import framework_of, read, taps_of
-from kd2.distill import Tap, probed
+from kd2.distill import ConfigError, Tap, probed
 from kd2.engine.detectron2 import add_d2_config, zoo
-from kd2.engine.detectron2.config import teacher_config
+from kd2.engine.detectron2.config import scaled_config, teacher_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.detectron2.models import blank_probe, class_keys, probe_size
+from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.losses.registry import active_losses, build_losses
 
@@ -151,3 +152,35 @@ def test_build_model_of_a_plain_script_works_after_an_import(monkeypatch):
     cfg.merge_from_file(os.path.join(CONFIGS, "coco", "fgd_imitation.yaml"))
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "KD.LOSSES.imitation.WEIGHT", 0.0, "MODEL.RESNETS.DEPTH", 50])
     assert type(distiller_of(cfg).student).__name__ == "RetinaNet"
+
+
+def test_losses_follow_a_run_that_detectron2_scales():
+    cfg = add_d2_config(get_cfg())
+    cfg.merge_from_list(["SOLVER.REFERENCE_WORLD_SIZE", 4, "SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", (800,)])
+    cfg.KD.LOSSES.mgd = type(cfg)({"START_ITER": 100, "STOP_ITER": 900})
+    scaled = scaled_config(cfg, 8)
+    assert (scaled.SOLVER.MAX_ITER, scaled.SOLVER.STEPS) == (500, (400,))
+    assert scaled.KD.LOSSES.mgd == {"START_ITER": 50, "STOP_ITER": 450}
+    assert cfg.KD.LOSSES.mgd.START_ITER == 100
+
+
+def test_a_reference_that_does_not_divide_the_batch_is_refused():
+    cfg = add_d2_config(get_cfg())
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 3
+    with pytest.raises(
+        ConfigError, match="^SOLVER.REFERENCE_WORLD_SIZE is 3, expected a divisor of IMS_PER_BATCH, 16$"
+    ):
+        scaled_config(cfg, 1)
+
+
+def test_a_step_at_the_very_end_has_no_effect():
+    cfg = add_d2_config(get_cfg())
+    cfg.merge_from_list(["SOLVER.MAX_ITER", 10, "SOLVER.STEPS", (5, 10), "SOLVER.WARMUP_ITERS", 0])
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler = Trainer.build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([1.0] * 5 + [0.1] * 5)

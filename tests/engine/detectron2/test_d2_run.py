@@ -6,6 +6,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -248,11 +249,28 @@ def test_a_dry_run_has_the_student_and_the_first_batch_of_training(retinanets, t
         (["MODEL.RETINANET.NUM_CLASSES", "3"], "NUM_CLASSES is 3, data set 'tiny'"),
         (["KD.LOSSES", "{}"], "KD.LOSSES has no loss with a weight other than 0"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "MODEL.WEIGHTS: no file nowhere.pth"),
+        (["SOLVER.OPTIMIZER", "sgdd"], "SOLVER.OPTIMIZER is 'sgdd'"),
     ],
 )
 def test_a_dry_run_fails_like_training(retinanets, tmp_path, options, text):
     with pytest.raises(ConfigError, match=text), dry_run(retinanets, ["OUTPUT_DIR", str(tmp_path), *options]):
         pass
+
+
+def test_a_dry_run_reads_the_first_test_image(retinanets, data, tmp_path):
+    own = shutil.copytree(data, tmp_path / "data")
+    image = next((own / "images").glob("0.*"))
+    image.write_bytes(image.read_bytes()[:200])
+    entry = {"JSON": str(own / "coco.json"), "IMAGES": str(own / "images")}
+    options = ["OUTPUT_DIR", str(tmp_path), "DATASETS.CUSTOM.broken", str(entry), "DATASETS.TEST", "['broken']"]
+    with pytest.raises(DataError, match=image.name), dry_run(retinanets, options):
+        pass
+
+
+def test_a_dry_run_scores_a_test_image_and_writes_nothing(retinanets, tmp_path):
+    with dry_run(retinanets, ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", "['tiny']"]) as found:
+        assert found.distiller.student.training
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def fails_on_the_second(kind: type[Exception]) -> None:

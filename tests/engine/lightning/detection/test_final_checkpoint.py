@@ -9,7 +9,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import torch
 
-from kd2.config import merge, read, torchvision_config
+from kd2.config import defaults_of, merge, read
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_detection as tiny
@@ -80,7 +80,7 @@ def test_evaluating_the_checkpoint_repeats_the_scores(finished):
 
 
 def test_the_runs_config_is_kept_and_complete(finished):
-    kept = merge(torchvision_config(), read(str(finished[0] / "out" / "config.yaml")))
+    kept = merge(defaults_of("torchvision"), read(str(finished[0] / "out" / "config.yaml")))
     assert (kept.SOLVER.MAX_ITER, kept.SEED) == (20, 7)
 
 

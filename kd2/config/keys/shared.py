@@ -1,0 +1,186 @@
+"""The keys that mean the same with several frameworks."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from kd2.config.keys.key import Key
+from kd2.distill.values import (
+    BelowOne,
+    Count,
+    CountOrZero,
+    Length,
+    NonNegative,
+    OptionalCells,
+    Positive,
+    Range,
+    Share,
+    Texts,
+    one_of,
+)
+
+# Architectures of torchvision and of Detectron2.
+DETECTORS = ("RetinaNet", "FCOS", "FasterRCNN", "MaskRCNN")
+SEGMENTERS = ("PSPNet", "DeepLabV3", "FCN", "LRASPP", "SemSegFPN", "ESPNetC", "ESPNet")
+DETECTRON2_DETECTORS = ("RetinaNet", "FCOS", "GeneralizedRCNN", "ProposalNetwork", "PanopticFPN")
+DETECTRON2_SEGMENTERS = ("SemanticSegmentor", "PanopticDeepLab")
+_BOXES = tuple(dict.fromkeys((*DETECTORS, *DETECTRON2_DETECTORS)))
+_PIXELS = (*SEGMENTERS, *DETECTRON2_SEGMENTERS)
+Means = Annotated[Sequence[float], Length((3,))]
+Deviations = Annotated[Sequence[Positive], Length((3,))]
+
+# Of every framework.
+EVERY = (
+    #: Of the form of config files; Detectron2 has had another.
+    Key("VERSION", 2, one_of(2)),
+    #: Who trains. torchvision: detection and segmentation; timm: classification.
+    Key("FRAMEWORK", "", one_of("detectron2", "torchvision", "timm")),
+    #: Of every random draw; -1: drawn, and kept in the run's config.yaml.
+    Key("SEED", -1, Annotated[int, Range(low=-1, high=2**32 - 1)]),
+    #: Folder of the run; a relative path starts at the working folder.
+    Key("OUTPUT_DIR", "./output", str),
+    #: Checkpoint of the whole student to start from or to evaluate; empty: a new student.
+    Key("MODEL.WEIGHTS", "", str, path=True),
+    #: Names of the training sets, of the framework or of DATASETS.CUSTOM.
+    Key("DATASETS.TRAIN", [], Texts),
+    #: Names of the sets that are evaluated; those of an evaluation on the way: the first.
+    Key("DATASETS.TEST", [], Texts),
+    #: Own data without Python: name -> entry, see datasets/README.md. Relative paths start at $DETECTRON2_DATASETS
+    #: (default ./datasets).
+    Key("DATASETS.CUSTOM", {}, dict),
+    #: Processes that read images, for each process that trains.
+    Key("DATALOADER.NUM_WORKERS", 4, CountOrZero),
+    #: SGD or AdamW of PyTorch, or any other name of timm.optim.list_optimizers().
+    Key("SOLVER.OPTIMIZER", "SGD", str),
+    #: More keyword arguments of the optimizer, such as {betas: [0.9, 0.95]}.
+    Key("SOLVER.OPTIMIZER_ARGS", {}, dict),
+    #: Optimizer steps of the training.
+    Key("SOLVER.MAX_ITER", 40000, Count),
+    #: Images of a step, over all processes.
+    Key("SOLVER.IMS_PER_BATCH", 16, Count),
+    #: The learning rate of the whole batch; nothing scales it with the number of GPUs, except Detectron2's
+    #: REFERENCE_WORLD_SIZE.
+    Key("SOLVER.BASE_LR", 0.001, NonNegative),
+    #: Where cosine and poly end.
+    Key("SOLVER.BASE_LR_END", 0.0, NonNegative),
+    #: Of SGD.
+    Key("SOLVER.MOMENTUM", 0.9, BelowOne),
+    #: SGD with Nesterov's momentum.
+    Key("SOLVER.NESTEROV", False, bool),
+    #: As in PyTorch: AdamW takes away LR x WEIGHT_DECAY x w in each step, SGD and Adam add WEIGHT_DECAY x w to the
+    #: gradient. Papers whose decay is not multiplied by the learning rate (function matching) print wd = BASE_LR x
+    #: WEIGHT_DECAY.
+    Key("SOLVER.WEIGHT_DECAY", 0.0001, NonNegative),
+    #: Of norm layers.
+    Key("SOLVER.WEIGHT_DECAY_NORM", 0.0, NonNegative),
+    #: Of biases; None: as WEIGHT_DECAY.
+    Key("SOLVER.WEIGHT_DECAY_BIAS", None, NonNegative | None),
+    #: WarmupMultiStepLR multiplies by GAMMA at every one of these iterations, in rising order. Those behind the end
+    #: have no effect.
+    Key("SOLVER.STEPS", [30000], Sequence[CountOrZero]),
+    #: See STEPS.
+    Key("SOLVER.GAMMA", 0.1, NonNegative),
+    #: The power of WarmupPolyLR.
+    Key("SOLVER.POLY_LR_POWER", 0.9, NonNegative),
+    #: The warm-up is a straight line from WARMUP_FACTOR x BASE_LR to where the schedule is after WARMUP_ITERS.
+    Key("SOLVER.WARMUP_FACTOR", 0.001, NonNegative),
+    #: Iterations of the warm-up; 0: none.
+    Key("SOLVER.WARMUP_ITERS", 1000, CountOrZero),
+    #: The schedule begins behind the warm-up instead of at iteration 0.
+    Key("SOLVER.RESCALE_INTERVAL", False, bool),
+    #: Iterations between checkpoints.
+    Key("SOLVER.CHECKPOINT_PERIOD", 5000, Count),
+    #: Clip the gradients before each step.
+    Key("SOLVER.CLIP_GRADIENTS.ENABLED", False, bool),
+    #: value: each entry; norm: of each parameter's gradient; full_model: the norm of all gradients.
+    Key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", one_of("value", "norm", "full_model")),
+    #: The most that entries or norms may have.
+    Key("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0, Positive),
+    #: The norm of CLIP_TYPE norm.
+    Key("SOLVER.CLIP_GRADIENTS.NORM_TYPE", 2.0, Positive),
+    #: Train in mixed precision; with detectron2 on CUDA devices only.
+    Key("SOLVER.AMP.ENABLED", False, bool),
+    #: Iterations between evaluations; 0: at the end only.
+    Key("TEST.EVAL_PERIOD", 0, CountOrZero),
+    #: Losses: name -> block, see the tables of losses below.
+    Key("KD.LOSSES", {}, dict),
+    #: The student's taps where they are not KD.TAPS; aliases as on the teacher's side.
+    Key("KD.STUDENT.TAPS", [], Texts),
+    #: The teacher's own config file, or with detectron2 a name of its zoo such as
+    #: COCO-Detection/retinanet_R_101_FPN_3x.yaml. Its normalization and color order are read from there.
+    Key("KD.TEACHER.CONFIG_FILE", "", str, path=True),
+    #: Its weights: a path, a URL, or with detectron2 a name of its zoo.
+    Key("KD.TEACHER.WEIGHTS", "", str, path=True),
+    #: KEY VALUE pairs over the teacher's config file, of MODEL and INPUT.FORMAT or INPUT.SIZE.
+    Key("KD.TEACHER.OPTS", [], Sequence[Any]),
+    #: The teacher's taps where they are not KD.TAPS.
+    Key("KD.TEACHER.TAPS", [], Texts),
+    #: Let the teacher normalize by the batch's statistics and drop out, as in the authors' segmentation code of TaT.
+    #: Its weights stay frozen, its running statistics drift.
+    Key("KD.TEACHER.BATCH_STATISTICS", False, bool),
+    #: Go on although the checkpoint lacks weights of the teacher.
+    Key("KD.TEACHER.ALLOW_PARTIAL", False, bool),
+)
+
+# Of detection and segmentation.
+DENSE = (
+    #: choice of the sizes, or any size in the range of two.
+    Key("INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice", one_of("choice", "range")),
+    #: The most pixels of a training image's longer side.
+    Key("INPUT.MAX_SIZE_TRAIN", 1333, Count),
+    #: Shorter side of test images in pixels. Segmentation: 0 takes them as they are; labels and scores always have the
+    #: image's own size.
+    Key("INPUT.MIN_SIZE_TEST", 800, CountOrZero),
+    #: The most pixels of a test image's longer side.
+    Key("INPUT.MAX_SIZE_TEST", 1333, Count),
+    #: Mirror images in training, with probability 0.5.
+    Key("INPUT.RANDOM_FLIP", "horizontal", one_of("horizontal", "vertical", "none")),
+    #: Classes of RetinaNet and FCOS.
+    Key("MODEL.RETINANET.NUM_CLASSES", 80, Count, _BOXES),
+    #: Detections with smaller scores are left out.
+    Key("MODEL.RETINANET.SCORE_THRESH_TEST", 0.05, Share, _BOXES),
+    #: Of two detections with a larger IoU the better one stays.
+    Key("MODEL.RETINANET.NMS_THRESH_TEST", 0.5, Share, _BOXES),
+    #: Best anchors of each level before suppression.
+    Key("MODEL.RETINANET.TOPK_CANDIDATES_TEST", 1000, Count, _BOXES),
+    #: Classes of Faster and Mask R-CNN.
+    Key("MODEL.ROI_HEADS.NUM_CLASSES", 80, Count, _BOXES),
+    #: Proposals of an image that train the heads.
+    Key("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 512, Count, _BOXES),
+    #: Detections with smaller scores are left out.
+    Key("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.05, Share, _BOXES),
+    #: Of two detections with a larger IoU the better one stays.
+    Key("MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.5, Share, _BOXES),
+    #: Most detections of an image.
+    Key("TEST.DETECTIONS_PER_IMAGE", 100, Count, _BOXES),
+    #: Evaluate in pieces of this (height, width) in pixels of the resized image, whose scores are averaged; empty: the
+    #: whole image at once.
+    Key("TEST.WINDOW.SIZE", [], OptionalCells, _PIXELS),
+    #: (y, x) pixels from one window to the next.
+    Key("TEST.WINDOW.STRIDE", [], OptionalCells, _PIXELS),
+    #: Where both networks are tapped, as alias=module.path[:key,key][@nchw, @nhwc, @vector or @tokens[+prefix][/HxW]].
+    Key("KD.TAPS", ["fpn=backbone"], Texts),
+    #: Start the student from parts of its teacher, after MODEL.WEIGHTS. Both must be of one architecture; the
+    #: backbone's body is never copied.
+    Key("KD.INIT_FROM_TEACHER", "", one_of("", "neck", "head", "neck+head")),
+    #: Go on although some tensors of these parts do not agree in name and shape.
+    Key("KD.INIT_FROM_TEACHER_PARTIAL", False, bool),
+    #: Images without labels, for the losses alone.
+    Key("KD.UNLABELED.DATASETS", [], Texts, _PIXELS),
+    #: So many of them (over all processes) follow the labeled ones in every batch. Both keys or none are given.
+    Key("KD.UNLABELED.IMS_PER_BATCH", 0, CountOrZero, _PIXELS),
+)
+
+# Of the frameworks that Lightning trains.
+LIGHTNING = (
+    #: auto: a GPU where there is one.
+    Key("MODEL.DEVICE", "auto", one_of("auto", "cpu", "cuda")),
+    #: 0..255, channels in INPUT.FORMAT order (timm: RGB). Networks of timm differ: see mean and std of
+    #: timm.get_pretrained_cfg(NAME).
+    Key("MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53], Means),
+    #: As PIXEL_MEAN.
+    Key("MODEL.PIXEL_STD", [58.395, 57.12, 57.375], Deviations),
+    #: Schedule of the learning rate.
+    Key("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupPolyLR")),
+    #: Of mixed precision.
+    Key("SOLVER.AMP.PRECISION", "bf16", one_of("bf16", "fp16")),
+)
