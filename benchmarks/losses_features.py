@@ -1,4 +1,4 @@
-"""MGD against its formula and its two convolutions, and the distance of feature maps in either precision."""
+"""MGD against its formula and its two convolutions, the distance of feature maps in either precision, and PKD."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from benchmarks import Case
 from kd2.distill import BatchInfo, FeatureSpec
 from kd2.losses.features import FeatureDistance, feature_distance
 from kd2.losses.mgd import Mgd, kept, mgd_loss
+from kd2.losses.pkd import Pkd, pearson_distance
 
 _SIZE = (50, 68)
 _SPEC = [FeatureSpec(256, _SIZE, (16, 16))]
@@ -67,6 +68,17 @@ def distance(dtype: torch.dtype) -> Callable[[torch.device], Case]:
     return build
 
 
+def correlation(device: torch.device) -> Case:
+    """PKD on 2 x 256 x 50 x 68 maps, forward and backward."""
+    student, teacher = _maps(device)
+    loss = Pkd(_SPEC, _SPEC)
+
+    def formula() -> list[Tensor]:
+        return [pearson_distance(student, teacher)]
+
+    return Case(lambda: [loss([student], [teacher], _BATCH_INFO)], formula, tolerance=1e-5, leaves=[student])
+
+
 def _maps(device: torch.device) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     student = torch.randn(2, 256, *_SIZE, device=device, requires_grad=True)
@@ -78,4 +90,5 @@ CASES = {
     "mgd_two_convolutions": mgd_convolutions,
     "feature_distance": distance(torch.float32),
     "feature_distance_bfloat16": distance(torch.bfloat16),
+    "pkd": correlation,
 }

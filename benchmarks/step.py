@@ -30,12 +30,13 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
         forward and backward; ``overhead``: the median over rounds of whole / (teacher + student + losses).
     """
     distiller, batch = step.distiller, step.batch
+    _measure_shares(step)
     factors = {name: config.schedule.weight for name, config in distiller.configs.items()}
     student, teacher, info = _ready(distiller, batch)
     parts: dict[str, Callable[[], Any]] = {
         "teacher": lambda: distiller.teacher_features(batch),
         "student": lambda: _backward(distiller.run_student(distiller.student, batch)),
-        "losses": lambda: _backward(distiller.distillation_losses(student, teacher, info, factors)),
+        "losses": lambda: _backward(distiller.distillation_losses({}, student, teacher, info, factors)),
         "whole": lambda: _backward(distiller(step.arrive())),
     }
     seen: dict[str, list[float]] = {name: [] for name in parts}
@@ -47,6 +48,14 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
                 seen[name].append(elapsed)
     overheads = [whole / sum(others) for *others, whole in zip(*seen.values(), strict=True)]
     return {name: statistics.median(times) for name, times in seen.items()} | {"overhead": statistics.median(overheads)}
+
+
+def _measure_shares(step: Step) -> None:
+    """Take the shares' factors from the first batch that they can be measured on: later steps are those of a run."""
+    for share in step.distiller.shares.values():
+        share.iterations = 1
+    while any(share.measuring for share in step.distiller.shares.values()):
+        step.distiller(step.arrive())
 
 
 def _ready(distiller: Distiller, batch: Any) -> tuple[Maps, Maps, BatchInfo]:

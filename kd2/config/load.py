@@ -16,7 +16,7 @@ from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
 from kd2.config.schedule import check_schedule
 from kd2.data.images import check_pixel_range
-from kd2.distill import ConfigError, Tap, nearest
+from kd2.distill import ConfigError, Tap, naming, nearest
 from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
 
@@ -171,10 +171,8 @@ def _check_opts(name: str, words: Sequence[Any]) -> None:
 
 
 def _check_taps(taps: Sequence[str], key: str) -> None:
-    try:
+    with naming(key):
         aliases = [Tap.parse(text).alias for text in taps]
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from None
     if len(set(aliases)) < len(aliases):
         raise ConfigError(f"{key}: aliases must differ, found {aliases}")
 

@@ -14,6 +14,9 @@ from kd2.distill.values import is_small, shown
 
 FRAMEWORKS = ("detectron2", "torchvision", "timm")
 
+# Two ways to say one thing: who gives one of them takes back the other of the file below.
+_INSTEAD = {"WEIGHT": "SHARE", "SHARE": "WEIGHT"}
+
 # What one config may have, so that every text is read in seconds. YAML's aliases let a short one stand for billions of
 # values.
 _MOST_BYTES, _MOST_VALUES, _MOST_DEPTH, _MOST_FILES = 200_000, 100_000, 30, 50
@@ -175,13 +178,20 @@ def _is_plain(value: Any) -> bool:
 
 
 def _override(below: dict[str, Any], above: Mapping[str, Any], path: str) -> None:
+    if set(_INSTEAD) <= set(above):
+        raise ConfigError(f"config file {path}: a block has both {' and '.join(_INSTEAD)}, expected one of them")
     for key, value in above.items():
         if isinstance(value, dict) and key in below:
             if not isinstance(below[key], dict):
                 raise ConfigError(f"config file {path}: {key} is a group of keys here and a value in its _BASE_ file")
             _override(below[key], value, path)
         else:
-            below[key] = value
+            _put(below, key, value)
+
+
+def _put(node: dict[str, Any], key: str, value: Any) -> None:
+    node.pop(_INSTEAD.get(key, ""), None)
+    node[key] = value
 
 
 def _set(loaded: dict[str, Any], options: Sequence[str]) -> None:
@@ -194,5 +204,5 @@ def _set(loaded: dict[str, Any], options: Sequence[str]) -> None:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a group of keys")
-        node[last] = literal(text)
+        _put(node, last, literal(text))
     _check_plain(loaded)

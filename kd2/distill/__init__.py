@@ -2,10 +2,10 @@
 
 from kd2.distill.batch_info import IGNORE_LABEL, AnchorGrid, BatchInfo, match_levels
 from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, loss_names, no_batch_info
-from kd2.distill.errors import USER_ERRORS, ConfigError, DataError, NonFiniteLoss, nearest
+from kd2.distill.errors import USER_ERRORS, ConfigError, DataError, NonFiniteLoss, naming, nearest
 from kd2.distill.finite import NaNMonitor, check_maps, check_weights
 from kd2.distill.schedule import Schedule
-from kd2.distill.solver import ParameterGroupOverride, clip_overrides, override_groups, without_overrides
+from kd2.distill.solver import ParameterGroupOverride, clip_overrides, loss_groups, override_groups
 from kd2.distill.tap import Tap, TapError
 from kd2.distill.taps import FeatureSpec, Maps, Probe, Taps, eval_mode, probed
 from kd2.distill.teacher import Teacher
@@ -37,11 +37,12 @@ __all__ = [
     "check_weights",
     "clip_overrides",
     "eval_mode",
+    "loss_groups",
     "loss_names",
     "match_levels",
+    "naming",
     "nearest",
     "no_batch_info",
     "override_groups",
     "probed",
-    "without_overrides",
 ]

@@ -3,6 +3,8 @@
 A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict.
 """
 
+import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +13,12 @@ import torch
 from torch import Tensor, distributed, nn
 
 from kd2.distill.batch_info import BatchInfo
-from kd2.distill.errors import ConfigError
+from kd2.distill.errors import ConfigError, naming
 from kd2.distill.finite import check_maps
 from kd2.distill.schedule import Schedule
-from kd2.distill.taps import Maps, Taps
+from kd2.distill.taps import Captured, Maps, Taps
 from kd2.distill.teacher import Teacher
+from kd2.distill.weighting import GradientShare, gradients_at
 
 Losses = dict[str, Tensor]
 RunStudent = Callable[[nn.Module, Any], Losses]
@@ -24,10 +27,17 @@ RunTeacher = Callable[[nn.Module, Any], Any]
 
 @dataclass(frozen=True)
 class LossConfig:
-    """How the distiller uses one loss: the tap that it reads on both sides, and its weight over time."""
+    """How the distiller uses one loss.
+
+    Attributes:
+        tap: what it reads on both sides.
+        schedule: its weight over time; with ``calibrate`` its share, see ``kd2.distill.weighting``.
+        calibrate: iterations over which gradients are measured for a share; 0: the schedule is that of a weight.
+    """
 
     tap: str
     schedule: Schedule
+    calibrate: int = 0
 
 
 def call(model: nn.Module, batch: Any) -> Any:
@@ -90,6 +100,9 @@ class Distiller(nn.Module):
         self.configs = dict(configs or {})
         self.student_taps = student_taps
         self.teacher = teacher
+        self.shares = nn.ModuleDict(
+            {name: self._share(config) for name, config in self.configs.items() if config.calibrate}
+        )
         self.run_student, self.run_teacher, self.batch_info = run_student, run_teacher, batch_info
         self.seed = seed
         self.iteration = 0
@@ -131,8 +144,11 @@ class Distiller(nn.Module):
     def evaluate(self, batch: Any, factors: Mapping[str, float]) -> tuple[Losses, Losses]:
         """The student's own losses of a batch, and those of distillation times their factor, none for a factor of 0."""
         teacher = self.teacher_features(batch)
-        own, student = self.student_features(batch)
-        return own, self.distillation_losses(student, teacher, self.placed_batch_info(batch), factors)
+        # Inside a compiled region nothing depends on a map that it also gives out: a measurement runs uncompiled.
+        eager = torch.compiler.set_stance("force_eager") if self._measured(factors) else contextlib.nullcontext()
+        with eager:
+            own, student = self.student_features(batch)
+        return own, self.distillation_losses(own, student, teacher, self.placed_batch_info(batch), factors)
 
     def teacher_features(self, batch: Any) -> Maps:
         """The teacher's maps of a batch. Its forward pass ends behind the last tapped module.
@@ -151,7 +167,7 @@ class Distiller(nn.Module):
             self._teacher_checked = True
         return maps
 
-    def student_features(self, batch: Any) -> tuple[Losses, Maps]:
+    def student_features(self, batch: Any) -> tuple[Losses, Captured]:
         """The student's own losses of a batch, and its maps."""
         assert self.student_taps is not None, "without losses nothing is tapped"
         with self.student_taps.capture() as maps:
@@ -167,21 +183,60 @@ class Distiller(nn.Module):
         return info
 
     def distillation_losses(
-        self, student: Maps, teacher: Maps, info: BatchInfo, factors: Mapping[str, float]
+        self, own: Losses, student: Captured, teacher: Maps, info: BatchInfo, factors: Mapping[str, float]
     ) -> Losses:
-        """Every loss with a factor other than 0, times that factor, by its name in the log."""
+        """Every loss with a factor other than 0 by its name in the log: times its weight, or with its share's gradient.
+
+        Raises:
+            ConfigError: a share of a student that sends no gradient of its own into the tap.
+        """
+        active = {name: factor for name, factor in factors.items() if factor}
+        slopes = gradients_at(own, {tap: student.sources[tap] for tap in self._measured(factors)})
         found: Losses = {}
-        for name, factor in factors.items():
-            if factor:
-                info.loss_name = name
-                tap, loss = self.configs[name].tap, self.losses[name]
-                try:
-                    value = loss(student[tap], teacher[tap], info)
-                except ConfigError as error:
-                    raise ConfigError(f"KD.LOSSES.{name}: {error}") from None
-                found |= {key: factor * part for key, part in _named(name, loss, value).items()}
-                self.stats |= {f"{name}/{stat}": x for stat, x in getattr(loss, "stats", {}).items()}
+        for name, factor in active.items():
+            tap, info.loss_name = self.configs[name].tap, name
+            call_loss = functools.partial(self._values, name, teacher=teacher[tap], info=info)
+            with naming(f"KD.LOSSES.{name}"):
+                if name not in self.shares:
+                    found |= {key: factor * value for key, value in call_loss(student[tap]).items()}
+                    continue
+                values, scale = self.shares[name](student[tap], factor, slopes.get(tap), call_loss)
+            self.stats |= {f"share/{name}/{level}": x for level, x in zip(self._levels(tap), scale.unbind())}
+            found |= values
         return found
+
+    def _values(self, name: str, student: list[Tensor], teacher: list[Tensor], info: BatchInfo) -> Losses:
+        """The values of one loss, unweighted, by their names in the log."""
+        loss = self.losses[name]
+        value = loss(student, teacher, info)
+        named = (
+            {f"loss_{name}_{part}": x for part, x in value.items()}
+            if isinstance(value, dict)
+            else {f"loss_{name}": value}
+        )
+        if sorted(named) != sorted(loss_names(name, loss)):
+            raise ConfigError(
+                f"the loss gave {', '.join(sorted(named))}, its attribute 'parts' announces "
+                f"{', '.join(loss_names(name, loss))}"
+            )
+        self.stats |= {f"{name}/{stat}": x for stat, x in getattr(loss, "stats", {}).items()}
+        return named
+
+    def _measured(self, factors: Mapping[str, float]) -> set[str]:
+        """The taps at which a loss with a factor other than 0 still measures its share."""
+        names = (name for name, factor in factors.items() if factor and name in self.shares)
+        return {self.configs[name].tap for name in names if self.shares[name].measuring}
+
+    def _share(self, config: LossConfig) -> GradientShare:
+        assert self.student_taps is not None, "a loss reads a tap"
+        return GradientShare(len(self.student_taps.specs[config.tap]), config.calibrate)
+
+    def _levels(self, tap: str) -> list[str]:
+        """What the maps of a tap are called in the log: its keys, or numbers."""
+        assert self.student_taps is not None
+        (keys,) = (t.keys for t in self.student_taps.taps if t.alias == tap)
+        count = len(self.student_taps.specs[tap])
+        return list(keys) if len(keys) == count else [str(level) for level in range(count)]
 
     def _inactive(self, name: str, zero: Tensor) -> Losses:
         """Exact zeros under the names of an inactive loss; they reach its parameters, as distributed training asks."""
@@ -203,18 +258,6 @@ def loss_names(name: str, loss: nn.Module) -> list[str]:
     """What a loss of ``KD.LOSSES`` is called in the log: ``loss_NAME``, or one name for each of its ``parts``."""
     parts: Iterable[str] = getattr(loss, "parts", ())
     return [f"loss_{name}_{part}" for part in parts] or [f"loss_{name}"]
-
-
-def _named(name: str, loss: nn.Module, value: Tensor | Losses) -> Losses:
-    named = (
-        {f"loss_{name}_{part}": x for part, x in value.items()} if isinstance(value, dict) else {f"loss_{name}": value}
-    )
-    if sorted(named) != sorted(loss_names(name, loss)):
-        raise ConfigError(
-            f"KD.LOSSES.{name} gave {', '.join(sorted(named))}, its attribute 'parts' announces "
-            f"{', '.join(loss_names(name, loss))}"
-        )
-    return named
 
 
 def _refuse_shared(names: list[str], own: Collection[str]) -> None:

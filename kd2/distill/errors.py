@@ -1,7 +1,8 @@
 """Errors that name a config key or file, what was found and what was expected."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class ConfigError(ValueError):
@@ -18,6 +19,15 @@ class NonFiniteLoss(FloatingPointError):
 
 # What a user can mend: it is told in one line. Everything else is a fault of kd2 and keeps its traceback.
 USER_ERRORS = (ConfigError, DataError, NonFiniteLoss, OSError)
+
+
+@contextlib.contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Put ``key`` in front of the text of a ConfigError that the block raises."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def nearest(found: object, choices: Iterable[object], most: int = 5) -> str:

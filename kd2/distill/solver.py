@@ -1,13 +1,19 @@
-"""Parts of a loss that are trained by a solver of their own, beside the run's."""
+"""How what distillation trains beside the student is trained: adapters, and parts with a solver of their own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-_CLIP = "own_clip"  # the key by which a group of its own is known; it is saved with the optimizer
+Groups = list[dict[str, Any]]
+
+# The keys by which such a group is known: the norm that its gradients are clipped to together with those of the same
+# owner. They are saved with the optimizer.
+_CLIP, _OWNER = "own_clip", "owner"
+# Largest L2 norm of the gradients of one loss's adapters taken together, whatever the scale of the loss.
+ADAPTER_CLIP = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,22 @@ class ParameterGroupOverride:
     clip: float = 0.0
 
 
-def override_groups(model: nn.Module) -> list[dict[str, Any]]:
+def loss_groups(losses: nn.ModuleDict, groups_of: Callable[[nn.Module], Groups]) -> Groups:
+    """The optimizer groups of losses: of each its adapters, clipped apart from everything else, then its overrides.
+
+    Args:
+        losses: by name.
+        groups_of: how the run groups the parameters of any module.
+    """
+    found: Groups = []
+    for name, loss in losses.items():
+        own = [{**group, _OWNER: f"{name}.{index}"} for index, group in enumerate(override_groups(loss))]
+        adapters = _without(groups_of(loss), own)
+        found += [{**group, _CLIP: ADAPTER_CLIP, _OWNER: name} for group in adapters] + own
+    return found
+
+
+def override_groups(model: nn.Module) -> Groups:
     """An optimizer group for every submodule of ``model`` that has an ``parameter_group``; empty where none has one."""
     solvers = [(module, getattr(module, "parameter_group", None)) for module in model.modules()]
     return [
@@ -43,7 +64,7 @@ def override_groups(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def without_overrides(groups: Iterable[Mapping[str, Any]], own: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _without(groups: Iterable[Mapping[str, Any]], own: Iterable[Mapping[str, Any]]) -> Groups:
     """``groups`` of the run's solver without the parameters that are in ``own``; a group left empty is dropped."""
     taken = {id(p) for group in own for p in group["params"]}
     kept = [{**group, "params": [p for p in group["params"] if id(p) not in taken]} for group in groups]
@@ -51,15 +72,19 @@ def without_overrides(groups: Iterable[Mapping[str, Any]], own: Iterable[Mapping
 
 
 def clip_overrides(groups: Iterable[Mapping[str, Any]]) -> list[nn.Parameter]:
-    """Clip each group of ``override_groups`` among an optimizer's by its own norm.
+    """Clip the groups of each owner in ``loss_groups`` among an optimizer's by their own norm.
 
     Returns:
         The parameters of all other groups, untouched: those that the run's clipping is for.
     """
-    common = []
+    common: list[nn.Parameter] = []
+    owned: dict[tuple[str, float], list[nn.Parameter]] = {}
     for group in groups:
-        if _CLIP not in group:
+        if _CLIP in group:
+            owned.setdefault((group[_OWNER], group[_CLIP]), []).extend(group["params"])
+        else:
             common += group["params"]
-        elif group[_CLIP] > 0:
-            torch.nn.utils.clip_grad_norm_(group["params"], group[_CLIP])
+    for (_, clip), parameters in owned.items():
+        if clip > 0:
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
     return common

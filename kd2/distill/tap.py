@@ -62,9 +62,10 @@ class Tap:
 
     def maps(self, output: Any) -> list[Tensor]:
         """The tapped (N, C, H, W) maps of one call's output, levels in a fixed order."""
-        return [self._to_nchw(x) for x in self._select(output)]
+        return [self._to_nchw(x) for x in self.select(output)]
 
-    def _select(self, output: Any) -> list[Tensor]:
+    def select(self, output: Any) -> list[Tensor]:
+        """The tapped tensors of one call's output in the layout that the module gave them."""
         if isinstance(output, Tensor):
             if self.keys:
                 raise TapError(

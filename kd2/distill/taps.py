@@ -33,18 +33,21 @@ class _Stop(BaseException):
     """Ends a forward pass behind the last tap. Not an Exception: frameworks catch those and retry."""
 
 
-class _Recording(dict):
-    """The maps of one forward pass, and how often each tap fired."""
+class Captured(dict):
+    """``Maps`` of one forward pass, how often each tap fired, and the tensors of the network behind the maps."""
 
     def __init__(self, taps: list[Tap]):
         super().__init__({tap.alias: [] for tap in taps})
         self.calls = {tap.alias: 0 for tap in taps}
+        self.sources: Maps = {tap.alias: [] for tap in taps}
         self.versions: dict[str, list[int]] = {tap.alias: [] for tap in taps}
 
     def add(self, tap: Tap, output: Any) -> None:
+        """Take in one call's output of a tapped module."""
         maps = tap.maps(output)
         self.calls[tap.alias] += 1
         self[tap.alias] += maps
+        self.sources[tap.alias] += tap.select(output)
         self.versions[tap.alias] += [x._version for x in maps]
 
 
@@ -89,7 +92,7 @@ class Taps:
         Raises:
             TapError: a tap that does not fire, or fires with something that is not a map.
         """
-        record = _Recording(self.taps)
+        record = Captured(self.taps)
         with self._hooks(record, total=None):
             run()
         silent = [alias for alias, calls in record.calls.items() if calls == 0]
@@ -102,7 +105,7 @@ class Taps:
         return self.specs
 
     @contextlib.contextmanager
-    def capture(self, stop: bool = False) -> Iterator[Maps]:
+    def capture(self, stop: bool = False) -> Iterator[Captured]:
         """Collect the maps of the forward pass inside the ``with`` block: ``{alias: [(N, C, H, W), ...]}``.
 
         Args:
@@ -113,7 +116,7 @@ class Taps:
         """
         if not self._calls:
             raise TapError(f"{self.key}: probe() comes before capture()")
-        record = _Recording(self.taps)
+        record = Captured(self.taps)
         try:
             with self._hooks(record, total=sum(self._calls.values()) if stop else None):
                 yield record
@@ -122,7 +125,7 @@ class Taps:
         self._check(record)
 
     @contextlib.contextmanager
-    def _hooks(self, record: _Recording, total: int | None) -> Iterator[None]:
+    def _hooks(self, record: Captured, total: int | None) -> Iterator[None]:
         def hook_for(tap: Tap) -> Callable:
             def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
                 record.add(tap, output)
@@ -136,7 +139,7 @@ class Taps:
                 stack.enter_context(module.register_forward_hook(hook_for(tap)))
             yield
 
-    def _check(self, record: _Recording) -> None:
+    def _check(self, record: Captured) -> None:
         for tap in self.taps:
             calls, probed = record.calls[tap.alias], self._calls[tap.alias]
             if calls != probed:

@@ -5,7 +5,7 @@ Intermediate and final files are alike, on every road::
     model      the student under its plain framework's key names (with a moving average: the average)
     adapters   what distillation trained beside it, by the name of the loss
     optimizer, scheduler, iteration     the last one that was done, from 0
-    kd2        version, seed, rng, classes, teacher, config, best; raw_model where ``model`` is an average
+    kd2        version, seed, rng, classes, teacher, config, shares, best; raw_model where ``model`` is an average
     trainer    whatever the framework's own resume needs, plain types and tensors only
 """
 

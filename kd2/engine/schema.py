@@ -144,12 +144,13 @@ _RUN: Entries = {
     "classes": (_is_names, "lists of names by kind"),
     "teacher": _DICT,
     "config": _TEXT,
+    "shares": _DICT,
     "best": _DICT,
     "raw_model": _DICT,
 }
 _OPTIONAL = ("best", "raw_model")
 # Entries that hold weights.
-_WEIGHTS = ("adapters", "raw_model")
+_WEIGHTS = ("adapters", "raw_model", "shares")
 
 
 def _check(holder: dict[str, Any], known: Entries, where: str) -> None:

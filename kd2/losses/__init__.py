@@ -3,7 +3,7 @@
 Importing this package registers all of them; ``kd2.losses.registry`` builds them from a config.
 """
 
-from kd2.losses import dkd, features, fgd, holistic, imitation, kl, mgd, pairwise, tat
+from kd2.losses import dkd, features, fgd, holistic, imitation, kl, mgd, pairwise, pkd, tat
 from kd2.losses.registry import (
     active_losses,
     build_losses,
@@ -29,6 +29,7 @@ __all__ = [
     "loss_types",
     "mgd",
     "pairwise",
+    "pkd",
     "register_loss",
     "tat",
 ]

@@ -15,18 +15,23 @@ from typing import Annotated, Any, TypeVar
 from fvcore.common.registry import Registry
 from torch import nn
 
-from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, nearest
-from kd2.distill.values import CountOrZero, NonNegative, Range, check_value
+from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, naming, nearest
+from kd2.distill.values import Count, CountOrZero, NonNegative, Range, check_value
 from kd2.losses.options import defaults_of, options_of
 
 _COMMON: dict[str, Any] = {
     "TYPE": str,
     "TAP": str,
     "WEIGHT": NonNegative,
+    "SHARE": NonNegative,
+    "CALIBRATE_ITERS": Count,
     "START_ITER": CountOrZero,
     "RAMP_ITERS": CountOrZero,
     "STOP_ITER": Annotated[int, Range("-1 (never) or an iteration after START_ITER")],
 }
+# Iterations over which the gradients of a share are measured.
+_CALIBRATE_ITERS = 20
+_TIMES = (("START_ITER", 0), ("RAMP_ITERS", 0), ("STOP_ITER", -1))
 Blocks = Mapping[str, Mapping[str, Any]]
 Specs = Mapping[str, list[FeatureSpec]]
 Loss = TypeVar("Loss", bound=type[nn.Module])
@@ -34,9 +39,16 @@ Loss = TypeVar("Loss", bound=type[nn.Module])
 
 @dataclass(frozen=True)
 class _Entry:
-    """A name of the registry: the class, and the options that have another default under this name."""
+    """A name of the registry.
+
+    Attributes:
+        loss: the class.
+        share: default of SHARE.
+        presets: options that have another default under this name.
+    """
 
     loss: type[nn.Module]
+    share: float
     presets: Mapping[str, Any]
 
 
@@ -52,13 +64,14 @@ class _LossRegistry(Registry):
 _LOSSES = _LossRegistry("LOSS")
 
 
-def register_loss(name: str, **presets: Any) -> Callable[[Loss], Loss]:
+def register_loss(name: str, default_share: float = 0.5, **presets: Any) -> Callable[[Loss], Loss]:
     """Decorator: makes a class a loss under ``name``, which is then a ``TYPE`` of ``KD.LOSSES``.
 
     One class may have several names, each with a decorator of its own.
 
     Args:
         name: a Python identifier that no other loss has.
+        default_share: the SHARE of a block that gives neither SHARE nor WEIGHT, see ``kd2.distill.weighting``.
         presets: options that have another default under this name.
 
     Raises:
@@ -76,7 +89,7 @@ def register_loss(name: str, **presets: Any) -> Callable[[Loss], Loss]:
                     f"{_where(loss)} as {name!r}: there is no option {option!r}; {nearest(option, hints)}"
                 )
             check_value(f"{_where(loss)} as {name!r}: {option}", value, hints[option])
-        _LOSSES.add(name, _Entry(loss, presets))
+        _LOSSES.add(name, _Entry(loss, default_share, presets))
         return loss
 
     return register
@@ -139,9 +152,9 @@ def check_losses(blocks: Any) -> None:
 
 
 def active_losses(blocks: Blocks) -> dict[str, Mapping[str, Any]]:
-    """The blocks of ``KD.LOSSES`` that count: a loss of weight 0 is not built. Raises as ``check_losses`` does."""
+    """The blocks of ``KD.LOSSES`` that count: one of weight or share 0 is not built. Raises like ``check_losses``."""
     check_losses(blocks)
-    return {name: block for name, block in blocks.items() if block.get("WEIGHT", 1.0) != 0}
+    return {name: block for name, block in blocks.items() if _schedule(_entry(name, block), block).weight != 0}
 
 
 def class_losses(blocks: Blocks) -> list[str]:
@@ -175,11 +188,10 @@ def build_losses(blocks: Blocks, student: Specs, teacher: Specs) -> tuple[dict[s
                 f"{key}.TAP {tap!r} has {len(student[tap])} maps in the student and {len(teacher[tap])} in the teacher"
             )
         entry = _entry(name, block)
-        try:
+        with naming(key):
             modules[name] = entry.loss(student[tap], teacher[tap], **_options(entry, block))
-        except ConfigError as error:
-            raise ConfigError(f"{key}: {error}") from None
-        configs[name] = LossConfig(tap, _schedule(block))
+        calibrate = 0 if "WEIGHT" in block else block.get("CALIBRATE_ITERS", _CALIBRATE_ITERS)
+        configs[name] = LossConfig(tap, _schedule(entry, block), calibrate)
     return modules, configs
 
 
@@ -207,7 +219,9 @@ def _check_block(name: str, block: Any) -> None:
         check_value(where, value, expected[key])
     for option in options_of(entry.loss).keys() - (defaults_of(entry.loss) | _options(entry, block)).keys():
         raise ConfigError(f"KD.LOSSES.{name}.{option.upper()} is missing; this loss has no default for it")
-    schedule = _schedule(block)
+    if {"WEIGHT", "SHARE"} <= set(block):
+        raise ConfigError(f"KD.LOSSES.{name} has both WEIGHT and SHARE, expected one of them")
+    schedule = _schedule(entry, block)
     if schedule.stop != -1 and schedule.stop <= schedule.start:
         raise ConfigError(
             f"KD.LOSSES.{name}.STOP_ITER is {schedule.stop}, expected -1 (never) or an iteration after START_ITER, "
@@ -219,9 +233,9 @@ def _check_block(name: str, block: Any) -> None:
             raise ConfigError(f"KD.LOSSES.{name}: {conflict}")
 
 
-def _schedule(block: Mapping[str, Any]) -> Schedule:
-    defaults = (("WEIGHT", 1.0), ("START_ITER", 0), ("RAMP_ITERS", 0), ("STOP_ITER", -1))
-    return Schedule(*(block.get(key, default) for key, default in defaults))
+def _schedule(entry: _Entry, block: Mapping[str, Any]) -> Schedule:
+    weight = block.get("WEIGHT", block.get("SHARE", entry.share))
+    return Schedule(weight, *(block.get(key, default) for key, default in _TIMES))
 
 
 def _where(loss: type) -> str:

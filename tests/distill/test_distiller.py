@@ -77,7 +77,7 @@ def test_parts_that_a_loss_does_not_announce_are_refused():
     model = distiller(WEIGHTED)
     model.losses["pair"], model.configs["pair"] = Parts(), LossConfig("fpn", Schedule(3.0))
     with pytest.raises(
-        ConfigError, match="KD.LOSSES.pair gave loss_pair_near, its attribute 'parts' announces loss_pair"
+        ConfigError, match="KD.LOSSES.pair: the loss gave loss_pair_near, its attribute 'parts' announces loss_pair"
     ):
         model(batch())
 

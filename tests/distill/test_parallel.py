@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..helpers.toys import IMITATION, batch, distiller
 
 # The second loss rests: its parameters must take part all the same.
-BLOCKS = {"imitation": IMITATION, "late": IMITATION | {"START_ITER": 100}}
+BLOCKS = {"imitation": IMITATION | {"WEIGHT": 1.0}, "late": IMITATION | {"WEIGHT": 1.0, "START_ITER": 100}}
 
 
 def work(rank: int, folder: str) -> None:

@@ -1,57 +1,69 @@
-"""Parts of a loss with a solver of their own."""
+"""What distillation trains beside the student: adapters, and parts of a loss with a solver of their own."""
 
 import pytest
 import torch
 from torch import nn
 
-from kd2.distill import ParameterGroupOverride, clip_overrides, override_groups, without_overrides
+from kd2.distill import ParameterGroupOverride, clip_overrides, loss_groups, override_groups
 
 
-class Term(nn.Module):
+class Loss(nn.Module):
     def __init__(self, clip: float = 0.0):
         super().__init__()
         self.adapter, self.critic = nn.Linear(2, 2), nn.Linear(2, 1)
         self.critic.parameter_group = ParameterGroupOverride(lr=0.5, weight_decay=0.25, clip=clip)
 
 
-def graded(criterion: Term, value: float = 3.0) -> list[dict]:
-    """Groups of an optimizer over the loss, every gradient being ``value``."""
-    for p in criterion.parameters():
+def of(module: nn.Module) -> list[dict]:
+    return [{"params": list(module.parameters()), "weight_decay": 0.125}]
+
+
+def graded(losses: dict[str, nn.Module], value: float = 3.0) -> list[dict]:
+    """Groups of an optimizer over a student and losses, every gradient being ``value``."""
+    student = nn.Linear(3, 3)
+    for p in [*student.parameters(), *nn.ModuleDict(losses).parameters()]:
         p.grad = torch.full_like(p, value)
-    own = override_groups(criterion)
-    optimizer = torch.optim.SGD(without_overrides([{"params": list(criterion.parameters())}], own) + own, lr=0.1)
-    return optimizer.param_groups
+    return torch.optim.SGD(of(student) + loss_groups(nn.ModuleDict(losses), of), lr=0.1).param_groups
+
+
+def norm(module: nn.Module) -> float:
+    return torch.cat([p.grad.flatten() for p in module.parameters()]).norm().item()
 
 
 def test_a_part_with_a_solver_has_a_group_and_leaves_the_others():
-    criterion = Term()
-    common, own = graded(criterion)
-    assert common["params"] == [*criterion.adapter.parameters()] and common["lr"] == 0.1
-    assert own["params"] == [*criterion.critic.parameters()] and (own["lr"], own["weight_decay"]) == (0.5, 0.25)
+    loss = Loss()
+    _, adapters, own = graded({"a": loss})
+    assert adapters["params"] == [*loss.adapter.parameters()]
+    assert (adapters["lr"], adapters["weight_decay"]) == (0.1, 0.125)
+    assert own["params"] == [*loss.critic.parameters()] and (own["lr"], own["weight_decay"]) == (0.5, 0.25)
 
 
-def test_without_such_a_part_the_groups_are_what_they_were():
-    criterion = nn.Linear(2, 2)
-    groups = [{"params": [p], "weight_decay": 0.1} for p in criterion.parameters()]
-    assert override_groups(criterion) == [] and without_overrides(groups, []) == groups
-
-
-def test_a_group_that_is_left_empty_is_dropped():
-    criterion = Term()
-    assert without_overrides([{"params": [criterion.critic.weight]}], override_groups(criterion)) == []
+def test_a_loss_without_parameters_has_no_group():
+    assert loss_groups(nn.ModuleDict({"a": nn.Identity()}), of) == []
 
 
 def test_frozen_parameters_are_left_out():
-    criterion = Term()
-    criterion.critic.bias.requires_grad_(False)
-    assert override_groups(criterion)[0]["params"] == [criterion.critic.weight]
+    loss = Loss()
+    loss.critic.bias.requires_grad_(False)
+    assert override_groups(loss)[0]["params"] == [loss.critic.weight]
 
 
-@pytest.mark.parametrize(("clip", "norm"), [(0.0, 27**0.5), (0.5, 0.5)])
-def test_a_group_is_clipped_by_its_own_norm_and_the_others_are_returned_untouched(clip, norm):
-    criterion = Term(clip)
-    common = clip_overrides(graded(criterion))
-    assert common == [*criterion.adapter.parameters()]
-    assert all((p.grad == 3).all() for p in common)
-    found = torch.cat([p.grad.flatten() for p in criterion.critic.parameters()])
-    assert found.norm().item() == pytest.approx(norm, rel=1e-4)
+def test_the_adapters_of_each_loss_are_clipped_together_and_apart_from_the_student():
+    losses = {"a": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "b": nn.Linear(4, 4)}
+    groups = graded(losses)
+    assert clip_overrides(groups) == groups[0]["params"]
+    assert norm(losses["a"]) == pytest.approx(1.0, rel=1e-4) and norm(losses["b"]) == pytest.approx(1.0, rel=1e-4)
+    assert all((p.grad == 3).all() for p in groups[0]["params"])
+
+
+def test_small_gradients_of_adapters_stay_as_they_are():
+    losses = {"b": nn.Linear(2, 2)}
+    clip_overrides(graded(losses, 0.01))
+    assert all((p.grad == 0.01).all() for p in losses["b"].parameters())
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(0.0, 27**0.5), (0.5, 0.5)])
+def test_a_part_with_a_solver_is_clipped_by_its_own_norm(clip, expected):
+    loss = Loss(clip)
+    clip_overrides(graded({"a": loss}))
+    assert norm(loss.critic) == pytest.approx(expected, rel=1e-4)

@@ -144,6 +144,7 @@ def every_loss(**common: int) -> dict:
         "fgd": {"WEIGHT": 0.1},
         "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "ANCHOR_SIZE": [2, 2]},
         "mimic": {"WEIGHT": 0.0001},
+        "pkd": {"WEIGHT": 0.1},
         "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
         "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
         "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},

@@ -49,6 +49,7 @@ EVERY_LOSS = {
     "fgd": {"WEIGHT": 1.0},
     "tat": {"WEIGHT": 0.1, "TAP": "fine", "ANCHOR_WEIGHT": 0.4, "ANCHOR_SIZE": [2, 2]},
     "mimic": {"WEIGHT": 0.001},
+    "pkd": {"WEIGHT": 0.1},
     "channel_kd": {"WEIGHT": 0.1, "TAP": "cls"},
     "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
     "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},

@@ -72,7 +72,7 @@ def own_module(tmp_path, monkeypatch):
 def test_every_published_loss_has_a_type():
     assert loss_types() == [
         "channel_kd", "dkd", "fgd", "hint", "holistic", "imitation", "logits", "mgd", "mimic", "pairwise", "pixelwise",
-        "tat",
+        "pkd", "tat",
     ]  # fmt: skip
 
 
@@ -224,9 +224,24 @@ def test_common_keys_become_tap_and_schedule():
     assert configs["imitation"] == LossConfig("x", Schedule(0.01, start=400, ramp=10, stop=900))
 
 
-def test_defaults_are_the_fpn_tap_and_weight_one():
+def test_defaults_are_the_fpn_tap_and_a_share_measured_over_20_iterations():
     _, configs = build({"imitation": {}})
-    assert configs["imitation"] == LossConfig("fpn", Schedule(1.0))
+    assert configs["imitation"] == LossConfig("fpn", Schedule(0.5), calibrate=20)
+
+
+def test_a_weight_is_no_share():
+    _, configs = build({"imitation": {"WEIGHT": 2.0}})
+    assert configs["imitation"] == LossConfig("fpn", Schedule(2.0))
+
+
+def test_weight_and_share_together_are_refused():
+    with pytest.raises(ConfigError, match=r"KD\.LOSSES\.imitation has both WEIGHT and SHARE"):
+        check_losses({"imitation": {"WEIGHT": 1.0, "SHARE": 0.5}})
+
+
+@pytest.mark.parametrize("key", ["WEIGHT", "SHARE"])
+def test_a_loss_of_weight_or_share_0_is_not_built(key):
+    assert active_losses({"imitation": {key: 0}, "mgd": {}}) == {"mgd": {}}
 
 
 @pytest.mark.parametrize("weight", [0, 0.0])

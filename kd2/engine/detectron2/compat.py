@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from kd2.distill import NaNMonitor, NonFiniteLoss
+from kd2.losses import active_losses
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,7 @@ def announce_plain_builds() -> None:
 
 
 def _announced(name: str, cfg: CfgNode) -> nn.Module:
-    blocks = cfg.get("KD", {}).get("LOSSES", {})
-    if name != "Distiller" and any(isinstance(x, CfgNode) and x.get("WEIGHT", 1.0) for x in blocks.values()):
+    if name != "Distiller" and active_losses(cfg.get("KD", {}).get("LOSSES", {})):
         logger.warning(
             "KD.LOSSES: build_model makes the plain student %s, nothing distills; to train by these losses give it the "
             "config kd2.engine.detectron2.distill_cfg(cfg)",

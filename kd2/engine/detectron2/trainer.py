@@ -1,5 +1,6 @@
 """Detectron2's DefaultTrainer around a distiller."""
 
+import functools
 import os
 import weakref
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kd2.config import merge
-from kd2.distill import ConfigError, Distiller, override_groups, without_overrides
+from kd2.distill import ConfigError, Distiller, loss_groups
 from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry
 from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.config import add_d2_config
@@ -68,6 +69,7 @@ class Trainer(DefaultTrainer):
         rates = rates_of(self.optimizer)
         try:
             self.distiller.losses.load_state_dict(content["adapters"])
+            self.distiller.shares.load_state_dict(content["kd2"]["shares"])
             self.load_state_dict(compat.joined_state(content))
             self.process_states.rng = content["kd2"]["rng"]
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
@@ -102,6 +104,7 @@ class Trainer(DefaultTrainer):
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds beside the model, see ``kd2.engine.checkpoint``."""
         run = run_entry(self.run_cfg, self.classes, self.process_states.rng, self.best)
+        run["shares"] = self.distiller.shares.state_dict()
         adapters = self.distiller.losses.state_dict()
         return {"adapters": adapters, **compat.split_state(self.state_dict()), "kd2": run}
 
@@ -150,7 +153,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: Distiller) -> torch.optim.Optimizer:
-        return clipped_optimizer(cfg, model.student, model.losses)
+        return clipped_optimizer(cfg, model.student, model.adapters)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
@@ -191,18 +194,17 @@ class Trainer(DefaultTrainer):
         return OrderedDict((f"{task}_TTA", scores) for task, scores in results.items())
 
 
-def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.Module) -> torch.optim.Optimizer:
+def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.ModuleDict) -> torch.optim.Optimizer:
     """``SOLVER.OPTIMIZER`` over the student's groups, as plain Detectron2 makes them, then those of the losses.
 
-    Parts of the losses with a ``parameter_group`` come last. Before each step, when the gradients are unscaled and
+    Before each step, when the gradients are unscaled and
     averaged over the processes, they are clipped.
 
     Raises:
         ConfigError: see ``kd2.engine.optimizer.build_optimizer``.
     """
-    own = override_groups(losses)
     groups = compat.parameter_groups(cfg, student)
-    groups += without_overrides(compat.parameter_groups(cfg, losses), own) + own
+    groups += loss_groups(losses, functools.partial(compat.parameter_groups, cfg))
     optimizer = build_optimizer(cfg.SOLVER, groups, foreach=True)
     clip = cfg.SOLVER.CLIP_GRADIENTS
     optimizer.register_step_pre_hook(lambda optimizer, _args, _kwargs: clip_gradients(optimizer.param_groups, clip))

@@ -1,5 +1,6 @@
 """A distiller as a Lightning module, and its checkpoints in kd2's one schema."""
 
+import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
 import lightning
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd2.data.seeding import random_states, restore_random_states
-from kd2.distill import ConfigError, Distiller, NaNMonitor, check_weights
+from kd2.distill import ConfigError, Distiller, NaNMonitor, check_weights, loss_groups
 from kd2.engine.checkpoint import Match, read_checkpoint, run_entry
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # Steps between checks of the losses on an accelerator; a check waits for it.
 CHECK_EVERY = 20
-_STUDENT, _ADAPTERS = "distiller.student.", "distiller.losses."
+_STUDENT, _ADAPTERS, _SHARES = _PARTS = "distiller.student.", "distiller.losses.", "distiller.shares."
 
 
 class Evaluator(Protocol):
@@ -60,7 +61,8 @@ class DistillModule(lightning.LightningModule):
         self._states: list[dict] | None = None
 
     def configure_optimizers(self) -> dict:
-        groups = parameter_groups([self.distiller.student, self.distiller.losses], self.cfg)
+        groups = parameter_groups(self.distiller.student, self.cfg)
+        groups += loss_groups(self.distiller.adapters, functools.partial(parameter_groups, cfg=self.cfg))
         optimizer = build_optimizer(self.cfg.SOLVER, groups)
         scheduler = build_lr_scheduler(self.cfg, optimizer)
         self._rates = rates_of(optimizer)
@@ -122,8 +124,8 @@ class DistillModule(lightning.LightningModule):
         self.monitor.check()
         check_weights(self.distiller, self.global_step)
         state, exported = checkpoint.pop("state_dict"), self.exported()
-        raw, adapters, rest = _parts(state)
-        entry = run_entry(self.cfg, self.classes, gathered(random_states()), self.best)
+        raw, adapters, shares, rest = _parts(state)
+        entry = run_entry(self.cfg, self.classes, gathered(random_states()), self.best) | {"shares": shares}
         if exported is not None:
             entry["raw_model"] = raw
         (optimizer,), (scheduler,) = checkpoint.pop("optimizer_states"), checkpoint.pop("lr_schedulers")
@@ -163,7 +165,8 @@ def lightning_form(content: dict[str, Any]) -> dict[str, Any]:
     """The content of ``read_resumable`` as Lightning reads it."""
     trainer = dict(content["trainer"])
     state = {f"{_STUDENT}{name}": x for name, x in content["kd2"].get("raw_model", content["model"]).items()}
-    state |= {f"{_ADAPTERS}{name}": x for name, x in content["adapters"].items()} | trainer.pop("module")
+    state |= {f"{_ADAPTERS}{name}": x for name, x in content["adapters"].items()}
+    state |= {f"{_SHARES}{name}": x for name, x in content["kd2"]["shares"].items()} | trainer.pop("module")
     optimizer, scheduler = [content["optimizer"]], [content["scheduler"]]
     return trainer | {
         "state_dict": state,
@@ -183,13 +186,6 @@ def share_statistics(model: nn.Module) -> None:
 
 
 def _parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
-    """The student's tensors, the adapters', both under their own names, and the rest of a module's state dict."""
-    parts: tuple[dict[str, Tensor], ...] = ({}, {}, {})
-    for name, x in state.items():
-        if name.startswith(_STUDENT):
-            parts[0][name.removeprefix(_STUDENT)] = x
-        elif name.startswith(_ADAPTERS):
-            parts[1][name.removeprefix(_ADAPTERS)] = x
-        else:
-            parts[2][name] = x
-    return parts
+    """The tensors of student, adapters and shares, under their own names, and the rest of a module's state dict."""
+    parts = [{n.removeprefix(p): x for n, x in state.items() if n.startswith(p)} for p in _PARTS]
+    return *parts, {n: x for n, x in state.items() if not n.startswith(_PARTS)}

@@ -1,7 +1,5 @@
 """Parameter groups and learning-rate schedule of SOLVER on the roads that Lightning trains."""
 
-from collections.abc import Iterable
-
 import torch
 from fvcore.common.config import CfgNode
 from fvcore.common.param_scheduler import (
@@ -14,34 +12,24 @@ from fvcore.common.param_scheduler import (
 )
 from torch import nn
 
-from kd2.distill import override_groups, without_overrides
-
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def parameter_groups(models: Iterable[nn.Module], cfg: CfgNode) -> list[dict]:
-    """Optimizer groups of each model in turn: weights, norm layers and biases with their own weight decay.
-
-    Then those of its parts with a ``parameter_group``.
-    """
+def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:
+    """Optimizer groups of a model: weights, norm layers and biases with their own weight decay."""
     solver = cfg.SOLVER
     decays = {
         "weights": solver.WEIGHT_DECAY,
         "norms": solver.WEIGHT_DECAY_NORM,
         "biases": solver.WEIGHT_DECAY if solver.WEIGHT_DECAY_BIAS is None else solver.WEIGHT_DECAY_BIAS,
     }
-    groups = []
-    for model in models:
-        members: dict[str, list[nn.Parameter]] = {kind: [] for kind in decays}
-        for module in model.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                if parameter.requires_grad:
-                    kind = "norms" if isinstance(module, _NORMS) else "biases" if name == "bias" else "weights"
-                    members[kind].append(parameter)
-        own = override_groups(model)
-        kinds = [{"params": found, "weight_decay": decays[kind]} for kind, found in members.items()]
-        groups += without_overrides(kinds, own) + own
-    return groups
+    members: dict[str, list[nn.Parameter]] = {kind: [] for kind in decays}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                kind = "norms" if isinstance(module, _NORMS) else "biases" if name == "bias" else "weights"
+                members[kind].append(parameter)
+    return [{"params": found, "weight_decay": decays[kind]} for kind, found in members.items() if found]
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:

@@ -41,7 +41,7 @@ def saved(request, finished) -> str:
 def test_every_file_holds_the_same_entries_and_no_teacher(finished, saved):
     content = torch.load(saved, weights_only=True)
     assert set(content) == {"model", "adapters", "optimizer", "scheduler", "iteration", "kd2", "trainer"}
-    assert set(content["kd2"]) == {"version", "seed", "rng", "classes", "teacher", "config"}
+    assert set(content["kd2"]) == {"version", "seed", "rng", "classes", "teacher", "config", "shares"}
     assert content["kd2"]["classes"] == {"things": ["box", "bar"]} and content["kd2"]["seed"] == finished[0].SEED
     assert list(content["model"]) == list(student_of(finished[0]).state_dict())
     assert {name.split(".")[0] for name in content["adapters"]} == {"imitation"}

@@ -17,7 +17,7 @@ from ...helpers import tiny_classification as tiny
 from ...helpers.tiny_tasks import CONSTANT
 
 SCHEMA = {"model", "adapters", "optimizer", "scheduler", "iteration", "kd2", "trainer"}
-RUN = {"version", "seed", "rng", "classes", "teacher", "config"}
+RUN = {"version", "seed", "rng", "classes", "teacher", "config", "shares"}
 AVERAGED = {
     "MODEL": {"EMA": {"ENABLED": True, "WARMUP": False, "DECAY": 0.5}},
     "TEST": {"PRECISE_BN": {"ENABLED": True, "NUM_ITER": 2}},

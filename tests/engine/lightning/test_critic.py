@@ -1,6 +1,7 @@
 """A critic trained by Lightning: groups and clipping of its own, its numbers in the log, exact resuming."""
 
 import csv
+import functools
 
 import pytest
 
@@ -8,8 +9,9 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import torch
+from fvcore.common.config import CfgNode
 
-from kd2.distill import FeatureSpec
+from kd2.distill import FeatureSpec, loss_groups
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer
 from kd2.losses.holistic import Holistic
@@ -90,7 +92,8 @@ def test_a_resumed_run_has_the_same_critic_optimizer_state_and_random_state(fini
 def test_the_runs_schedule_multiplies_the_critics_rate():
     solver = {"BASE_LR": 1.0, "MAX_ITER": 10, "WARMUP_ITERS": 0, "LR_SCHEDULER_NAME": "WarmupPolyLR"}
     cfg = tiny_detection.config({"SOLVER": solver})
-    optimizer = build_optimizer(cfg.SOLVER, parameter_groups([torch.nn.Linear(2, 2), critic()], cfg))
+    groups = parameter_groups(torch.nn.Linear(2, 2), cfg) + of_losses(critic(), cfg)
+    optimizer = build_optimizer(cfg.SOLVER, groups)
     scheduler = build_lr_scheduler(cfg, optimizer)
     for _ in range(5):
         optimizer.step(), scheduler.step()
@@ -100,9 +103,12 @@ def test_the_runs_schedule_multiplies_the_critics_rate():
 
 def test_the_critics_parameters_are_in_its_group_alone():
     cfg, holistic = tiny_detection.config(), critic(weight_decay=0.125)
-    groups = parameter_groups([torch.nn.Linear(2, 2), holistic], cfg)
-    assert [group["weight_decay"] for group in groups[:-1]] == [cfg.SOLVER.WEIGHT_DECAY] * 2
-    assert groups[-1]["params"] == list(holistic.parameters()) and groups[-1]["weight_decay"] == 0.125
+    (group,) = of_losses(holistic, cfg)
+    assert group["params"] == list(holistic.parameters()) and group["weight_decay"] == 0.125
+
+
+def of_losses(loss: Holistic, cfg: CfgNode) -> list[dict]:
+    return loss_groups(torch.nn.ModuleDict({"holistic": loss}), functools.partial(parameter_groups, cfg=cfg))
 
 
 def critic(**options) -> Holistic:

@@ -94,7 +94,7 @@ def decays(**solver) -> dict[str, float]:
     net[0].requires_grad_(solver.pop("trained", True))
     names = {id(p): name for name, p in net.named_parameters()}
     groups = parameter_groups(
-        [net], tiny_detection.config({"SOLVER": {"WEIGHT_DECAY": 0.5, "WEIGHT_DECAY_NORM": 0.25} | solver})
+        net, tiny_detection.config({"SOLVER": {"WEIGHT_DECAY": 0.5, "WEIGHT_DECAY_NORM": 0.25} | solver})
     )
     return {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
 

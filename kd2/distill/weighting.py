@@ -1,0 +1,135 @@
+"""How strongly a loss teaches: by a share of the student's own gradient instead of a weight.
+
+With a share s the gradient that a loss sends into every tapped student map has s times the norm of the gradient that
+the student's own losses send there. It is scaled in the backward pass, behind the adapters, which learn at full
+strength.
+
+Precedent: RT-DETRv4 (arXiv 2510.25257) keeps the ratio of two gradient norms at one place of the student.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from kd2.distill.errors import ConfigError
+
+Gradients = Sequence[Tensor | None]
+Losses = dict[str, Tensor]
+
+
+class GradientShare(nn.Module):
+    """Measures two gradients over the first iterations of a loss; then holds the factors that bring their ratio to 1.
+
+    An iteration in which the loss sends no gradient does not count. A map into which it sent none in all of them takes
+    the smallest factor of the others. A map into which the student's own losses send none gets nothing.
+
+    Args:
+        levels: how many maps the loss is tapped at.
+        iterations: how many are measured, 1 or more. The factors are used from the first of them on.
+    """
+
+    own: Tensor
+    sent: Tensor
+    seen: Tensor
+
+    def __init__(self, levels: int, iterations: int):
+        super().__init__()
+        self.iterations = iterations
+        # Sums over iterations and processes of squared gradients.
+        self.register_buffer("own", torch.zeros(levels))
+        self.register_buffer("sent", torch.zeros(levels))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self._seen = 0  # on the host, where asking costs nothing
+        self.register_load_state_dict_post_hook(lambda share, _: share._count())
+
+    @property
+    def measuring(self) -> bool:
+        """Whether the next iteration is measured."""
+        return self._seen < self.iterations
+
+    def forward(
+        self, maps: list[Tensor], share: float, own: Gradients | None, call_loss: Callable[[list[Tensor]], Losses]
+    ) -> tuple[Losses, Tensor]:
+        """The values of a loss, unweighted, whose gradient at the maps is scaled to ``share``.
+
+        Args:
+            maps: L student maps.
+            share: norm of the loss's gradient at each map relative to that of the student's own losses.
+            own: gradients of the student's own losses at the maps while ``measuring``.
+            call_loss: maps to the values.
+
+        Returns:
+            The values, and the factors (L,) of the loss's gradients.
+
+        Raises:
+            ConfigError: the student's own losses send no gradient into any map.
+        """
+        scale = share * self.factors()
+        inside = [_Scaled.apply(x, factor) for x, factor in zip(maps, scale.unbind(), strict=True)]
+        values = call_loss(inside)
+        if self.measuring:
+            self.observe(own or [], gradients_at(values, {"": inside})[""])
+            scale.copy_(share * self.factors())
+        return values, scale
+
+    def observe(self, own: Gradients, sent: Gradients) -> None:
+        """Take in the gradients of one iteration at every map, of the student's own losses and of this one.
+
+        Every process of the run calls it in the same iterations.
+        """
+        if all(x is None for x in own):
+            raise ConfigError(
+                "a SHARE is of the gradient that the student's own losses send into the tap, and they send none; "
+                "give a WEIGHT"
+            )
+        squares = torch.stack([_squares(own), _squares(sent)]).to(self.own)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(squares)
+        if not squares.isfinite().all() or not squares[1].any():
+            return
+        self.own += squares[0] * (squares[1] > 0)
+        self.sent += squares[1]
+        self.seen += 1
+        self._seen += 1
+
+    def factors(self) -> Tensor:
+        """What the loss's gradient at each map is multiplied by for a share of 1, (L,), on the device."""
+        ratios = torch.where(self.sent > 0, (self.own / self.sent).sqrt(), torch.inf)
+        return torch.where(self.sent > 0, ratios, ratios.min()).nan_to_num(posinf=0.0)
+
+    def _count(self) -> None:
+        self._seen = int(self.seen)
+
+
+class _Scaled(torch.autograd.Function):
+    """The identity; its gradient is multiplied by a scalar, which may change until the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.scale, None
+
+
+def gradients_at(losses: Losses, maps: Mapping[str, list[Tensor]]) -> dict[str, list[Tensor | None]]:
+    """Gradients of the sum of ``losses`` at every map, in one backward pass that leaves the graph as it is.
+
+    None stands for a map that the losses do not depend on.
+    """
+    values = [loss for loss in losses.values() if loss.requires_grad]
+    wanted = [x for tap in maps.values() for x in tap if x.requires_grad]
+    if not values or not wanted:
+        return {name: [None] * len(tap) for name, tap in maps.items()}
+    found = iter(torch.autograd.grad(values, wanted, retain_graph=True, allow_unused=True))
+    return {name: [next(found) if x.requires_grad else None for x in tap] for name, tap in maps.items()}
+
+
+def _squares(gradients: Gradients) -> Tensor:
+    device = next((x.device for x in gradients if x is not None), None)
+    norms = [torch.zeros((), device=device) if x is None else x.float().square().sum() for x in gradients]
+    return torch.stack(norms)

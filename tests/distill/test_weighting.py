@@ -1,0 +1,207 @@
+"""A loss teaches by a share of the student's own gradient."""
+
+import copy
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, distributed
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kd2.distill import ConfigError, Distiller
+from kd2.distill.weighting import GradientShare
+
+from ..helpers.toys import IMITATION, batch, distiller
+
+PLAIN = {"TYPE": "mimic", "REDUCTION": "mean"}
+
+
+def shared(**block) -> Distiller:
+    return distiller({"mimic": PLAIN | {"CALIBRATE_ITERS": 2} | block}, tap="fpn=backbone:p4")
+
+
+def norms(model: Distiller, factor: float, seed: int = 0) -> tuple[float, float]:
+    """Gradient norms at the map: of the student's own losses, and of distillation."""
+    given = batch(seed)
+    own, maps = model.student_features(given)
+    found = model.distillation_losses(
+        own, maps, model.teacher_features(given), model.placed_batch_info(given), {"mimic": factor}
+    )
+    return tuple(
+        torch.autograd.grad(sum(losses.values()), maps["fpn"], retain_graph=True)[0].norm().item()
+        for losses in (own, found)
+    )
+
+
+def step(model: Distiller, seed: int = 0) -> dict[str, Tensor]:
+    model.zero_grad()
+    losses = model(batch(seed))
+    sum(losses.values()).backward()
+    return losses
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_the_gradient_at_a_map_has_the_share_of_the_students_own(share):
+    own, sent = norms(shared(SHARE=share, CALIBRATE_ITERS=1), share)
+    assert sent == pytest.approx(share * own, rel=1e-4)
+
+
+def test_every_level_has_its_own_factor():
+    model = distiller({"mimic": PLAIN | {"SHARE": 0.5}})
+    step(model)
+    assert sorted(model.stats) == ["share/mimic/p3", "share/mimic/p4"]
+    assert model.stats["share/mimic/p3"] != model.stats["share/mimic/p4"]
+
+
+def test_a_loss_a_thousand_times_as_large_teaches_alike():
+    small, large = shared(SHARE=0.5), shared(SHARE=0.5)
+    large.losses["mimic"].register_forward_hook(lambda _module, _inputs, value: 1000 * value)
+    step(small), step(large)
+    for a, b in zip(small.student.parameters(), large.student.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_adapters_learn_at_full_strength_and_the_value_is_unweighted():
+    model, plain = shared(SHARE=0.01), shared(WEIGHT=1.0)
+    assert step(model)["loss_mimic"] == step(plain)["loss_mimic"]
+    for a, b in zip(model.adapters.parameters(), plain.adapters.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_factors_stay_once_they_are_measured():
+    model = shared(SHARE=0.5)
+    found = []
+    for seed in range(4):
+        step(model, seed)
+        found.append(model.stats["share/mimic/p4"].item())
+    assert found[0] != found[1] == found[2] == found[3]
+
+
+def test_a_ramp_scales_the_share():
+    model = shared(SHARE=0.5, RAMP_ITERS=1, CALIBRATE_ITERS=1)
+    step(model), step(model, 1)
+    first = shared(SHARE=0.5, CALIBRATE_ITERS=1)
+    step(first)
+    assert model.stats["share/mimic/p4"] == pytest.approx(first.stats["share/mimic/p4"])
+
+
+def test_measuring_begins_when_the_loss_does():
+    model = shared(SHARE=0.5, START_ITER=2)
+    step(model), step(model)
+    assert model.shares["mimic"].seen == 0
+    step(model)
+    assert model.shares["mimic"].seen == 1
+
+
+def test_an_iteration_in_which_the_loss_is_zero_does_not_count():
+    model = distiller({"imitation": IMITATION | {"SHARE": 0.5}})
+    losses = model(batch(boxes=False))
+    assert losses["loss_imitation"] == 0 and model.shares["imitation"].seen == 0
+    model(batch())
+    assert model.shares["imitation"].seen == 1
+
+
+def test_a_level_without_gradient_while_measuring_takes_the_smallest_factor():
+    share = GradientShare(levels=3, iterations=1)
+    share.observe([torch.ones(4), torch.ones(1), torch.ones(1)], [torch.ones(1), torch.ones(1), torch.zeros(1)])
+    assert share.factors().tolist() == [2.0, 1.0, 1.0]
+
+
+def test_a_level_that_the_students_own_losses_do_not_reach_gets_nothing():
+    share = GradientShare(levels=2, iterations=1)
+    share.observe([torch.ones(1), None], [torch.ones(1), torch.ones(1)])
+    assert share.factors().tolist() == [1.0, 0.0]
+
+
+def test_an_overflow_does_not_count():
+    share = GradientShare(levels=1, iterations=1)
+    share.observe([torch.ones(1)], [torch.full((1,), torch.inf)])
+    assert share.measuring and share.factors().tolist() == [0.0]
+
+
+def test_a_student_without_own_losses_at_the_tap_is_told_to_give_a_weight():
+    model = shared(SHARE=0.5)
+    model.run_student = lambda student, given: {"loss": (student(given)["loss_score"].detach())}
+    with pytest.raises(ConfigError, match=r"^KD\.LOSSES\.mimic: a SHARE is of the gradient .* give a WEIGHT"):
+        model(batch())
+
+
+def test_the_students_gradient_of_its_own_losses_is_untouched_by_the_measurement():
+    model = shared(SHARE=1e-12)
+    step(model)
+    plain = distiller({"mimic": PLAIN | {"WEIGHT": 0}}, tap="fpn=backbone:p4")
+    step(plain)
+    for a, b in zip(model.student.parameters(), plain.student.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_resumed_within_or_behind_the_measurement_it_goes_on_alike():
+    for before in (1, 3):
+        model = shared(SHARE=0.5)
+        for seed in range(before):
+            step(model, seed)
+        other = shared(SHARE=0.5)
+        other.load_state_dict(copy.deepcopy(model.state_dict()))
+        other.iteration = model.iteration
+        for seed in range(before, 5):
+            step(model, seed), step(other, seed)
+        for a, b in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a.grad, b.grad)
+        assert torch.equal(model.shares["mimic"].factors(), other.shares["mimic"].factors())
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations on tensors of one size, and reads of the host."""
+
+    def __init__(self, numel: int):
+        super().__init__()
+        self.numel, self.large, self.reads = numel, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        self.large += isinstance(found, Tensor) and found.numel() == self.numel and "view" not in str(func)
+        return found
+
+
+def test_behind_the_measurement_a_step_costs_one_operation_a_map_and_no_read_of_the_host():
+    def operations(block: dict) -> Counted:
+        model = shared(**block)
+        for seed in range(3):
+            step(model, seed)
+        numel = model.student_features(batch())[1]["fpn"][0].numel()
+        with Counted(numel) as counted:
+            step(model, 3)
+        return counted
+
+    share, weight = operations({"SHARE": 0.5}), operations({"WEIGHT": 1.0})
+    assert (share.reads, weight.reads) == (0, 0)
+    assert share.large - weight.large == 1
+
+
+def _observe(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    share = GradientShare(levels=1, iterations=1)
+    share.observe([torch.full((2,), 1.0 + rank)], [torch.full((2,), 3.0 * rank)])
+    torch.save((share.state_dict(), share.measuring), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_measure_what_one_does(tmp_path):
+    mp.spawn(_observe, (str(tmp_path),), nprocs=2)
+    one = GradientShare(levels=1, iterations=1)
+    one.observe([torch.tensor([1.0, 1, 2, 2])], [torch.tensor([0.0, 0, 3, 3])])
+    for rank in range(2):
+        state, measuring = torch.load(tmp_path / f"{rank}.pt")
+        assert not measuring
+        assert all(torch.equal(state[name], x) for name, x in one.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_compiled_student_is_measured_too():
+    model, plain = shared(SHARE=0.5), shared(SHARE=0.5)
+    model.student.compile()
+    for seed in range(3):
+        step(model, seed), step(plain, seed)
+    assert model.stats["share/mimic/p4"] == pytest.approx(plain.stats["share/mimic/p4"].item(), rel=1e-4)
