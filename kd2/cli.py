@@ -127,6 +127,9 @@ def run_preflight(args: argparse.Namespace) -> int:
         print(table(["", "student", "teacher"], [[name, *sides] for name, sides in dry_run.facts.items()]), end="\n\n")
         rows = checks.loss_rows(dry_run)
         print(table(checks.LOSS_HEADER, rows), end="\n\n")
+        shares = checks.share_rows(dry_run)
+        if shares:
+            print(table(checks.SHARE_HEADER, shares), end="\n\n")
         print(f"teacher's share of a step: {100 * checks.teacher_share(dry_run):.0f} %")
     reasons = checks.problems(rows)
     for reason in reasons:

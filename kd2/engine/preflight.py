@@ -47,7 +47,8 @@ def start_up(distiller: Distiller) -> list[str]:
 
 
 TAP_HEADER = ["tap", "student maps", "channels", "strides", "teacher maps", "channels", "strides"]
-LOSS_HEADER = ["loss", "of", "raw", "weight", "weighted", "its gradient norm in the student", "adapter parameters"]
+LOSS_HEADER = ["loss", "of", "raw", "weight", "share", "its gradient norm in the student", "adapter parameters"]
+SHARE_HEADER = ["loss", "map", "its gradient is multiplied by"]
 OWN, DISTILLED = "own", "distillation"
 
 
@@ -64,15 +65,15 @@ def first_with_objects(distiller: Distiller, arrivals: Iterator[Callable[[], Any
 
 
 def loss_rows(dry_run: "DryRun") -> Rows:
-    """A row a loss: name, whose it is, raw value, full weight, their product, norm of its gradient in the student,
-    parameters of its adapters.
+    """A row a loss: name, whose it is, raw value, full weight or share, norm of its gradient in the student with that,
+    parameters of its adapters. Shares are measured on this batch alone.
 
     No norm (None) for a loss that trains a part of its own with another solver, and not the student.
     """
     distiller = dry_run.distiller
     own, raw = distiller.evaluate(dry_run.batch, dict.fromkeys(distiller.losses, 1.0))
     weights = [p for p in distiller.student.parameters() if p.requires_grad]
-    rows = [[key, OWN, x.item(), 1.0, x.item(), _norm(_gradient(x, weights)), 0] for key, x in own.items()]
+    rows = [[key, OWN, x.item(), 1.0, "", _norm(_gradient(x, weights)), 0] for key, x in own.items()]
     for name, config in distiller.configs.items():
         loss, weight = distiller.losses[name], config.schedule.weight
         parameters = sum(p.numel() for p in loss.parameters())
@@ -80,8 +81,16 @@ def loss_rows(dry_run: "DryRun") -> Rows:
             gradient, value = _gradient(raw[key], weights), raw[key].item()
             elsewhere = raw[key].requires_grad and not gradient and override_groups(loss)
             norm = None if elsewhere else weight * _norm(gradient)
-            rows.append([key, DISTILLED, value, weight, weight * value, norm, parameters])
+            strength = ["", weight] if config.calibrate else [weight, ""]
+            rows.append([key, DISTILLED, value, *strength, norm, parameters])
     return rows
+
+
+def share_rows(dry_run: "DryRun") -> Rows:
+    """Behind ``loss_rows``, a row a map of every loss with a share: loss, map, factor of the loss's gradient there."""
+    distiller = dry_run.distiller
+    found = ((name.split("/"), x.item()) for name, x in distiller.stats.items() if name.startswith("share/"))
+    return [[loss, level, distiller.configs[loss].schedule.weight * x] for (_, loss, level), x in found]
 
 
 def _gradient(value: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
