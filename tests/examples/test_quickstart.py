@@ -157,7 +157,7 @@ def test_a_single_labeled_image_cannot_be_split(tmp_path):
 def test_an_image_of_another_size_than_its_entry_is_named(tmp_path):
     json_file, images = coco_file(tmp_path)
     Image.new("RGB", (20, 30)).save(os.path.join(images, "3.jpg"))
-    with pytest.raises(DataError, match=r"3\.jpg: cannot be used: the file is \(20, 30\)"):
+    with pytest.raises(DataError, match=r"3.jpg says 400 x 300 pixels, the picture has 20 x 30"):
         own_data.reduce(json_file, images, str(tmp_path / "out"), seed=1)
 
 
@@ -168,4 +168,4 @@ def test_bad_data_give_the_error_text_and_exit_code_1(tmp_path, monkeypatch, cap
     script = runpy.run_path(str(ROOT / "tools" / "quickstart.py"))
     assert guarded(script["main"]) == 1
     assert "error:" in (text := capsys.readouterr().err)
-    assert "category_id 5 is not among the categories [3, 7]" in text and "Traceback" not in text
+    assert "category_id 5 is not among the categories 3, 7" in text and "Traceback" not in text
