@@ -45,6 +45,7 @@ def reduce(json_file: str, image_folder: str, folder: str, seed: int) -> dict[st
             images with a box.
     """
     data = read_coco("data", json_file, image_folder)
+    data.findings.tell()
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(data.classes)]
     files = {}
     for name, records in split(data.records, data.source, seed).items():

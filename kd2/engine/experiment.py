@@ -204,6 +204,8 @@ def evaluate(experiment: Experiment) -> Scores:
         raise ConfigError("MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate")
     weights, key = (saved, "--resume") if saved else (cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
     experiment.classes = saved_classes(weights, key)
+    if not experiment.classes:
+        logger.warning("%s: %s tells no class names, its outputs are taken for the test set's in order", key, weights)
     tests = experiment.load_data("TEST")
     experiment.check([], tests)
     student = experiment.build_student().module
