@@ -338,8 +338,8 @@ def _tell_frozen(model: CfgNode, student: nn.Module) -> None:
         frozen += [name for name, x in student.named_modules() if type(x).__name__.startswith("FrozenBatchNorm")]
         if frozen:
             logger.warning(
-                "MODEL.WEIGHTS is empty, but %d parts of the backbone are frozen (%s, ...) and stay as they were drawn: "
-                "give it weights, or FREEZE_AT 0 and a norm that learns",
+                "MODEL.WEIGHTS is empty, but %d parts of the backbone are frozen (%s, ...) and stay as they were "
+                "drawn: give it weights, or FREEZE_AT 0 and a norm that learns",
                 len(frozen),
                 frozen[0],
             )
