@@ -68,21 +68,17 @@ def test_a_lost_loader_worker_is_one_line_and_exit_code_1(whole, tmp_path):
 
 
 def test_a_signal_in_an_evaluation_on_the_way_ends_it_at_once(whole, tmp_path):
-    def signalled(*_):
+    """The run does not go on to the next step, so its last checkpoint is the one before."""
+    evaluate = defaults.inference_on_dataset
+
+    def signalled(*args):
         os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
 
     def patch():
         defaults.inference_on_dataset = signalled
 
-    words = [
-        "--config-file",
-        whole[0],
-        "OUTPUT_DIR",
-        str(tmp_path / "out"),
-        "DATASETS.TEST",
-        "['tiny']",
-        "TEST.EVAL_PERIOD",
-        "3",
-    ]
-    assert command(*words, log=tmp_path / "log", prepare=patch) == 143
+    words = ["--config-file", whole[0], "OUTPUT_DIR", str(tmp_path / "out"), "TEST.EVAL_PERIOD", "3"]
+    words += ["DATASETS.TEST", "['tiny']"]
+    assert command(*words, "SOLVER.MAX_ITER", "9", log=tmp_path / "log", prepare=patch) == 143
     assert f"the student is in {tmp_path}/out/model_0000001.pth; " in (tmp_path / "log").read_text()
