@@ -5,9 +5,10 @@ import json
 import os
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from kd2.data.detection.records import read_coco
+from kd2.data.images import read_record_image
 from kd2.data.stream import mapped
 from kd2.distill import DataError
 
@@ -29,8 +30,6 @@ OPTIONS = [
 # Images at most, and the part of all that is for validation.
 MOST = {"train": 1500, "val": 250}
 VAL_SHARE = 0.2
-# EXIF: orientations from 5 on swap width and height.
-_ORIENTATION, _FIRST_SWAPPED = 0x0112, 5
 
 
 def reduce(json_file: str, image_folder: str, folder: str, seed: int) -> dict[str, str]:
@@ -46,6 +45,7 @@ def reduce(json_file: str, image_folder: str, folder: str, seed: int) -> dict[st
             images with a box.
     """
     data = read_coco("data", json_file, image_folder)
+    data.findings.tell()
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(data.classes)]
     files = {}
     for name, records in split(data.records, data.source, seed).items():
@@ -77,7 +77,8 @@ def _reduced(record: dict, folder: str) -> tuple[dict, list[dict]]:
     scale = min(1.0, SHORT / min(width, height), LONG / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     name = f"{record['number']:05d}.png"
-    _opened(record, size).resize(size, Image.Resampling.BICUBIC).save(os.path.join(folder, name))
+    picture = Image.fromarray(read_record_image(record))
+    picture.resize(size, Image.Resampling.BICUBIC).save(os.path.join(folder, name))
     across, down = size[0] / width, size[1] / height
     annotations = []
     for annotation in record["annotations"]:
@@ -92,14 +93,3 @@ def _reduced(record: dict, folder: str) -> tuple[dict, list[dict]]:
             }
         )
     return {"id": record["number"], "file_name": name, "width": size[0], "height": size[1]}, annotations
-
-
-def _opened(record: dict, size: tuple[int, int]) -> Image.Image:
-    with Image.open(record["file_name"]) as picture:
-        swapped = picture.getexif().get(_ORIENTATION, 1) >= _FIRST_SWAPPED
-        found, said = picture.size[::-1] if swapped else picture.size, (record["width"], record["height"])
-        if found != said:
-            raise ValueError(f"the file is {found} (width, height), its entry says {said}")
-        # JPEG decodes to a smaller image directly, in a fraction of the time.
-        picture.draft("RGB", (max(size) * 2, max(size) * 2))
-        return ImageOps.exif_transpose(picture).convert("RGB")

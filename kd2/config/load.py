@@ -234,7 +234,8 @@ def _refuse_weights(name: str, cfg: CfgNode) -> None:
 
 def _refuse_foreign(defaults: CfgNode, loaded: Mapping[str, Any]) -> None:
     """A key that another framework reads is refused with that reason."""
-    if "ALLOW_PICKLE" in loaded.get("KD", {}):
+    node = loaded.get("KD")
+    if isinstance(node, Mapping) and "ALLOW_PICKLE" in node:
         raise ConfigError("KD.ALLOW_PICKLE: a config cannot let files run code; the command line can: --allow-pickle")
     for name, default in _given(loaded, defaults):
         readers = [other for other, keys in KEYS.items() if any(_below(key, name) for key in keys)]

@@ -204,6 +204,8 @@ def evaluate(experiment: Experiment) -> Scores:
         raise ConfigError("MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate")
     weights, key = (saved, "--resume") if saved else (cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
     experiment.classes = saved_classes(weights, key)
+    if not experiment.classes:
+        logger.warning("%s: %s tells no class names, its outputs are taken for the test set's in order", key, weights)
     tests = experiment.load_data("TEST")
     experiment.check([], tests)
     student = experiment.build_student().module
@@ -320,22 +322,24 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
 def _fill(experiment: Experiment, student: BuiltModel) -> BuiltModel:
     path = experiment.cfg.MODEL.WEIGHTS
     if not path:
-        _refuse_frozen(experiment.cfg.MODEL, student.module)
+        _tell_frozen(experiment.cfg.MODEL, student.module)
         return student
     match = experiment.load_weights(student.module, path, "MODEL.WEIGHTS", partial=True)
     logger.info("MODEL.WEIGHTS: %s", match.text())
     return replace(student, matched=match.matched)
 
 
-def _refuse_frozen(model: CfgNode, student: nn.Module) -> None:
-    """Raises ConfigError when parts of a student without any weights would stay as they were drawn."""
+def _tell_frozen(model: CfgNode, student: nn.Module) -> None:
+    """Warn of the parts of a student without any weights that will stay as they were drawn."""
     if not any(model.get(part, {}).get(key) for part, key in (("BACKBONE", "WEIGHTS"), ("TIMM", "PRETRAINED"))):
         frozen = [
             name for name, x in student.named_parameters() if name.startswith("backbone.") and not x.requires_grad
         ]
         frozen += [name for name, x in student.named_modules() if type(x).__name__.startswith("FrozenBatchNorm")]
         if frozen:
-            raise ConfigError(
-                f"MODEL.WEIGHTS is empty, but {len(frozen)} parts of the backbone are frozen ({frozen[0]}, ...) and "
-                "would stay as they were drawn: give it weights, or FREEZE_AT 0 and a norm that learns"
+            logger.warning(
+                "MODEL.WEIGHTS is empty, but %d parts of the backbone are frozen (%s, ...) and stay as they were "
+                "drawn: give it weights, or FREEZE_AT 0 and a norm that learns",
+                len(frozen),
+                frozen[0],
             )

@@ -60,6 +60,8 @@ class _Signals:
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         if os.getpid() != self.owner:
             return  # a forked loader worker, which its parent ends
+        # The signal may have gone to the loader's workers too. PyTorch would raise an error at the end of each.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self.pending is None and self.waits():
             self.pending = signum
         else:
@@ -75,7 +77,7 @@ def signals_raise() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.getsignal(signum) for signum in _HANDLED}
+    before = {signum: signal.getsignal(signum) for signum in (*_HANDLED, signal.SIGCHLD)}
     _SIGNALS.owner, _SIGNALS.pending = os.getpid(), None
     take_signals()
     try:
@@ -132,9 +134,9 @@ def reported(folder: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except TOLD:
-        raise
     except Exception as error:
+        if isinstance(error, TOLD) and not isinstance(error, ConnectionError):
+            raise
         raise _told(error, folder) from error
 
 

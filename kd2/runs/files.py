@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+_WRITER = ("PytorchStreamWriter", "inline_container")  # of torch's writer, in its errors
 PARTIAL = r"\.[0-9a-f]{8}\.partial"  # behind the name of the file that was to be; a killed process leaves it
 
 
@@ -42,7 +43,15 @@ def _replace(path: str, write: Callable[[BinaryIO], Any]) -> None:
     except BaseException as error:
         if os.path.exists(temporary):
             os.remove(temporary)
-        reason = str(error).split(". ")[0].strip()
-        if isinstance(error, RuntimeError) and "worker" not in reason:  # what torch's writer makes of a full disk
-            raise OSError(f"{path} could not be written ({reason})") from error
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in _WRITER):
+            raise _first_of(error, path) from None
         raise
+
+
+def _first_of(error: RuntimeError, path: str) -> BaseException:
+    """What torch's writer met when it ended with ``error``: a full disk, or what another thread or a signal raised."""
+    first = error.__context__
+    if first is not None and not isinstance(first, OSError):
+        return first
+    reason = first.strerror if first is not None else str(error).split(". ")[0].strip()
+    return OSError(f"{path} could not be written ({reason})")

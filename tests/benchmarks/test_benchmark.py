@@ -129,5 +129,5 @@ def test_the_command_refuses_an_unknown_case(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(TOOL), "losses", "--only", "nothing"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(TOOL), run_name="__main__")
-    assert end.value.code == 2
+    assert end.value.code == 1
     assert "interval_mask" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The training command in a forked child, ended by a signal where a file is written."""
 
+import functools
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -43,18 +45,28 @@ def signal_at(signum: int, point: int) -> Callable[[], None]:
 
 def signal_in_step(signum: int, iteration: int) -> Callable[[], None]:
     """For ``prepare``: the child gets ``signum`` in the training step of ``iteration``, from 0."""
+    return functools.partial(_in_step, iteration, lambda: os.kill(os.getpid(), signum))
 
-    def patch() -> None:
-        forward = Distiller.forward
 
-        def signalled(self, *args):
-            if self.training and self.iteration == iteration:
-                os.kill(os.getpid(), signum)
-            return forward(self, *args)
+def workers_lost_in_step(iteration: int) -> Callable[[], None]:
+    """For ``prepare``: the child's loader workers are killed in the training step of ``iteration``, from 0."""
+    return functools.partial(_in_step, iteration, _kill_workers)
 
-        Distiller.forward = signalled
 
-    return patch
+def _kill_workers() -> None:
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+def _in_step(iteration: int, happen: Callable[[], None]) -> None:
+    forward = Distiller.forward
+
+    def changed(self, *args):
+        if self.training and self.iteration == iteration:
+            happen()
+        return forward(self, *args)
+
+    Distiller.forward = changed
 
 
 def gone_on(*words: str, output: Path, log: Path) -> int:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kd2.runs.endings import Interrupted
 from kd2.runs.files import save_atomically, write_atomically
 
 
@@ -65,3 +66,23 @@ def test_a_written_file_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").touch()
     write_atomically("text", str(tmp_path / "a.yaml"))
     assert (tmp_path / "a.yaml").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("first", "kind", "text"),
+    [
+        (Interrupted(2), Interrupted, ""),
+        (RuntimeError("DataLoader worker (pid 1) is killed"), RuntimeError, "DataLoader worker"),
+        (OSError(28, "No space left on device"), OSError, r"a.pth could not be written \(No space left on device\)$"),
+    ],
+)
+def test_what_torchs_writer_was_broken_off_by_is_told_not_what_it_makes_of_it(tmp_path, monkeypatch, first, kind, text):
+    def fail(_content, _file):
+        try:
+            raise first
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(kind, match=text):
+        save_atomically({}, str(tmp_path / "a.pth"))

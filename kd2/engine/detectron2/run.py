@@ -116,7 +116,7 @@ def _telling(work: Callable[..., Any], folder: str, work_args: tuple) -> None:
 
 
 def _end_children(signum: int) -> None:
-    children = multiprocessing.active_children()
+    children = [child for child in multiprocessing.active_children() if not child.daemon]  # loader workers end alone
     for child in children:
         os.kill(child.pid, signum)
     for child in children:

@@ -106,7 +106,7 @@ def test_a_batch_holds_one_orientation(cfg):
     "key, value, text",
     [
         ("DATALOADER.SAMPLER_TRAIN", "TrainingSample", "is 'TrainingSample'; did you mean TrainingSampler"),
-        ("SOLVER.IMS_PER_BATCH", "0", "SOLVER.IMS_PER_BATCH is 0, expected an integer, 1 or more"),
+        ("SOLVER.IMS_PER_BATCH", "0", "SOLVER.IMS_PER_BATCH is 0, expected a whole number above 0"),
         ("DATASETS.TRAIN", "['tyni']", "'tyni' is not in DATASETS.CUSTOM or built in; did you mean tiny"),
         ("DATASETS.TRAIN", "[]", "DATASETS.TRAIN is empty"),
         ("SEED", "-1", "SEED is -1"),

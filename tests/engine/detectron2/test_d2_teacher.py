@@ -102,8 +102,9 @@ def test_losses_on_scores_need_the_students_classes_in_order(retinanets, tmp_pat
     text = r"KD.LOSSES.logits compares classes: the student's data and the teacher \(KD.TEACHER.WEIGHTS\) differ in"
     with pytest.raises(ConfigError, match=text):
         train(retinanets, *options, *LOGITS)
-    train(retinanets, *options)  # an imitation of features
-    train(retinanets, *options, *LOGITS, "KD.TEACHER.CLASSES", "['box', 'bar']")
+    train(retinanets, *options, "OUTPUT_DIR", str(tmp_path / "features"))
+    options += ["OUTPUT_DIR", str(tmp_path / "named"), "KD.TEACHER.CLASSES", "['box', 'bar']"]
+    train(retinanets, *options, *LOGITS)
 
 
 def test_a_yaml_tag_of_a_users_file_is_not_evaluated(retinanets, tmp_path):

@@ -36,13 +36,13 @@ def test_a_first_batch_without_objects_is_passed_over(tmp_path, data, teacher):
 
 
 @pytest.mark.parametrize("key, value, count", [("NORM", "FrozenBN", 20), ("FREEZE_AT", "2", 15)])
-def test_frozen_parts_of_a_backbone_without_weights_are_refused(tmp_path, data, teacher, key, value, count):
-    """They would stay noise: ResNet-18 has 20 norms, and 15 parameters up to its first stage."""
+def test_frozen_parts_of_a_backbone_without_weights_are_told(tmp_path, data, teacher, caplog, key, value, count):
+    """They stay noise: ResNet-18 has 20 norms, and 15 parameters up to its first stage."""
     options = ["MODEL.BACKBONE.NAME", "resnet18", f"MODEL.BACKBONE.{key}", value]
     config = tiny.write_config(tmp_path, data, tiny.distilled(teacher))
-    text = f"^MODEL.WEIGHTS is empty, but {count} parts of the backbone are frozen"
-    with pytest.raises(ConfigError, match=text), engine.dry_run(config, options):
+    with engine.dry_run(config, options):
         pass
+    assert f"MODEL.WEIGHTS is empty, but {count} parts of the backbone are frozen" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A run that a signal ends where it writes a file: exit code, and the weights of the run that was not ended."""
 
+import os
+import re
 import signal
 
 import pytest
@@ -7,8 +9,10 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
+from kd2.engine.lightning.module import DistillModule
+
 from ...helpers import lightning_runs as runs
-from ...helpers.endings import command, gone_on, signal_at, signal_in_step
+from ...helpers.endings import command, gone_on, signal_at, signal_in_step, workers_lost_in_step
 
 # config.yaml, two checkpoints and the final one with their tags, results.json: before and behind each.
 POINTS = range(16)
@@ -52,3 +56,29 @@ def test_a_run_interrupted_in_a_step_saves_it_and_says_how_to_go_on(whole, tmp_p
     line = f"interrupted by SIGTERM: the student is in {saved}; to go on: "
     assert (code, differ, saved.exists()) == (143, [], True)
     assert line in said and " --resume --config-file " in said and "Traceback" not in said
+
+
+def test_a_lost_loader_worker_is_one_line_and_exit_code_1(whole, tmp_path):
+    words = ["--config-file", whole[0], "OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "1"]
+    length = ["SOLVER.MAX_ITER", "1000", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    code = command(*words, *length, log=tmp_path / "log", prepare=workers_lost_in_step(3))
+    said = (tmp_path / "log").read_text()
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert (code, len(lines)) == (1, 1) and "Traceback" not in said
+    assert re.match(r"error: a (worker|process) .* was lost.*; the last checkpoint is kept$", lines[0]), lines
+
+
+def test_a_signal_in_an_evaluation_on_the_way_ends_it_at_once(whole, tmp_path):
+    """The run does not go on to the next step, so its last checkpoint is the one before."""
+    evaluate = DistillModule.on_validation_epoch_start
+
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
+
+    def patch():
+        DistillModule.on_validation_epoch_start = signalled
+
+    words = ["--config-file", whole[0], "OUTPUT_DIR", str(tmp_path / "out"), "TEST.EVAL_PERIOD", "3"]
+    assert command(*words, "SOLVER.MAX_ITER", "9", log=tmp_path / "log", prepare=patch) == 143
+    assert f"the student is in {tmp_path}/out/model_0000002.pth; " in (tmp_path / "log").read_text()

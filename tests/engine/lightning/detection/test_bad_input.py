@@ -31,7 +31,7 @@ def own_data(tmp_path, data):
 
 def test_an_image_that_does_not_decode_is_named(tmp_path, own_data):
     os.truncate(own_data[0] / "images" / "2.png", 500)  # the header is whole
-    with pytest.raises(DataError, match="images/2.png: cannot be used: "):
+    with pytest.raises(DataError, match="images/2.png: not a readable image: "):
         runs.train(tiny.write_config(tmp_path, own_data[0]))
 
 
