@@ -16,6 +16,7 @@ from kd2.engine.preflight import (
     first_with_objects,
     loss_rows,
     problems,
+    share_rows,
     start_up,
     tap_rows,
     teacher_share,
@@ -50,13 +51,12 @@ def test_a_tap_row_has_maps_channels_and_strides_of_both_sides(dry_run):
     assert len(TAP_HEADER) == 7
 
 
-def test_a_loss_row_has_raw_and_weighted_value_gradient_norm_and_adapter_parameters(dry_run):
+def test_a_loss_row_has_raw_value_weight_gradient_norm_and_adapter_parameters(dry_run):
     row = loss_rows(dry_run)[-1]
     assert len(row) == len(LOSS_HEADER)
-    name, whose, raw, weight, weighted, norm, parameters = row
-    assert (name, whose, weight) == ("loss_imitation", "distillation", 0.5)
-    assert weighted == pytest.approx(0.5 * raw) and raw > 0
-    assert norm > 0
+    name, whose, raw, weight, share, norm, parameters = row
+    assert (name, whose, weight, share) == ("loss_imitation", "distillation", 0.5, "")
+    assert raw > 0 and norm > 0
     assert parameters == 2 * (4 * 6 * 9 + 6)
 
 
@@ -64,7 +64,17 @@ def test_the_students_own_losses_stand_beside_those_of_distillation(dry_run):
     rows = loss_rows(dry_run)
     assert [row[:2] for row in rows] == [["loss_score", "own"], ["loss_imitation", "distillation"]]
     (own, _) = rows
-    assert own[2] == own[4] > 0 and own[3] == 1 and own[5] > 0 and own[6] == 0
+    assert own[2] > 0 and own[3:5] == [1, ""] and own[5] > 0 and own[6] == 0
+
+
+def test_a_share_is_shown_with_its_factor_at_every_map():
+    dry_run = DryRun(distiller({"imitation": IMITATION | {"SHARE": 0.5, "CALIBRATE_ITERS": 3}}), batch, {})
+    row = loss_rows(dry_run)[-1]
+    assert (row[0], row[3], row[4]) == ("loss_imitation", "", 0.5) and row[5] > 0
+    factors = share_rows(dry_run)
+    assert [found[:2] for found in factors] == [["imitation", "p3"], ["imitation", "p4"]]
+    dry_run.distiller(dry_run.batch)
+    assert factors[0][2] == pytest.approx(dry_run.distiller.stats["share/imitation/p3"].item())
 
 
 @pytest.mark.parametrize("index, name", [(0, "loss_score"), (1, "loss_imitation")])
