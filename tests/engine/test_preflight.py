@@ -68,7 +68,9 @@ def test_the_students_own_losses_stand_beside_those_of_distillation(dry_run):
 
 
 def test_a_share_is_shown_with_its_factor_at_every_map():
-    dry_run = DryRun(distiller({"imitation": IMITATION | {"SHARE": 0.5, "CALIBRATE_ITERS": 3}}), batch, {})
+    dry_run = DryRun(
+        toys.distiller({"imitation": toys.IMITATION | {"SHARE": 0.5, "CALIBRATE_ITERS": 3}}), toys.batch, {}
+    )
     row = loss_rows(dry_run)[-1]
     assert (row[0], row[3], row[4]) == ("loss_imitation", "", 0.5) and row[5] > 0
     factors = share_rows(dry_run)
