@@ -144,13 +144,20 @@ def _told(error: Exception, folder: str | None) -> Exception:
     line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     if isinstance(error, torch.OutOfMemoryError):
         return ConfigError(f"{line} SOLVER.IMS_PER_BATCH and the image sizes decide what a step needs")
-    if line.startswith(_LOST_WORKER):
+    if line.startswith(_LOST_WORKER) or _cut_off(error):
         return ChildProcessError(f"a worker of the data loader was lost: {line}; the last checkpoint is kept")
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST_RANK):
         return ChildProcessError(
             f"another process of the run was lost ({line.split('. ')[0]}); the last checkpoint is kept"
         )
     return Fault(f"{type(error).__name__}: {line}; this is a fault, its traceback is in {_log(folder)}")
+
+
+def _cut_off(error: BaseException) -> bool:
+    """Whether the other end of a pipe between processes went away: a loader's worker, before PyTorch noticed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    between = bool(frames) and "multiprocessing" in frames[-1].filename
+    return between and isinstance(error, (ConnectionError, EOFError))
 
 
 def _log(folder: str | None) -> str:
