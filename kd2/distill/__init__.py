@@ -1,9 +1,10 @@
 """What distillation is: taps, batch info, the distiller. Imports torch and nothing else."""
 
 from kd2.distill.batch_info import IGNORE_LABEL, AnchorGrid, BatchInfo, match_levels
-from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, loss_names, no_batch_info
+from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, no_batch_info
 from kd2.distill.errors import USER_ERRORS, ConfigError, DataError, NonFiniteLoss, naming, nearest
 from kd2.distill.finite import NaNMonitor, check_maps, check_weights
+from kd2.distill.loss_names import loss_names
 from kd2.distill.schedule import Schedule
 from kd2.distill.solver import ParameterGroupOverride, clip_overrides, loss_groups, override_groups
 from kd2.distill.tap import Tap, TapError

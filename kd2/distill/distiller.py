@@ -5,7 +5,7 @@ A batch flows: teacher (no gradients, stopped behind its last tap) -> student ->
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from kd2.distill.batch_info import BatchInfo
 from kd2.distill.errors import ConfigError, naming
 from kd2.distill.finite import check_maps
+from kd2.distill.loss_names import loss_names, refuse_shared
 from kd2.distill.schedule import Schedule
 from kd2.distill.taps import Captured, Maps, Taps
 from kd2.distill.teacher import Teacher
@@ -109,7 +110,7 @@ class Distiller(nn.Module):
         self.stats: dict[str, Tensor] = {}
         self._teacher_checked = False
         names = [name for loss in self.losses for name in loss_names(loss, self.losses[loss])]
-        _refuse_shared(names, own_losses)
+        refuse_shared(names, own_losses)
 
     @property
     def adapters(self) -> nn.ModuleDict:
@@ -137,7 +138,7 @@ class Distiller(nn.Module):
         for name in factors:
             if not factors[name]:
                 distilled |= self._inactive(name, zero)
-        _refuse_shared([*distilled], own)
+        refuse_shared([*distilled], own)
         self.iteration += 1
         return own | distilled
 
@@ -190,6 +191,7 @@ class Distiller(nn.Module):
         Raises:
             ConfigError: a share of a student that sends no gradient of its own into the tap.
         """
+        assert self.student_taps is not None, "a loss reads a tap"
         active = {name: factor for name, factor in factors.items() if factor}
         slopes = gradients_at(own, {tap: student.sources[tap] for tap in self._measured(factors)})
         found: Losses = {}
@@ -201,7 +203,9 @@ class Distiller(nn.Module):
                     found |= {key: factor * value for key, value in call_loss(student[tap]).items()}
                     continue
                 values, scale = self.shares[name](student[tap], factor, slopes.get(tap), call_loss)
-            self.stats |= {f"share/{name}/{level}": x for level, x in zip(self._levels(tap), scale.unbind())}
+            self.stats |= {
+                f"share/{name}/{level}": x for level, x in zip(self.student_taps.level_names(tap), scale.unbind())
+            }
             found |= values
         return found
 
@@ -231,13 +235,6 @@ class Distiller(nn.Module):
         assert self.student_taps is not None, "a loss reads a tap"
         return GradientShare(len(self.student_taps.specs[config.tap]), config.calibrate)
 
-    def _levels(self, tap: str) -> list[str]:
-        """What the maps of a tap are called in the log: its keys, or numbers."""
-        assert self.student_taps is not None
-        (keys,) = (t.keys for t in self.student_taps.taps if t.alias == tap)
-        count = len(self.student_taps.specs[tap])
-        return list(keys) if len(keys) == count else [str(level) for level in range(count)]
-
     def _inactive(self, name: str, zero: Tensor) -> Losses:
         """Exact zeros under the names of an inactive loss; they reach its parameters, as distributed training asks."""
         loss = self.losses[name]
@@ -252,19 +249,6 @@ class Distiller(nn.Module):
         if self.teacher is not None:
             self.teacher.apply(fn)
         return super()._apply(fn, *args, **kwargs)
-
-
-def loss_names(name: str, loss: nn.Module) -> list[str]:
-    """What a loss of ``KD.LOSSES`` is called in the log: ``loss_NAME``, or one name for each of its ``parts``."""
-    parts: Iterable[str] = getattr(loss, "parts", ())
-    return [f"loss_{name}_{part}" for part in parts] or [f"loss_{name}"]
-
-
-def _refuse_shared(names: list[str], own: Collection[str]) -> None:
-    for name in names:
-        if name in own or names.count(name) > 1:
-            whose = "the student's own loss is called so" if name in own else "two losses would be called so"
-            raise ConfigError(f"KD.LOSSES: {name} cannot be in the log twice: {whose}; choose another name")
 
 
 def _zero_of(own: Losses, distilled: Losses) -> Tensor:

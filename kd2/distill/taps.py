@@ -104,6 +104,12 @@ class Taps:
         self.specs = {tap.alias: [_spec(x, tap, image_size) for x in record[tap.alias]] for tap in self.taps}
         return self.specs
 
+    def level_names(self, alias: str) -> list[str]:
+        """What the maps of a tap are called in the log: its keys, or numbers."""
+        (keys,) = (tap.keys for tap in self.taps if tap.alias == alias)
+        count = len(self.specs[alias])
+        return list(keys) if len(keys) == count else [str(level) for level in range(count)]
+
     @contextlib.contextmanager
     def capture(self, stop: bool = False) -> Iterator[Captured]:
         """Collect the maps of the forward pass inside the ``with`` block: ``{alias: [(N, C, H, W), ...]}``.

@@ -41,7 +41,7 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
 
     Raises:
         ConfigError, DataError, NonFiniteLoss: what is wrong with the config, the data or a loss.
-        kd2.runs.endings.Fault, Interrupted: see ``kd2.engine.experiment.run``.
+        kd2.runs.endings.Fault, Interrupted: see ``kd2.engine.flow.run``.
     """
     path = config_path(config_file)
     loaded = read(path, options)

@@ -1,38 +1,23 @@
-"""What a runnable task brings, and training, evaluation and dry run, written once against it."""
+"""What a runnable task brings; ``kd2.engine.flow`` is written once against it."""
 
-import contextlib
 import functools
-import json
-import logging
-import os
 from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from kd2.config.schedule import without_effect
 from kd2.data.classification.image_dataset import ImageDataset
 from kd2.data.detection.records import Records
-from kd2.data.root import outside_allowed
 from kd2.data.segmentation.semantic import SemanticRecords
-from kd2.distill import ConfigError, Distiller, Schedule
-from kd2.engine.build import BuiltModel, Step, assemble, check_pair, facts_of
-from kd2.engine.checkpoint import Match, best_of, keep_final_as_best, saved_classes, saved_run
-from kd2.engine.init_from_teacher import init_from_teacher
-from kd2.engine.preflight import first_with_objects, start_up
-from kd2.losses import active_losses
-from kd2.networks.group_norm import allow_single_values
-from kd2.runs import endings, folder
+from kd2.distill import Distiller
+from kd2.engine.build import BuiltModel, Step
+from kd2.engine.checkpoint import Match
 from kd2.runs.best import Best
-from kd2.runs.files import write_atomically
-from kd2.runs.resume import check_resume
-
-logger = logging.getLogger(__name__)
 
 DataSet = Records | SemanticRecords | ImageDataset
 Facts = dict[str, tuple[Any, Any]]
@@ -145,201 +130,3 @@ class DryRun:
     def batch(self) -> Any:
         """One and the same batch on the device."""
         return self.arrive()
-
-
-def run(experiment: Experiment) -> Scores:
-    """Train, or with ``args.eval_only`` evaluate; returns the scores of the last evaluation.
-
-    Raises:
-        Fault: what is no user's error; its traceback is in ``OUTPUT_DIR``.
-        Interrupted: SIGINT or SIGTERM came; it knows the run's last checkpoint.
-    """
-    cfg = experiment.cfg
-    with endings.reported(cfg.OUTPUT_DIR), outside_allowed(cfg.DATASETS.ALLOW_OUTSIDE):
-        return evaluate(experiment) if experiment.args.eval_only else train(experiment)
-
-
-def train(experiment: Experiment) -> Scores:
-    """Train from the beginning, or with ``args.resume`` from the last checkpoint of OUTPUT_DIR, which is locked."""
-    cfg, args = experiment.cfg, experiment.args
-    with folder.claimed(cfg.OUTPUT_DIR, args) if experiment.first else contextlib.nullcontext():
-        saved = folder.resumable(cfg.OUTPUT_DIR) if args.resume else None
-        try:
-            return _train(experiment, saved)
-        except endings.Interrupted as end:
-            raise endings.Interrupted(end.signum, folder.last_checkpoint(cfg.OUTPUT_DIR)) from None
-
-
-def _train(experiment: Experiment, saved: str | None) -> Scores:
-    output = experiment.cfg.OUTPUT_DIR
-    prepared = prepare(experiment, saved)
-    best = best_of(experiment.cfg, resuming=saved is not None)
-    scores = experiment.fit(prepared, saved, best)
-    improved = best.beaten_by(scores) if scores else False
-    if experiment.first and scores:
-        if improved:
-            keep_final_as_best(output, best)
-        write_atomically(json.dumps(scores, indent=1), os.path.join(output, folder.RESULTS))
-        best.check()
-    return scores
-
-
-def begin(experiment: Experiment, saved: str | None) -> None:
-    """The moment before the first file of a run is written, by the first process: see ``kd2.runs.folder.begin``."""
-    cfg = experiment.cfg
-    if not experiment.first:
-        return
-    folder.begin(cfg.OUTPUT_DIR, cfg.dump(), experiment.args.overwrite)
-    if saved and saved_run(saved)[1] + 1 == cfg.SOLVER.MAX_ITER:
-        folder.keep_final(saved, cfg.OUTPUT_DIR)
-
-
-def evaluate(experiment: Experiment) -> Scores:
-    """Score the student of ``MODEL.WEIGHTS``, or with ``args.resume`` of the last checkpoint. No teacher is built."""
-    cfg = experiment.cfg
-    if experiment.args.overwrite:
-        raise ConfigError("--overwrite is given with --eval-only, which writes over no run")
-    saved = folder.resumable(cfg.OUTPUT_DIR) if experiment.args.resume else None
-    if not (saved or cfg.MODEL.WEIGHTS):
-        raise ConfigError("MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate")
-    weights, key = (saved, "--resume") if saved else (cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
-    experiment.classes = saved_classes(weights, key)
-    if not experiment.classes:
-        logger.warning("%s: %s tells no class names, its outputs are taken for the test set's in order", key, weights)
-    tests = experiment.load_data("TEST")
-    experiment.check([], tests)
-    student = experiment.build_student().module
-    allow_single_values(student)
-    experiment.load_weights(student, weights, key, partial=False)
-    return experiment.score(student, tests)
-
-
-def data_sets(experiment: Experiment) -> dict[str, Callable[[], DataSet]]:
-    """Name of every data set that a config names -> what reads it, which raises like training would.
-
-    Raises:
-        ConfigError: no data set is named.
-    """
-    cfg, found = experiment.cfg, {}
-    unlabeled = cfg.KD.get("UNLABELED", {}).get("DATASETS", [])  # classifiers have no such key
-    for key, names in {
-        "DATASETS.TRAIN": cfg.DATASETS.TRAIN, "DATASETS.TEST": cfg.DATASETS.TEST, "KD.UNLABELED.DATASETS": unlabeled,
-    }.items():  # fmt: skip
-        for name in names:
-            found.setdefault(name, functools.partial(_load_one, experiment, name, key))
-    if not found:
-        raise ConfigError("DATASETS.TRAIN, DATASETS.TEST and KD.UNLABELED.DATASETS are empty: there is no data set")
-    return found
-
-
-def _load_one(experiment: Experiment, name: str, key: str) -> DataSet:
-    with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
-        return experiment.load_one(name, key)
-
-
-@contextlib.contextmanager
-def dry_run(experiment: Experiment) -> Iterator[DryRun]:
-    """Everything up to the first step, on the road of training. Raises like training would.
-
-    Every loss counts fully from the first batch on, whatever its schedule: what is timed here is a distilled step. The
-    batch is the first one of training that has an object.
-    """
-    if not active_losses(experiment.cfg.KD.LOSSES):
-        raise ConfigError("KD.LOSSES has no loss with a weight other than 0: there is no distillation to look at")
-    with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
-        prepared = prepare(experiment)
-    distiller = prepared.distiller
-    distiller.configs = {
-        name: replace(config, schedule=Schedule(config.schedule.weight)) for name, config in distiller.configs.items()
-    }
-    device, arrivals = experiment.arrivals(prepared.train)
-    distiller.to(device)
-    arrive = first_with_objects(distiller, arrivals)
-    experiment.try_out(prepared)
-    yield DryRun(distiller.train(), arrive, prepared.facts)
-
-
-def prepare(experiment: Experiment, saved: str | None = None) -> Prepared:
-    """Data, checks, models and losses; the student has ``MODEL.WEIGHTS``, then what it takes from its teacher.
-
-    Args:
-        saved: the checkpoint that follows, so the student keeps its drawn weights; its run is compared with this one.
-    """
-    cfg = experiment.cfg
-    data = experiment.load_data("TRAIN")
-    tests = experiment.load_data("TEST") if cfg.DATASETS.TEST else []
-    if cfg.TEST.BEST and not tests:
-        raise ConfigError(f"TEST.BEST is {cfg.TEST.BEST!r}, but DATASETS.TEST is empty: nothing is evaluated")
-    experiment.check(data, tests)
-    for line in without_effect(cfg):
-        logger.warning(line)
-    classes = experiment.class_names([*data, *tests])
-    if saved:
-        for line in check_resume(*saved_run(saved), cfg, classes):
-            logger.warning("--resume: %s", line)
-    distiller, facts = build_distiller(experiment, with_weights=saved is None)
-    for line in start_up(distiller):
-        logger.info(line)
-    return Prepared(distiller.train(), data, tests, facts, classes)
-
-
-def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[Distiller, Facts]:
-    """The distiller of a config, and facts about its two models. Without losses that count nothing of the teacher is
-    read.
-
-    The student is built first and the rest draws nothing from its random stream, so it starts like the plain model of
-    the same seed.
-
-    Args:
-        with_weights: fill the student from ``MODEL.WEIGHTS`` and ``KD.INIT_FROM_TEACHER``.
-    """
-    cfg = experiment.cfg
-    student = experiment.build_student()
-    allow_single_values(student.module)
-    blocks = active_losses(cfg.KD.LOSSES)
-    parts = cfg.KD.get("INIT_FROM_TEACHER", "")  # classifiers have no such key
-    if not blocks:
-        step = experiment.step(student.module, None, False)
-        distiller, facts = Distiller(student.module, run_student=step.run_student, seed=cfg.SEED), {}
-        if with_weights:
-            _fill(experiment, student)
-        return distiller, facts
-    with torch.random.fork_rng(devices=[]):
-        teacher = experiment.build_teacher()
-        allow_single_values(teacher.module)
-        check_pair(student, teacher, blocks, parts)
-        step = experiment.step(student.module, teacher, student.color_order != teacher.color_order)
-        distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS)
-    if with_weights:
-        student = _fill(experiment, student)
-        if parts:
-            partial = cfg.KD.INIT_FROM_TEACHER_PARTIAL
-            copied = init_from_teacher(student.module, teacher.module, parts, experiment.backbone, partial)
-            logger.info("KD.INIT_FROM_TEACHER %s: %s", parts, copied.text())
-    return distiller, facts_of(student, teacher)
-
-
-def _fill(experiment: Experiment, student: BuiltModel) -> BuiltModel:
-    path = experiment.cfg.MODEL.WEIGHTS
-    if not path:
-        _tell_frozen(experiment.cfg.MODEL, student.module)
-        return student
-    match = experiment.load_weights(student.module, path, "MODEL.WEIGHTS", partial=True)
-    logger.info("MODEL.WEIGHTS: %s", match.text())
-    return replace(student, matched=match.matched)
-
-
-def _tell_frozen(model: CfgNode, student: nn.Module) -> None:
-    """Warn of the parts of a student without any weights that will stay as they were drawn."""
-    if not any(model.get(part, {}).get(key) for part, key in (("BACKBONE", "WEIGHTS"), ("TIMM", "PRETRAINED"))):
-        frozen = [
-            name for name, x in student.named_parameters() if name.startswith("backbone.") and not x.requires_grad
-        ]
-        frozen += [name for name, x in student.named_modules() if type(x).__name__.startswith("FrozenBatchNorm")]
-        if frozen:
-            logger.warning(
-                "MODEL.WEIGHTS is empty, but %d parts of the backbone are frozen (%s, ...) and stay as they were "
-                "drawn: give it weights, or FREEZE_AT 0 and a norm that learns",
-                len(frozen),
-                frozen[0],
-            )

@@ -12,7 +12,7 @@ import torch
 from kd2 import engine
 from kd2.config import read
 from kd2.distill import Distiller
-from kd2.engine import experiment as flow
+from kd2.engine import flow
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.run import experiment_of
 

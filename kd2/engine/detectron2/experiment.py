@@ -35,7 +35,8 @@ from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, che
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
-from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores, begin, build_distiller
+from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores
+from kd2.engine.flow import begin, build_distiller
 from kd2.losses import active_losses
 from kd2.runs.best import Best
 from kd2.runs.files import write_atomically

@@ -21,8 +21,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from kd2.config import assemble
 from kd2.distill import ConfigError
-from kd2.engine import ONE_PROCESS
-from kd2.engine import experiment as flow
+from kd2.engine import ONE_PROCESS, flow
 from kd2.engine.checkpoint import saved_run
 from kd2.engine.detectron2 import compat, logs
 from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_config
@@ -48,7 +47,7 @@ def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
 
     Raises:
         ConfigError, DataError, NonFiniteLoss, OSError, Fault: from whichever process found it, with its text.
-        Interrupted: see ``kd2.engine.experiment.run``.
+        Interrupted: see ``kd2.engine.flow.run``.
     """
     cfg = run_config(loaded, config_file)
     check_writable(cfg.OUTPUT_DIR)
@@ -60,14 +59,14 @@ def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
 
 
 def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[DryRun]:
-    """See ``kd2.engine.experiment.dry_run``."""
+    """See ``kd2.engine.flow.dry_run``."""
     cfg = run_config(loaded, config_file)
     check_writable(cfg.OUTPUT_DIR)
     return flow.dry_run(_seeded(cfg, ONE_PROCESS))
 
 
 def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[], DataSet]]:
-    """See ``kd2.engine.experiment.data_sets``."""
+    """See ``kd2.engine.flow.data_sets``."""
     cfg = assemble(add_d2_config(get_cfg()), loaded, config_file)
     return flow.data_sets(Detectron2Experiment(cfg, ONE_PROCESS))
 

@@ -17,7 +17,8 @@ from kd2.config import taps_of
 from kd2.distill import Distiller, Probe
 from kd2.engine.build import BuiltModel
 from kd2.engine.checkpoint import Match, load_state, read_weights
-from kd2.engine.experiment import Experiment, Prepared, Scores, begin
+from kd2.engine.experiment import Experiment, Prepared, Scores
+from kd2.engine.flow import begin
 from kd2.engine.lightning.module import DistillModule, Evaluator, read_resumable
 from kd2.engine.lightning.teacher import TeacherSource, load_teacher, teacher_sources
 from kd2.engine.lightning.trainer import build_trainer, uses_gpu

@@ -10,8 +10,7 @@ from fvcore.common.config import CfgNode
 
 from kd2.config import assemble, defaults_of
 from kd2.distill import ConfigError, nearest
-from kd2.engine import ONE_PROCESS
-from kd2.engine import experiment as flow
+from kd2.engine import ONE_PROCESS, flow
 from kd2.engine.checkpoint import saved_run
 from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.engine.lightning.classification.experiment import ClassificationExperiment
@@ -29,12 +28,12 @@ def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
 
 
 def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[DryRun]:
-    """See ``kd2.engine.experiment.dry_run``."""
+    """See ``kd2.engine.flow.dry_run``."""
     return flow.dry_run(experiment_of(loaded, config_file, ONE_PROCESS))
 
 
 def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[], DataSet]]:
-    """See ``kd2.engine.experiment.data_sets``."""
+    """See ``kd2.engine.flow.data_sets``."""
     return flow.data_sets(experiment_for(assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file)))
 
 

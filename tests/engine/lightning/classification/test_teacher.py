@@ -15,7 +15,7 @@ import torch
 
 from kd2.data.classification.views import MODES
 from kd2.distill import ConfigError, Distiller
-from kd2.engine import experiment as flow
+from kd2.engine import flow
 from kd2.engine.lightning.classification.teacher import TeacherEnsemble, TeacherNetwork
 from kd2.engine.lightning.teacher import TeacherSource
 from kd2.losses.distances import DISTANCES

@@ -9,7 +9,7 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 from kd2.distill import ConfigError, DataError
-from kd2.engine import experiment as flow
+from kd2.engine import flow
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_detection as tiny
