@@ -69,7 +69,11 @@ def reference() -> str:
     parts += ["\n## Losses: the blocks of `KD.LOSSES`\n", "Every block has these keys:\n"]
     parts.append(table(["key", "values"], common))
     for kind in loss_types():
-        parts += [f"\n### `TYPE: {kind}`\n", table(["option", "default", "values", "meaning"], option_rows(kind))]
+        parts += [
+            f"\n### `TYPE: {kind}`\n",
+            f"`SHARE` is {_LOSSES.get(kind).share:g} where neither it nor `WEIGHT` is given.\n",
+        ]
+        parts += [table(["option", "default", "values", "meaning"], option_rows(kind))]
     checks = [[f"`{name}`", expected(hint)] for name, hint in sorted(detectron2.CHECKS.items())]
     parts += ["\n## Detectron2's own keys that are checked\n", table(["key", "values"], checks)]
     return "\n".join(parts) + "\n"
