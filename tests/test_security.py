@@ -7,7 +7,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_promise_names_tests_that_exist():
-    rows = [line for line in (ROOT / "docs/security.md").read_text().splitlines() if line.startswith("| ")][1:]
+    promises, _, _ = (ROOT / "docs/security.md").read_text().partition("## Drawn inputs")
+    rows = [line for line in promises.splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 10
     for row in rows:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)

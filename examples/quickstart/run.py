@@ -22,8 +22,7 @@ from examples.quickstart.progress import Curve, PhaseBar, Progress
 from examples.quickstart.report import Entry, Setting
 from kd2.config import config_path, read
 from kd2.data.detection.records import Records, read_coco
-from kd2.engine import ONE_PROCESS
-from kd2.engine import experiment as flow
+from kd2.engine import ONE_PROCESS, flow
 from kd2.engine.lightning.detection.data import DetectionMapper
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.run import experiment_of
