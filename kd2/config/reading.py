@@ -131,6 +131,7 @@ def _file(path: str) -> dict[str, Any]:
         if not isinstance(loaded, dict):
             raise ConfigError(f"expected a mapping of keys, found {type(loaded).__name__}")
         _check_plain(loaded)
+        loaded = _unshared(loaded)
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror or 'cannot be read'}") from None
     except UnicodeDecodeError as error:
@@ -140,6 +141,13 @@ def _file(path: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"config file {path}: not a safe YAML mapping: {' '.join(str(error).split())}") from None
     return loaded
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which every alias of YAML is a value of its own: who overrides one of them changes no other."""
+    if isinstance(value, dict):
+        return {key: _unshared(child) for key, child in value.items()}
+    return [_unshared(child) for child in value] if isinstance(value, list) else value
 
 
 def _check_plain(loaded: Mapping[str, Any]) -> None:

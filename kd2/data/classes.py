@@ -60,6 +60,8 @@ def selection(choice: Any, key: str) -> dict[str, str]:
     pairs = list(choice.items()) if isinstance(choice, Mapping) else None
     if isinstance(choice, (list, tuple)):
         pairs = [(name, name) for name in choice]
+    if any(isinstance(name, bool) for pair in pairs or [] for name in pair):
+        raise ConfigError(f"{key} has True or False: YAML reads yes, no, on and off so; write the names in quotes")
     names = [(str(name).strip(), str(to).strip()) for name, to in pairs or [] if not isinstance(to, (Mapping, list))]
     if not names or len(names) != len(pairs or []) or len(dict(names)) != len(names) or "" in {*sum(names, ())}:
         raise ConfigError(

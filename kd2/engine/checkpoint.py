@@ -76,7 +76,7 @@ def best_of(cfg: CfgNode, resuming: bool) -> Best:
     """The best student so far of a run that begins, or of one that goes on beside its model_best.pth."""
     path = os.path.join(cfg.OUTPUT_DIR, BEST)
     found = resuming and cfg.TEST.BEST and os.path.isfile(path)
-    return Best(cfg.TEST.BEST, saved_run(path)[0].get("best") if found else None)
+    return Best(cfg.TEST.BEST, cfg.DATASETS.TEST, saved_run(path)[0].get("best") if found else None)
 
 
 def keep_final_as_best(folder: str, best: Best) -> None:

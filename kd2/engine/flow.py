@@ -12,6 +12,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from kd2.config import teacher_blocks
 from kd2.config.schedule import without_effect
 from kd2.data.root import outside_allowed
 from kd2.distill import ConfigError, Distiller, Schedule
@@ -44,7 +45,8 @@ def run(experiment: Experiment) -> Scores:
 def train(experiment: Experiment) -> Scores:
     """Train from the beginning, or with ``args.resume`` from the last checkpoint of OUTPUT_DIR, which is locked."""
     cfg, args = experiment.cfg, experiment.args
-    with folder.claimed(cfg.OUTPUT_DIR, args) if experiment.first else contextlib.nullcontext():
+    needed = [cfg.MODEL.WEIGHTS, *(block["WEIGHTS"] for block in teacher_blocks(cfg).values())]
+    with folder.claimed(cfg.OUTPUT_DIR, args, needed) if experiment.first else contextlib.nullcontext():
         saved = folder.resumable(cfg.OUTPUT_DIR) if args.resume else None
         try:
             return _train(experiment, saved)
@@ -206,6 +208,10 @@ def _fill(experiment: Experiment, student: BuiltModel) -> BuiltModel:
     if not path:
         _tell_frozen(experiment.cfg.MODEL, student.module)
         return student
+    for kind, names in saved_classes(path, "MODEL.WEIGHTS").items():
+        wanted = experiment.classes.get(kind, [])
+        if names and wanted and list(names) != list(wanted):
+            logger.warning("MODEL.WEIGHTS: its head was trained for the %s %s, this run has %s", kind, names, wanted)
     match = experiment.load_weights(student.module, path, "MODEL.WEIGHTS", partial=True)
     logger.info("MODEL.WEIGHTS: %s", match.text())
     return replace(student, matched=match.matched)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd2.distill import ConfigError, nearest
@@ -15,17 +15,17 @@ class Best:
 
     Args:
         metric: a name such as ``bbox/AP``; empty: nothing is followed.
-        entry: ``kd2.best`` of the model_best.pth that a resumed run finds. One of another metric does not count.
+        tests: names of the data sets that are scored.
+        entry: ``kd2.best`` of the model_best.pth that a resumed run finds. One of another metric or other data sets
+            does not count.
     """
 
-    def __init__(self, metric: str, entry: Any = None):
-        self.metric, self.value = metric, -math.inf
-        if (
-            isinstance(entry, Mapping)
-            and entry.get("metric") == metric
-            and isinstance(entry.get("value"), (int, float))
-        ):
-            self.value = float(entry["value"])
+    def __init__(self, metric: str, tests: Sequence[str] = (), entry: Any = None):
+        self.metric, self.tests, self.value = metric, list(tests), -math.inf
+        known = entry if isinstance(entry, Mapping) else {}
+        same = (known.get("metric"), known.get("tests")) == (metric, self.tests)
+        if same and isinstance(known.get("value"), (int, float)):
+            self.value = float(known["value"])
         self._choices: list[str] = []
 
     def beaten_by(self, scores: Mapping[str, float]) -> bool:
@@ -43,7 +43,7 @@ class Best:
 
     def entry(self) -> dict[str, Any]:
         """What model_best.pth says of itself, as ``kd2.best``."""
-        return {"metric": self.metric, "value": self.value}
+        return {"metric": self.metric, "value": self.value, "tests": self.tests}
 
     def check(self) -> None:
         """At the end of a run: raises ConfigError when no evaluation had the metric, or none a finite value of it."""

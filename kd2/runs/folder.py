@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kd2.distill import ConfigError
@@ -27,26 +27,30 @@ _TEXTS = r"config\.yaml|hparams\.yaml|student\.yaml|results\.json"
 _OWN = rf"{_CHECKPOINTS}|{_TEXTS}"
 _LOGS = r"error\.log|metrics\.json|log\.txt(\.rank\d+)?|events\.out\.tfevents\..+"
 _CSV = ("metrics.csv", "hparams.yaml")  # of csv/version_N
+_MARK = "# The config of a run of kd2.\n"  # the first line of its config.yaml
 
 
 @contextlib.contextmanager
-def claimed(folder: str, args: Namespace) -> Iterator[None]:
+def claimed(folder: str, args: Namespace, needed: Iterable[str] = ()) -> Iterator[None]:
     """Hold ``OUTPUT_DIR`` for one training inside the block. Nothing but an empty file ``run.lock`` is written.
 
     The kernel lets go of the lock when the process ends, however it ends, although forked loader workers live on.
 
     Args:
         args: resume and overwrite, as on the command line.
+        needed: files that the run reads: ``overwrite`` must not remove them.
 
     Raises:
         ConfigError: the folder is not writable, another process trains there, it holds a run and neither ``resume``
-            nor ``overwrite`` is given, or files of a run's names that no run of kd2 wrote there.
+            nor ``overwrite`` is given, or files of a run's names that no run of kd2 wrote there; what ``overwrite``
+            would remove is a folder, or needed.
     """
     check_writable(folder)
-    lock = os.path.join(folder, _LOCK)
-    if not os.path.exists(lock):
-        _refuse_foreign(folder, _TEXTS if args.resume else _OWN)
-    with open(lock, "a") as file:
+    if not _began(folder):
+        _refuse_foreign(folder, _TEXTS if args.resume else rf"{_OWN}|{_LOGS}" if args.overwrite else _OWN)
+    if args.overwrite:
+        _refuse_removal(folder, needed)
+    with open(os.path.join(folder, _LOCK), "a") as file:
         _lock(file.fileno(), folder)
         if not (args.resume or args.overwrite):
             _refuse_run(folder)
@@ -67,7 +71,7 @@ def begin(folder: str, config: str, overwrite: bool) -> None:
             _remove(place, "|".join(map(re.escape, _CSV)))
             with contextlib.suppress(OSError):  # there are other files
                 os.rmdir(place)
-    write_atomically(config, os.path.join(folder, CONFIG))
+    write_atomically(_MARK + config, os.path.join(folder, CONFIG))
 
 
 def keep(content: dict[str, Any], path: str, most: int) -> None:
@@ -143,6 +147,24 @@ def _lock(descriptor: int, folder: str) -> None:
                 f"OUTPUT_DIR {folder!r} is in use: another process trains there; name another folder"
             ) from None
         logger.warning("OUTPUT_DIR %r cannot be locked (%s): start no second run there", folder, error.strerror)
+
+
+def _began(folder: str) -> bool:
+    """Whether a run of kd2 has written into the folder."""
+    try:
+        with open(os.path.join(folder, CONFIG), encoding="utf-8", errors="replace") as file:
+            return file.readline() == _MARK
+    except OSError:
+        return False
+
+
+def _refuse_removal(folder: str, needed: Iterable[str]) -> None:
+    kept = {os.path.realpath(path) for path in needed if path}
+    for name in _named(folder, rf"{_OWN}|{_LOGS}"):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) or os.path.realpath(path) in kept:
+            why = "a folder, which no run wrote" if os.path.isdir(path) else "a file that this run reads"
+            raise ConfigError(f"--overwrite would remove {path}, {why}; name another OUTPUT_DIR")
 
 
 def _refuse_foreign(folder: str, pattern: str) -> None:

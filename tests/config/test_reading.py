@@ -293,3 +293,8 @@ def test_without_a_framework_it_is_detectron2():
 def test_an_unknown_framework_is_refused_with_a_near_name():
     with pytest.raises(ConfigError, match=r"^FRAMEWORK in run.yaml is 'torchvison'; did you mean torchvision\?$"):
         framework_of({"FRAMEWORK": "torchvison"}, "run.yaml")
+
+
+def test_an_alias_is_a_value_of_its_own(write):
+    loaded = read(write("a: &x {b: 1}\nc: *x\n"), ["c.b", "2"])
+    assert loaded == {"a": {"b": 1}, "c": {"b": 2}}

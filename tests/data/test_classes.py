@@ -55,3 +55,8 @@ def test_lists_whose_order_counts_are_compared_by_name():
 
 def test_an_unknown_list_of_classes_fits():
     same_order([], ["a"], "x", "y")
+
+
+def test_names_that_yaml_takes_for_truth_values_are_refused():
+    with pytest.raises(ConfigError, match="YAML reads yes, no, on and off so; write the names in quotes"):
+        selection([True, "cat"], "DATASETS.CUSTOM.x.CLASSES")

@@ -117,7 +117,7 @@ def test_claiming_changes_nothing_but_the_lock(used):
 def test_overwriting_removes_what_a_run_writes_and_nothing_else(used):
     begin(str(used), "A: 2", overwrite=True)
     assert names(used) == USERS | {"config.yaml", "run.lock"}
-    assert (used / "config.yaml").read_text() == "A: 2"
+    assert (used / "config.yaml").read_text() .endswith("\nA: 2")
 
 
 def test_what_a_killed_run_left_half_written_is_removed(used):
@@ -205,3 +205,38 @@ def test_a_moved_run_still_finds_its_checkpoint(tmp_path):
 def test_a_writable_folder_is_made_and_left_empty(tmp_path):
     check_writable(str(tmp_path / "a" / "b"))
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def overwriting(folder, *needed):
+    with claimed(str(folder), Namespace(resume=False, overwrite=True), map(str, needed)):
+        begin(str(folder), "SEED: 1\n", overwrite=True)
+
+
+def test_a_log_that_no_run_wrote_is_not_removed(tmp_path):
+    (tmp_path / "log.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds log.txt, which no run of kd2 wrote there"):
+        overwriting(tmp_path)
+    assert (tmp_path / "log.txt").read_text() == "mine"
+
+
+def test_a_lock_alone_makes_no_files_the_runs(tmp_path):
+    (tmp_path / "run.lock").touch()
+    (tmp_path / "config.yaml").write_text("SEED: 7\n")
+    with pytest.raises(ConfigError, match="holds config.yaml, which no run of kd2 wrote there"):
+        overwriting(tmp_path)
+
+
+def test_a_file_that_the_run_reads_is_not_removed(tmp_path):
+    overwriting(tmp_path)
+    (tmp_path / "model_final.pth").touch()
+    with pytest.raises(ConfigError, match="--overwrite would remove .*model_final.pth, a file that this run reads"):
+        overwriting(tmp_path, tmp_path / "model_final.pth")
+
+
+def test_nothing_is_removed_where_a_folder_has_a_runs_name(tmp_path):
+    overwriting(tmp_path)
+    (tmp_path / "model_final.pth").touch()
+    (tmp_path / "student.yaml").mkdir()
+    with pytest.raises(ConfigError, match="student.yaml, a folder"):
+        overwriting(tmp_path)
+    assert (tmp_path / "model_final.pth").exists()

@@ -108,6 +108,8 @@ def _value(value: Any, where: str) -> int | Color:
 
 
 def _class(target: Any, classes: Sequence[str], where: str) -> int:
+    if isinstance(target, bool):
+        raise ConfigError(f"{where} leads to {target}: YAML reads yes, no, on and off so; write the name in quotes")
     if isinstance(target, int) and 0 <= target < len(classes):
         return target
     if target in classes:

@@ -57,7 +57,7 @@ class Labels:
             DataError: a missing or corrupt file, or a value that is not allowed; names the file and both.
         """
         with opened(path) as (picture, _):
-            values = _colors(picture) if self.colors else _indices(picture, path)
+            values = _colors(picture, path) if self.colors else _indices(picture, path)
         classes = self.table[values]
         refused = classes == _REFUSED
         if refused.any():
@@ -123,7 +123,9 @@ def tell_absent(classes: Iterable[str], mean: str) -> None:
         logger.warning("%s is the mean without %d classes that never occur: %s", mean, len(names), ", ".join(names))
 
 
-def _colors(picture: Image.Image) -> np.ndarray:
+def _colors(picture: Image.Image, path: str) -> np.ndarray:
+    if picture.mode[0] in "IF":
+        raise DataError(f"{path}: holds numbers of more than 8 bits, MAP names colors")
     rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
