@@ -117,7 +117,7 @@ def test_claiming_changes_nothing_but_the_lock(used):
 def test_overwriting_removes_what_a_run_writes_and_nothing_else(used):
     begin(str(used), "A: 2", overwrite=True)
     assert names(used) == USERS | {"config.yaml", "run.lock"}
-    assert (used / "config.yaml").read_text() .endswith("\nA: 2")
+    assert (used / "config.yaml").read_text().endswith("\nA: 2")
 
 
 def test_what_a_killed_run_left_half_written_is_removed(used):
