@@ -107,6 +107,8 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train, or evaluate with ``args.eval_only``, and print the scores; the exit code."""
+    if args.num_gpus < 0:
+        raise ConfigError(f"--num-gpus is {args.num_gpus}, expected 0 (the CPU) or more")
     import_losses(args.imports)
     try:
         results = engine.run(args.config_file, args.opts, args)

@@ -144,3 +144,8 @@ def test_two_commands_do_not_share_their_imports(calls, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["kd2-train", "--config-file", "c.yaml", *words])
         cli.train()
     assert [call for call in calls if call[0] == "import"] == [("import", "mine"), ("import",)]
+
+
+def test_fewer_gpus_than_none_are_refused():
+    with pytest.raises(ConfigError, match="--num-gpus is -1, expected 0"):
+        cli.run_train(cli.train_parser().parse_args(["--num-gpus", "-1", "--config-file", "c.yaml"]))

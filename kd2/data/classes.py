@@ -70,6 +70,13 @@ def selection(choice: Any, key: str) -> dict[str, str]:
     return dict(names)
 
 
+def refuse_strangers(chosen: Iterable[str], found: Iterable[str], source: str) -> None:
+    """Raises DataError when none of the names that ``CLASSES`` chose is in the file; a file without names fits all."""
+    chosen, found = list(chosen), list(found)
+    if chosen and found and not set(chosen) & set(found):
+        raise DataError(f"{source}: CLASSES has {shown(chosen)}, but the names there are {shown(found)}")
+
+
 def same_order(a: Sequence[str], b: Sequence[str], of_a: str, of_b: str) -> None:
     """Raises ConfigError naming the first difference of two lists of classes. An empty list is unknown, and fits."""
     if not a or not b:

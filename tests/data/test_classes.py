@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd2.data.classes import aligned, common, same_order, selection
+from kd2.data.classes import aligned, common, refuse_strangers, same_order, selection
 from kd2.distill import ConfigError, DataError
 
 
@@ -60,3 +60,9 @@ def test_an_unknown_list_of_classes_fits():
 def test_names_that_yaml_takes_for_truth_values_are_refused():
     with pytest.raises(ConfigError, match="YAML reads yes, no, on and off so; write the names in quotes"):
         selection([True, "cat"], "DATASETS.CUSTOM.x.CLASSES")
+
+
+def test_classes_of_which_the_file_has_none_are_refused():
+    with pytest.raises(DataError, match="a.json: CLASSES has yes, no, but the names there are cat, dog"):
+        refuse_strangers(["yes", "no"], ["cat", "dog"], "a.json")
+    refuse_strangers(["cat", "cow"], ["cat", "dog"], "a.json")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kd2.data.classes import shown
+from kd2.data.classes import refuse_strangers, shown
 from kd2.data.detection.coco_objects import entry_field, is_id, read_objects
 from kd2.data.detection.numbers import numbers
 from kd2.data.detection.objects import Records, add_objects
@@ -51,7 +51,8 @@ def _read_json(path: str) -> dict[str, list[dict]]:
         with open(path, "rb") as file:
             text: Any = file.read()
         text = text.decode(json.detect_encoding(text))
-        content = json.loads(text)
+        twice = any(text.count(f'"{key}"') > 1 for key in _LISTS)
+        content = json.loads(text, object_pairs_hook=_once if twice else None)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -62,6 +63,14 @@ def _read_json(path: str) -> dict[str, list[dict]]:
         if not all(isinstance(entry, dict) for entry in content[key]):
             raise DataError(f"{path}: not a COCO instances file, {key!r} has entries that are no groups")
     return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A group of a JSON file in which none of the lists stands twice: the last one would win without a word."""
+    for key, count in Counter(key for key, _ in pairs if key in _LISTS).items():
+        if count > 1:
+            raise ValueError(f"{key!r} stands twice in one group")
+    return dict(pairs)
 
 
 def _classes(
@@ -80,6 +89,7 @@ def _classes(
             if count > 1:
                 findings.repaired("categories of one name are one class", name)
         chosen = {name: name for name in names.values()}
+    refuse_strangers(chosen, names.values(), source)
     for name in chosen.keys() - set(names.values()):
         findings.noted("CLASSES has a name that no category of the file has", name)
     classes = tuple(dict.fromkeys(chosen.values()))

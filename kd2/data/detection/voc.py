@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from kd2.data.classes import refuse_strangers
 from kd2.data.detection.numbers import flag, numbers
 from kd2.data.detection.objects import Objects, Records, add_objects
 from kd2.data.detection.pictures import set_sizes
@@ -45,6 +46,7 @@ def read_voc(name: str, folder: str, split: str, classes: Mapping[str, str] | No
     images = _files(pictures, [e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN])
     names = sorted({_text(o, "name", files[stem][0]) for stem, tree in trees.items() for o in tree.findall("object")})
     chosen = {name: name for name in names} if classes is None else classes
+    refuse_strangers(chosen, names, source)
     for missing in chosen.keys() - set(names):
         findings.noted("CLASSES has a name that no annotation file has", missing)
     order = tuple(dict.fromkeys(chosen.values()))

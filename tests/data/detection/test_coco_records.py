@@ -400,3 +400,10 @@ def test_the_garbage_collector_runs_on_afterwards(read):
 
     read(content((1, 2, 3, 4)))
     assert gc.isenabled()
+
+
+def test_a_list_that_stands_twice_is_refused(tmp_path):
+    text = '{"images": [], "annotations": [], "categories": [], "annotations": [{"id": 1}]}'
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(DataError, match="not a JSON file: 'annotations' stands twice in one group"):
+        read_coco("mine", str(tmp_path / "data.json"), str(tmp_path))
