@@ -150,7 +150,7 @@ def test_taps_and_losses_of_segmentation_fit_both_models(name):
 def test_build_model_of_a_plain_script_works_after_an_import(monkeypatch):
     cfg = add_d2_config(get_cfg())
     cfg.merge_from_file(os.path.join(CONFIGS, "coco", "fgd_imitation.yaml"))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "KD.LOSSES.imitation.WEIGHT", 0.0, "MODEL.RESNETS.DEPTH", 50])
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "KD.LOSSES.imitation.SHARE", 0.0, "MODEL.RESNETS.DEPTH", 50])
     assert type(distiller_of(cfg).student).__name__ == "RetinaNet"
 
 
