@@ -44,11 +44,11 @@ def in_place_of_pickle(module: types.ModuleType) -> Iterator[None]:
         module: imported ``pickle`` under its own name.
     """
     before = module.pickle
-    module.pickle = types.SimpleNamespace(load=load)  # type: ignore[attr-defined]
+    module.pickle = types.SimpleNamespace(load=load)  # type: ignore[attr-defined]  # of the module in hand
     try:
         yield
     finally:
-        module.pickle = before  # type: ignore[attr-defined]
+        module.pickle = before  # type: ignore[attr-defined]  # likewise
 
 
 class _Type:

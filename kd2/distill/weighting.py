@@ -22,8 +22,9 @@ Losses = dict[str, Tensor]
 class GradientShare(nn.Module):
     """Measures two gradients over the first iterations of a loss; then holds the factors that bring their ratio to 1.
 
-    An iteration in which the loss sends no gradient does not count. A map into which it sent none in all of them takes
-    the smallest factor of the others. A map into which the student's own losses send none gets nothing.
+    An iteration in which one of the two sides sends no gradient does not count. A map into which the loss sent none in
+    all of them takes the smallest factor of the others. A map into which the student's own losses send none gets
+    nothing.
 
     Args:
         levels: how many maps the loss is tapped at.
@@ -87,7 +88,7 @@ class GradientShare(nn.Module):
         squares = torch.stack([_squares(own), _squares(sent)]).to(self.own)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(squares)
-        if not squares.isfinite().all() or not squares[1].any():
+        if not (squares.isfinite().all() and squares.any(1).all()):
             return
         self.own += squares[0] * (squares[1] > 0)
         self.sent += squares[1]

@@ -42,7 +42,8 @@ def start_up(distiller: Distiller) -> list[str]:
     ]
     for name, config in distiller.configs.items():
         parameters = sum(p.numel() for p in distiller.losses[name].parameters())
-        lines.append(f"loss {name} on tap {config.tap}: {config.schedule}, {parameters} parameters of adapters")
+        strength = f"{'share' if config.calibrate else 'weight'} {config.schedule.weight:g}"
+        lines.append(f"loss {name} on tap {config.tap}: {strength}, {parameters} parameters of adapters")
     return lines
 
 

@@ -20,9 +20,8 @@ def options_of(loss: type) -> dict[str, Any]:
     Raises:
         ConfigError: an option without a hint, or with one that cannot be checked.
     """
-    parameters = inspect.signature(loss.__init__).parameters.values()  # type: ignore[misc]  # of the class itself
-    hints = get_type_hints(loss.__init__, include_extras=True)  # type: ignore[misc]
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    init: Any = loss.__init__  # type: ignore[misc]  # of this very class, not of a subclass
+    hints, names = get_type_hints(init, include_extras=True), [p.name for p in _keyword_only(loss)]
     for name in names:
         if name not in hints or not _checkable(hints[name]):
             raise ConfigError(
@@ -34,8 +33,11 @@ def options_of(loss: type) -> dict[str, Any]:
 
 def defaults_of(loss: type) -> dict[str, Any]:
     """The options of a loss that have a default value, and that value."""
-    parameters = inspect.signature(loss.__init__).parameters.values()  # type: ignore[misc]
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+    return {p.name: p.default for p in _keyword_only(loss) if p.default is not p.empty}
+
+
+def _keyword_only(loss: type) -> list[inspect.Parameter]:
+    return [p for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def _checkable(hint: Any) -> bool:

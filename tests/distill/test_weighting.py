@@ -113,6 +113,14 @@ def test_a_level_that_the_students_own_losses_do_not_reach_gets_nothing():
     assert share.factors().tolist() == [1.0, 0.0]
 
 
+def test_an_iteration_without_a_gradient_of_the_students_own_does_not_count():
+    share = GradientShare(levels=1, iterations=1)
+    share.observe([torch.zeros(1)], [torch.ones(1)])
+    assert share.measuring
+    share.observe([torch.ones(1)], [torch.ones(1)])
+    assert share.factors().tolist() == [1.0]
+
+
 def test_an_overflow_does_not_count():
     share = GradientShare(levels=1, iterations=1)
     share.observe([torch.ones(1)], [torch.full((1,), torch.inf)])
