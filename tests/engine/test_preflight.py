@@ -148,7 +148,7 @@ def test_the_teachers_share_of_a_step_is_a_part_of_it(dry_run):
 def test_the_log_of_a_run_names_taps_and_losses(dry_run):
     tap, criterion = start_up(dry_run.distiller)
     assert tap == "tap fpn: 2 maps, channels 4 / 6, strides 2 4 / 2 4 (student / teacher)"
-    assert "loss imitation on tap fpn" in criterion and "weight=0.5" in criterion
+    assert "loss imitation on tap fpn" in criterion and "weight 0.5" in criterion
 
 
 def test_the_log_of_plain_training_says_so():
