@@ -129,9 +129,7 @@ def dry_run(experiment: Experiment) -> Iterator[DryRun]:
     batch is the first one of training that has an object.
     """
     if not active_losses(experiment.cfg.KD.LOSSES):
-        raise ConfigError(
-            "KD.LOSSES has no loss with a weight or share other than 0: there is nothing to look at"
-        )
+        raise ConfigError("KD.LOSSES has no loss with a weight or share other than 0: there is nothing to look at")
     with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
         prepared = prepare(experiment)
     distiller = prepared.distiller
