@@ -17,6 +17,7 @@ from kd2.config.reading import framework_of, read
 from kd2.config.schedule import check_schedule
 from kd2.data.images import check_pixel_range
 from kd2.distill import ConfigError, Tap, naming, nearest
+from kd2.distill.tap import refuse_repeated
 from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
 
@@ -172,9 +173,8 @@ def _check_opts(name: str, words: Sequence[Any]) -> None:
 
 def _check_taps(taps: Sequence[str], key: str) -> None:
     with naming(key):
-        aliases = [Tap.parse(text).alias for text in taps]
-    if len(set(aliases)) < len(aliases):
-        raise ConfigError(f"{key}: aliases must differ, found {aliases}")
+        parsed = [Tap.parse(text) for text in taps]
+    refuse_repeated(parsed, key)
 
 
 def _check_student(cfg: CfgNode) -> None:

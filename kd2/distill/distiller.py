@@ -1,6 +1,7 @@
 """The distiller: a student in training beside its frozen teacher.
 
-A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict.
+A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict. A
+teacher that looks at what the student sampled runs behind the student.
 """
 
 import contextlib
@@ -70,6 +71,7 @@ class Distiller(nn.Module):
         run_teacher: (teacher, batch): its forward pass, on the batch as the teacher wants it.
         batch_info: batch to what the losses may know of it.
         own_losses: names of the student's own losses, as far as they are known; none of distillation may be among them.
+        student_first: the student runs before the teacher; otherwise after it, which needs less memory.
         seed: the run's seed, handed to the losses through the batch info.
 
     Raises:
@@ -93,6 +95,7 @@ class Distiller(nn.Module):
         run_teacher: RunTeacher = call,
         batch_info: Callable[[Any], BatchInfo] = no_batch_info,
         own_losses: Collection[str] = (),
+        student_first: bool = False,
         seed: int = 0,
     ):
         super().__init__()
@@ -105,7 +108,7 @@ class Distiller(nn.Module):
             {name: self._share(config) for name, config in self.configs.items() if config.calibrate}
         )
         self.run_student, self.run_teacher, self.batch_info = run_student, run_teacher, batch_info
-        self.seed = seed
+        self.student_first, self.seed = student_first, seed
         self.iteration = 0
         self.stats: dict[str, Tensor] = {}
         self._teacher_checked = False
@@ -144,11 +147,13 @@ class Distiller(nn.Module):
 
     def evaluate(self, batch: Any, factors: Mapping[str, float]) -> tuple[Losses, Losses]:
         """The student's own losses of a batch, and those of distillation times their factor, none for a factor of 0."""
-        teacher = self.teacher_features(batch)
+        teacher = None if self.student_first else self.teacher_features(batch)
         # Inside a compiled region nothing depends on a map that it also gives out: a measurement runs uncompiled.
         eager = torch.compiler.set_stance("force_eager") if self._measured(factors) else contextlib.nullcontext()
         with eager:
             own, student = self.student_features(batch)
+        if teacher is None:
+            teacher = self.teacher_features(batch)
         return own, self.distillation_losses(own, student, teacher, self.placed_batch_info(batch), factors)
 
     def teacher_features(self, batch: Any) -> Maps:
