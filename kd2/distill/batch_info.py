@@ -51,8 +51,8 @@ class BoxCoder:
     """What the four numbers of a head say of a box, relative to an anchor or a proposal.
 
     Attributes:
-        kind: ``deltas``: dx, dy over its width and height and dw, dh, logarithms, each times a weight; ``distances``: to
-            the left, top, right and bottom from its center, over its width and height, behind a ReLU.
+        kind: ``deltas``: dx, dy over its width and height and dw, dh, logarithms, each times a weight; ``distances``:
+            to the left, top, right and bottom from its center, over its width and height, behind a ReLU.
         weights: of the deltas.
     """
 
@@ -65,8 +65,8 @@ class BoxCoding:
     """How the dense heads of student and teacher say where boxes are.
 
     Attributes:
-        grids: given the (H, W) of a tap's maps, what the boxes are relative to: the anchors of both sides, or for points
-            squares around them, one a cell, whose side is the stride.
+        grids: given the (H, W) of a tap's maps, what the boxes are relative to: the anchors of both sides, or for
+            points squares around them, one a cell, whose side is the stride.
         student, teacher: the meaning of their numbers.
     """
 

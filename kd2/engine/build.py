@@ -25,7 +25,7 @@ from kd2.distill import (
 from kd2.losses import active_losses, build_losses, class_losses
 
 # What a loss may need of the batch info, see ``BatchInfo``.
-EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images"})
+EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images", "coding", "proposals"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Step:
     Attributes:
         run_student, run_teacher, batch_info, own_losses: see ``Distiller``.
         offers: what ``batch_info`` tells, a subset of ``EVERYTHING``.
+        reasons: of what it does not tell, why, as far as there is more to say.
+        student_first: see ``Distiller``.
     """
 
     run_student: RunStudent = call
@@ -69,6 +71,8 @@ class Step:
     batch_info: Callable[[Any], BatchInfo] = no_batch_info
     own_losses: Collection[str] = ()
     offers: Collection[str] = frozenset()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    student_first: bool = False
 
 
 def make_distiller(
@@ -150,7 +154,7 @@ def assemble(
         if missing:
             raise ConfigError(
                 f"KD.LOSSES.{name} needs {', '.join(sorted(missing))} of the batch, this task offers "
-                f"{', '.join(sorted(step.offers)) or 'none'}"
+                f"{', '.join(sorted(step.offers)) or 'none'}{_reasons(missing, step)}"
             )
     return Distiller(
         student.module,
@@ -162,6 +166,7 @@ def assemble(
         run_teacher=step.run_teacher,
         batch_info=step.batch_info,
         own_losses=step.own_losses,
+        student_first=step.student_first,
         seed=seed,
     )
 
@@ -209,6 +214,10 @@ def facts_of(student: BuiltModel, teacher: BuiltModel) -> dict[str, tuple[Any, A
         "matched weights": (weights[0], weights[1]),
         **more,
     }
+
+
+def _reasons(missing: Collection[str], step: Step) -> str:
+    return "".join(f"; {step.reasons[need]}" for need in sorted(missing) if need in step.reasons)
 
 
 def _probed(model: BuiltModel) -> Taps:

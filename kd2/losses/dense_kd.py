@@ -1,7 +1,7 @@
 """Distillation of what a one-stage detector predicts: the sigmoid scores of all anchors, and the boxes that they say.
 
-Source: Yang et al., "Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object Detection" (BCKD), ICCV
-2023 (arXiv 2308.14286), section 3.2 and 3.3, and the authors' code.
+Source: Yang et al., "Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object Detection" (BCKD),
+ICCV 2023 (arXiv 2308.14286), section 3.2 and 3.3, and the authors' code.
 Letters: N images, L levels, A anchors a cell, K classes, H x W map, P cells of a map.
 """
 

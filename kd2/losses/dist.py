@@ -1,7 +1,7 @@
 """DIST: the relations among predictions, of the classes within a sample and of the samples within a class.
 
-Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022 (arXiv 2205.10536), section 4, eq. 7
-to 10, and the authors' code of each task.
+Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022 (arXiv 2205.10536), section 4, and
+the authors' code of each task.
 Letters: N images, A anchors a cell, K classes, P cells of a map (1 for a classifier's logits).
 """
 
@@ -71,8 +71,8 @@ class Dist(nn.Module):
     """``relations`` of the softened predictions, times T^2, summed over the tap's maps.
 
     A classifier's samples are the images of this process; the batch of a process is a hyper-parameter of ``intra``. On
-    maps every cell is a sample, or an anchor of a cell; on a box predictor's scores every proposal. The published weight
-    is 2 for classifiers and 1 for maps and proposals.
+    maps every cell is a sample, or an anchor of a cell; on a box predictor's scores every proposal. The published
+    weight is 2 for classifiers and 1 for maps and proposals.
 
     Args:
         student, teacher: what the probe saw of the tapped scores, before the activation; the classes in one order.

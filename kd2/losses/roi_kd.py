@@ -1,8 +1,8 @@
 """Distillation of the box heads of R-CNNs, on the proposals that the student was trained on.
 
 Sources: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022 (arXiv 2203.08679), section 4.2, and its code
-mdistiller; Chen et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NIPS 2017, section 3.2
-(weighted classes) and 3.3 (bounded boxes).
+mdistiller; Chen et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NIPS 2017, section
+3.2 (weighted classes) and 3.3 (bounded boxes).
 Letters: S stages of a cascade (1 otherwise), R proposals of the batch, K classes, P proposals with an object.
 """
 
@@ -94,8 +94,8 @@ class RoiKd(nn.Module):
     """Classes, boxes and masks of the two sides' heads on the proposals that were sampled for the student.
 
     The tap holds what a box predictor gives, scores (R, K + 1) and box numbers, ``@vector``; of a cascade its stages
-    from the first on, one tap each under one alias; behind them, for the part of masks, what the mask predictor gives. A
-    cascade's parts are means over the tapped stages.
+    from the first on, one tap each under one alias; behind them, for the part of masks, what the mask predictor gives.
+    A cascade's parts are means over the tapped stages.
 
     Args:
         student, teacher: what the probe saw of the tapped outputs.

@@ -9,25 +9,43 @@ from typing import Any
 from detectron2.utils.events import EventStorage, has_event_storage
 from torch import Tensor, nn
 
-from kd2.distill import BatchInfo
-from kd2.engine.build import Step
-from kd2.engine.detectron2.batch_info import StudentAnchors, gt_boxes, padded_size, pixel_labels, student_images
+from kd2.distill import BatchInfo, BoxCoder, BoxCoding
+from kd2.engine.build import BuiltModel, Step
+from kd2.engine.detectron2.batch_info import (
+    StudentAnchors,
+    box_coders,
+    gt_boxes,
+    padded_size,
+    pixel_labels,
+    student_images,
+)
 from kd2.engine.detectron2.models import own_losses
+from kd2.engine.detectron2.roi_heads import run_heads, sampled_proposals
+from kd2.engine.proposals import REASONS, SampledProposals
 
 Batch = list[dict[str, Any]]
 
 
-def step_of(student: nn.Module, reverse_colors: bool) -> Step:
-    """The step of a student; boxes, anchors and labels are offered where its heads learn from them."""
+def step_of(student: nn.Module, reverse_colors: bool, teacher: BuiltModel | None = None) -> Step:
+    """The step of a student; what the losses may know is offered where the heads of the models learn from it.
+
+    Raises:
+        ConfigError: see ``sampled_proposals``.
+    """
     anchors, pixels = StudentAnchors.of(student), hasattr(student, "sem_seg_head")
     boxes = not pixels or hasattr(student, "proposal_generator")
+    coders = box_coders(student, teacher.module) if teacher else None
+    sampled = sampled_proposals(student, teacher)
     known = {"sizes": True, "images": True, "boxes": boxes, "anchors": anchors is not None, "labels": pixels}
+    known |= {"coding": coders is not None, "proposals": sampled is not None}
     return Step(
-        run_student,
-        functools.partial(run_teacher, reverse_colors=reverse_colors),
-        functools.partial(batch_info, student=student, anchors=anchors),
+        functools.partial(sampled.run, run_student) if sampled else run_student,
+        functools.partial(run_teacher, reverse_colors=reverse_colors, sampled=sampled),
+        functools.partial(batch_info, student=student, anchors=anchors, coders=coders, sampled=sampled),
         own_losses(student),
         {name for name, offered in known.items() if offered},
+        REASONS,
+        student_first=sampled is not None,
     )
 
 
@@ -54,28 +72,43 @@ def losses_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return {name: loss * 0.0 if name.startswith("loss_sem_seg") else loss for name, loss in losses.items()}
 
 
-def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool) -> None:
+def run_teacher(
+    teacher: nn.Module, batch: Batch, reverse_colors: bool, sampled: SampledProposals | None = None
+) -> None:
     """The same pixels without their classes; the teacher normalizes and pads them its own way.
 
     Args:
         reverse_colors: whether the teacher reads the color channels in the other order.
+        sampled: the student's proposals, if the teacher's heads are tapped.
     """
     samples = [{key: value for key, value in sample.items() if key != "sem_seg"} for sample in batch]
     if reverse_colors:
         samples = [{**sample, "image": sample["image"].flip(0)} for sample in samples]
-    teacher(samples)
+    if sampled is None:
+        teacher(samples)
+    else:
+        run_heads(teacher, samples, sampled)
 
 
-def batch_info(batch: Batch, student: nn.Module, anchors: StudentAnchors | None) -> BatchInfo:
-    """Boxes and anchors on the host, in pixels of the resized images; classes of the pixels on the device."""
+def batch_info(
+    batch: Batch,
+    student: nn.Module,
+    anchors: StudentAnchors | None,
+    coders: tuple[BoxCoder, BoxCoder] | None = None,
+    sampled: SampledProposals | None = None,
+) -> BatchInfo:
+    """Boxes and anchors on the host, in pixels of the resized images; classes of pixels and proposals on the device."""
     sizes = [tuple(sample["image"].shape[-2:]) for sample in batch]
     padded = padded_size(sizes, student.backbone)
+    grids = functools.partial(anchors.grids, padded) if anchors else None
     return BatchInfo(
         sizes,
         padded,
         [gt_boxes(sample) for sample in batch],
         labels=pixel_labels(batch, student),
-        anchors=functools.partial(anchors.grids, padded) if anchors else None,
+        anchors=grids,
+        coding=BoxCoding(grids, *coders) if grids and coders else None,
+        proposals=sampled.proposals if sampled else [],
         images=functools.partial(student_images, batch, student),
     )
 

@@ -11,10 +11,11 @@ from kd2.data.detection.records import Records, check_numbers
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.checkpoint import teacher_classes
+from kd2.engine.lightning.detection.anchors import BLANK
 from kd2.engine.lightning.detection.data import Batch, finds_masks, load_all, load_one, test_batches, training_batches
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
 from kd2.engine.lightning.detection.models import BODY, NoResize, build_detector, first_label, num_classes
-from kd2.engine.lightning.detection.step import BLANK, detection_step
+from kd2.engine.lightning.detection.step import detection_step
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
 
@@ -48,7 +49,7 @@ class DetectionExperiment(LightningExperiment):
         return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
-        return detection_step(student, reverse_colors)
+        return detection_step(student, reverse_colors, teacher)
 
     def class_names(self, data: list[Records]) -> dict[str, list[str]]:
         return {"things": list(data[0].classes)}
