@@ -55,8 +55,13 @@ def generalized_iou(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     Source: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019 (arXiv 1902.09630), algorithm 1.
     """
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    areas = [(x[..., 2:] - x[..., :2]).prod(-1) for x in (a, b)]
+    overlap = _product((high - low).clamp(min=0))
+    areas = [_product(x[..., 2:] - x[..., :2]) for x in (a, b)]
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    union, enclosed = (areas[0] + areas[1] - overlap).clamp(min=eps), hull.prod(-1).clamp(min=eps)
+    union, enclosed = (areas[0] + areas[1] - overlap).clamp(min=eps), _product(hull).clamp(min=eps)
     return overlap / union - (enclosed - union) / enclosed
+
+
+def _product(sides: Tensor) -> Tensor:
+    """Width times height; the gradient of ``prod`` would wait for the device."""
+    return sides[..., 0] * sides[..., 1]

@@ -31,7 +31,10 @@ GIOU = {"dense_kd": {"TAP": "dense", "BOX": "giou", "WEIGHT": 1.0}}
 HEADS = {"roi_kd": {"TAP": "roi", "BOX": "smooth_l1", "WEIGHT": 1.0}}
 MASK = {"MASK_ON": True, "ROI_MASK_HEAD": {"NUM_CONV": 1, "CONV_DIM": 8, "POOLER_RESOLUTION": 4}}
 MASK["ROI_MASK_HEAD"]["NAME"] = "MaskRCNNConvUpsampleHead"
-CASCADE = {"ROI_HEADS": {"NAME": "CascadeROIHeads"}, "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True}}
+CASCADE = {
+    "ROI_HEADS": {"NAME": "CascadeROIHeads", "BATCH_SIZE_PER_IMAGE": 256},
+    "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True},
+}
 FAMILIES = {
     "RetinaNet": (RETINANET, {}, DENSE, GIOU),
     "FCOS": (RETINANET, {}, DENSE, GIOU),
@@ -168,7 +171,7 @@ def test_heads_on_proposals_ask_for_roi_heads_on_both_sides():
 def test_boxes_are_decoded_as_the_detector_decodes_them(family):
     student = detector(family)
     coding = step_of(student, False, built(student, [])).batch_info(batch()).coding
-    (grid,) = coding.grids([(8, 10)])
+    (grid,) = coding.grids([(8, 12)])
     anchors = grid.dense().flatten(0, 2)
     numbers = torch.randn(len(anchors), 4, generator=torch.Generator().manual_seed(1))
     head = student.proposal_generator if family == "Mask R-CNN" else student

@@ -16,6 +16,7 @@ from kd2.engine.build import BuiltModel, assemble
 from kd2.engine.lightning.detection.data import Batch
 from kd2.engine.lightning.detection.models import NoResize, build_detector, dense_head
 from kd2.engine.lightning.detection.step import detection_step
+from kd2.networks.group_norm import allow_single_values
 from kd2.ops.boxes import decode
 
 from ....helpers import tiny_detection as tiny
@@ -37,6 +38,7 @@ def detector(family: str, seed: int = 0, **changes) -> nn.Module:
     torch.manual_seed(seed)
     model = build_detector(tiny.config({"MODEL": {"META_ARCHITECTURE": family, "FPN": {"OUT_CHANNELS": 32}} | changes}))
     model.transform = NoResize(model.transform)
+    allow_single_values(model)
     return model
 
 
@@ -118,7 +120,8 @@ def test_nothing_stays_on_the_student_behind_a_step():
 
 
 def test_proposals_know_their_classes_and_the_place_of_the_background():
-    model = of("FasterRCNN", 1)
+    student = detector("FasterRCNN", ROI_HEADS={"NUM_CLASSES": 2, "BATCH_SIZE_PER_IMAGE": 256})
+    model = distiller(student, copy.deepcopy(student), ROI, HEADS)
     model(batch())
     (stage,) = model.placed_batch_info(batch()).proposals
     assert stage.background == 0 and len(stage.labels) == len(stage.targets())
@@ -141,7 +144,7 @@ def test_without_a_tapped_head_the_teacher_runs_first_and_as_it_always_does():
 def test_boxes_are_decoded_as_the_detector_decodes_them(family):
     student = detector(family)
     coding = detection_step(student, False, built(student, ["fpn=backbone"])).batch_info(batch()).coding
-    (grid,) = coding.grids([(8, 10)])
+    (grid,) = coding.grids([(8, 12)])
     anchors = grid.dense().flatten(0, 2)
     numbers = torch.randn(len(anchors), 4, generator=torch.Generator().manual_seed(1))
     coder = dense_head(student).box_coder
@@ -153,7 +156,7 @@ def test_boxes_are_decoded_as_the_detector_decodes_them(family):
 def test_other_anchors_are_refused_with_the_reason():
     student, teacher = (
         detector("RetinaNet"),
-        detector("RetinaNet", 1, ANCHOR_GENERATOR={"SIZES": [[9], [16], [32], [64], [128]]}),
+        detector("RetinaNet", 1, ANCHOR_GENERATOR={"SIZES": [[12], [16], [32], [64], [128]]}),
     )
     with pytest.raises(
         ConfigError, match=r"KD.LOSSES.dense_kd needs coding .* anchor by anchor, theirs are not the same"
@@ -179,7 +182,7 @@ def test_heads_on_proposals_ask_for_an_rcnn_on_both_sides():
 
 
 @each_family
-def test_a_step_reads_no_more_values_back_than_plain_training_and_the_teachers_features(family):
+def test_a_step_reads_no_more_values_back_than_plain_training(family):
     def readouts(model) -> int:
         sum(model(batch()).values()).backward()
         with profile() as recorded:
