@@ -29,8 +29,8 @@ _COMMON: dict[str, Any] = {
     "RAMP_ITERS": CountOrZero,
     "STOP_ITER": Annotated[int, Range("-1 (never) or an iteration after START_ITER")],
 }
-# Iterations over which the gradients of a share are measured.
-_CALIBRATE_ITERS = 20
+# Iterations of every hundred in which the gradients of a share are measured.
+_CALIBRATE_ITERS = 5
 _TIMES = (("START_ITER", 0), ("RAMP_ITERS", 0), ("STOP_ITER", -1))
 Blocks = Mapping[str, Mapping[str, Any]]
 Specs = Mapping[str, list[FeatureSpec]]

@@ -226,7 +226,7 @@ def test_common_keys_become_tap_and_schedule():
 
 def test_defaults_are_the_fpn_tap_and_a_share_measured_over_20_iterations():
     _, configs = build({"imitation": {}})
-    assert configs["imitation"] == LossConfig("fpn", Schedule(0.5), calibrate=20)
+    assert configs["imitation"] == LossConfig("fpn", Schedule(0.5), calibrate=5)
 
 
 def test_a_weight_is_no_share():
