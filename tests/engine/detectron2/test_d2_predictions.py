@@ -22,7 +22,7 @@ from kd2.engine.detectron2.step import step_of
 from kd2.engine.proposals import check_stages
 from kd2.ops.boxes import decode
 
-from ...helpers.d2_tiny import COMMON, FASTER_RCNN, RETINANET, merged
+from ...helpers.d2_tiny import COMMON, FASTER_RCNN, RETINANET, distiller_of, load_config, merged, write_pair
 
 DENSE = ["dense=head.cls_score", "dense=head.bbox_pred"]
 ROI = ["roi=roi_heads.box_predictor@vector"]
@@ -153,6 +153,14 @@ def test_a_plain_student_learns_from_the_first_stage_of_a_cascade():
     losses = distilled(model(batch()))
     assert losses.keys() == {"loss_roi_kd_classes", "loss_roi_kd_boxes"}
     assert all(value.isfinite() and value > 0 for value in losses.values())
+
+
+def test_a_config_that_taps_the_box_predictor_distills_from_it(data, tmp_path):
+    losses = {"imitation": {"WEIGHT": 0.0}} | HEADS
+    cfg = load_config(write_pair(tmp_path, data, {"KD": {"TAPS": ROI, "LOSSES": losses}}, detector=FASTER_RCNN))
+    found = distilled(distiller_of(cfg)(batch()))
+    assert found.keys() == {"loss_roi_kd_classes", "loss_roi_kd_boxes"}
+    assert all(value.isfinite() and value > 0 for value in found.values())
 
 
 def test_later_stages_of_a_cascade_alone_are_refused():

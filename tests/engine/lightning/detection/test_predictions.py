@@ -19,6 +19,7 @@ from kd2.engine.lightning.detection.step import detection_step
 from kd2.networks.group_norm import allow_single_values
 from kd2.ops.boxes import decode
 
+from ....helpers import lightning_runs as runs
 from ....helpers import tiny_detection as tiny
 
 DENSE = ["dense=head.classification_head.cls_logits", "dense=head.regression_head.bbox_reg"]
@@ -179,6 +180,14 @@ def test_heads_on_proposals_ask_for_an_rcnn_on_both_sides():
         ConfigError, match="KD.TAPS: a tap in roi_heads asks for an R-CNN on both sides, the student is a RetinaNet"
     ):
         detection_step(student, False, teacher)
+
+
+def test_a_config_that_taps_the_box_predictor_distills_from_it(tmp_path, data, rcnn_teacher):
+    kd = {"KD": {"TAPS": ROI, "LOSSES": {"imitation": {"WEIGHT": 0.0}} | HEADS}}
+    config = tiny.write_config(tmp_path, data, tiny.distilled(rcnn_teacher, runs.merged(tiny.FASTER_RCNN, kd)))
+    losses = distilled(runs.distiller(config)(runs.first_batch(config)))
+    assert losses.keys() == {"loss_roi_kd_classes", "loss_roi_kd_boxes"}
+    assert all(value.isfinite() and value > 0 for value in losses.values())
 
 
 @each_family
