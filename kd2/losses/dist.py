@@ -23,42 +23,54 @@ EPS = 1e-8
 _CONSTANT = 1e-6
 
 
-def correlations(a: Tensor, b: Tensor, over: tuple[int, ...], counted: Tensor, skip_constant: bool = False) -> Tensor:
+def correlations(
+    a: Tensor, b: Tensor, over: tuple[int, ...], counted: Tensor | None = None, skip_constant: bool = False
+) -> Tensor:
     """Pearson's r of every line of two tensors, ``<a - mean a, b - mean b> / (|a - mean a| |b - mean b| + 1e-8)``.
 
     A constant line has 0. In ``a`` its gradient is that of the small number: up to 1e8 times the other's deviation.
 
     Args:
         a, b: one shape; a line goes over the axes ``over``, which stay with length 1.
-        counted: bool, broadcasts to both: other elements are no part of a line.
+        counted: bool, broadcasts to both: other elements are no part of a line. None: all of them count.
         skip_constant: a line of ``a`` that is constant up to rounding has 0 without gradient.
     """
-    number = counted.expand(a.shape).sum(over, keepdim=True).clamp(min=1)
-    u, v = ((x - torch.where(counted, x, 0).sum(over, keepdim=True) / number) * counted for x in (a, b))
+    u, v = (_centered(x, over, counted) for x in (a, b))
     norms = [x.square().sum(over, keepdim=True) for x in (u, v)]
     if skip_constant:
-        constant = norms[0] <= _CONSTANT**2 * (a * counted).square().sum(over, keepdim=True)
+        constant = norms[0] <= _CONSTANT**2 * a.square().sum(over, keepdim=True)
         u, norms[0] = u.masked_fill(constant, 0), norms[0].masked_fill(constant, 0)
     return (u * v).sum(over, keepdim=True) / (_root(norms[0]) * _root(norms[1]) + EPS)
 
 
-def relations(student: Tensor, teacher: Tensor, counted: Tensor, skip_constant: bool = False) -> tuple[Tensor, Tensor]:
+def relations(
+    student: Tensor, teacher: Tensor, counted: Tensor | None = None, skip_constant: bool = False
+) -> tuple[Tensor, Tensor]:
     """``1 - mean r`` over samples, each a line of K predictions, and over classes, each a line of all samples.
 
     Args:
         student, teacher: predictions, no logits, (N, A, K, P); every (n, a, p) is a sample.
-        counted: (N, 1, 1, P) bool; a sample that does not count is in no mean.
+        counted: (N, 1, 1, P) bool; a sample that does not count is in no mean. None: all of them count.
 
     Returns:
         The part between classes (inter) and the one within a class (intra); exact zeros when there is no sample.
     """
     if not student.numel():
         return student.sum(), student.sum()
-    inter = correlations(student, teacher, (2,), torch.ones_like(counted), skip_constant)
-    intra = correlations(student, teacher, (0, 1, 3), counted, skip_constant)
+    inter = correlations(student, teacher, (2,), skip_constant=skip_constant)
+    intra = 1 - correlations(student, teacher, (0, 1, 3), counted, skip_constant).mean()
+    if counted is None:
+        return 1 - inter.mean(), intra
     samples = counted.expand(inter.shape).sum()
-    between = torch.where(counted, 1 - inter, 0).sum() / samples.clamp(min=1)
-    return between, (1 - intra).mean() * (samples > 0)
+    return torch.where(counted, 1 - inter, 0).sum() / samples.clamp(min=1), intra * (samples > 0)
+
+
+def _centered(x: Tensor, over: tuple[int, ...], counted: Tensor | None) -> Tensor:
+    """Deviations from the mean of each line; 0 where an element is no part of it."""
+    if counted is None:
+        return x - x.mean(over, keepdim=True)
+    number = counted.expand(x.shape).sum(over, keepdim=True).clamp(min=1)
+    return (x - (x * counted).sum(over, keepdim=True) / number) * counted
 
 
 def _root(x: Tensor) -> Tensor:
@@ -129,8 +141,7 @@ class Dist(nn.Module):
     def _level(self, student: Tensor, teacher: Tensor, batch_info: BatchInfo) -> tuple[Tensor, Tensor]:
         s, t = same_size(student, teacher, self.resize)
         clipped = self.clip_to_image and s.shape[2:] != (1, 1)
-        counted = image_region(s, batch_info) if clipped else s.new_ones(1, 1, 1, 1, dtype=torch.bool)
-        counted = counted.flatten(2)[:, :, None].expand(len(s), 1, 1, s.shape[2] * s.shape[3])
+        counted = image_region(s, batch_info).flatten(2)[:, :, None] if clipped else None
         anchors = self._anchors(s, batch_info)
         s, t = (x.flatten(2).unflatten(1, (anchors, -1)) for x in softened(s, t, self.temperature))
         s, t = (x.softmax(2) if self.activation == "softmax" else x.sigmoid() for x in (s, t))
