@@ -15,6 +15,7 @@ Read = Callable[[int, Any], tuple[list[Tensor], Proposals]]
 REASONS = {
     "proposals": "the teacher's heads see the student's proposals when the box predictor of an R-CNN is tapped, as in "
     "roi=roi_heads.box_predictor@vector",
+    "anchors": "the student has points, or no grid of anchors; gt_box needs none",
     "coding": "the scores of two detectors are compared anchor by anchor, theirs are not the same",
 }
 

@@ -119,10 +119,11 @@ class DenseKd(nn.Module):
         """The unweighted loss, or its two parts, of L score maps (N, A * K, H, W), with boxes L more (N, 4A, H, W).
 
         Raises:
-            ConfigError: maps on which the student has no anchors, or other numbers of them.
+            ConfigError: maps of other sizes on the two sides, on which the student has no anchors, or others.
         """
         coding = batch_info.coding
         assert coding is not None, "the builder refuses a loss whose needs no one meets"
+        _check_padding(student, teacher)
         levels = len(student) // 2 if self.box == "giou" else len(student)
         grids = coding.grids([(s.shape[2], s.shape[3]) for s in student[:levels]])
         with torch.autocast(student[0].device.type, enabled=False):
@@ -155,6 +156,15 @@ class DenseKd(nn.Module):
             assert batch_info.anchors is not None, "the builder refuses a loss whose needs no one meets"
             masks = anchor_masks(batch_info.boxes, batch_info.anchors(sizes), self.psi)
         return [m.flatten(1)[:, None].to(x.device, non_blocking=True) for m, x in zip(masks, maps, strict=True)]
+
+
+def _check_padding(student: list[Tensor], teacher: list[Tensor]) -> None:
+    for s, t in zip(student, teacher, strict=True):
+        if s.shape[2:] != t.shape[2:]:
+            raise ConfigError(
+                f"a map has {tuple(s.shape[2:])} cells in the student and {tuple(t.shape[2:])} in the teacher, which "
+                "pads the batch to another size; they are compared cell by cell"
+            )
 
 
 def _best(teacher: Tensor, anchors: int) -> Tensor:

@@ -117,6 +117,13 @@ def test_maps_that_are_no_boxes_are_refused():
         module(maps, maps, info([(16, 16)]))
 
 
+def test_a_teacher_that_pads_otherwise_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"a map has \(2, 2\) cells in the student and \(4, 4\) in the teacher, which pads"
+    ):
+        loss(scores(), torch.zeros(1, 6, 4, 4), info([(16, 16)]))
+
+
 def test_heads_of_other_strides_are_refused():
     with pytest.raises(ConfigError, match="level 0 has .* they are compared cell by cell"):
         DenseKd([SCORES], [FeatureSpec(6, (4, 4), (4.0, 4.0))])
