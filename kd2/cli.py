@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config-file F``, ``--import MODULE``, ``--allow-pickle`` and, at the end, ``KEY VALUE ...``."""
+    """Add ``--config-file F``, ``--import MODULE``, ``--allow-pickle``, ``--allow-code`` and, at the end, ``KEY VALUE ...``."""
     parser.add_argument("--config-file", required=True, metavar="FILE", help="or kd2://NAME, a config of the package")
     parser.add_argument(
         "--import", dest="imports", action="append", default=[], metavar="MODULE",
@@ -101,6 +101,10 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-pickle", action="store_true",
         help="unpickle files that hold more than arrays, which can run code: for files that you trust",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-code", action="store_true",
+        help="read LazyConfig files of Detectron2, student's and teacher's; they are Python: for files that you trust",
     )  # fmt: skip
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config file")
 
@@ -122,9 +126,9 @@ def run_train(args: argparse.Namespace) -> int:
 def run_preflight(args: argparse.Namespace) -> int:
     """Print what would be distilled; the exit code is 1 when a loss would do nothing."""
     import_losses(args.imports)
-    if not _print_data(args.config_file, args.opts):
+    if not _print_data(args):
         return 1
-    with engine.dry_run(args.config_file, args.opts, args.allow_pickle) as dry_run:
+    with engine.dry_run(args.config_file, args.opts, args.allow_pickle, args.allow_code) as dry_run:
         print(table(checks.TAP_HEADER, checks.tap_rows(dry_run.distiller)), end="\n\n")
         print(table(["", "student", "teacher"], [[name, *sides] for name, sides in dry_run.facts.items()]), end="\n\n")
         rows = checks.loss_rows(dry_run)
@@ -142,12 +146,12 @@ def run_preflight(args: argparse.Namespace) -> int:
 def run_check_data(args: argparse.Namespace) -> int:
     """Print a table a data set; the exit code is 1 when one cannot be used."""
     import_losses(args.imports)
-    return 0 if _print_data(args.config_file, args.opts, args.pictures) else 1
+    return 0 if _print_data(args, args.pictures) else 1
 
 
-def _print_data(config_file: str, options: list[str], pictures: str | None = None) -> bool:
+def _print_data(args: argparse.Namespace, pictures: str | None = None) -> bool:
     """Whether all data sets can be used; ``pictures`` is a folder for drawings."""
-    sets = engine.data_sets(config_file, options)
+    sets = engine.data_sets(args.config_file, args.opts, args.allow_code)
     paths = {name: sheet_path(name, pictures) for name in sets} if pictures else {}
     refused = []
     for name, load in sets.items():

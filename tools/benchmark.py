@@ -83,7 +83,7 @@ def run_losses(arguments: argparse.Namespace) -> int:
 def run_step(arguments: argparse.Namespace) -> int:
     """Print the parts of a training step."""
     import_losses(arguments.imports)
-    with engine.dry_run(arguments.config_file, arguments.opts, arguments.allow_pickle) as dry_run:
+    with engine.dry_run(arguments.config_file, arguments.opts, arguments.allow_pickle, arguments.allow_code) as dry_run:
         print(table(["", "median"], step_times(dry_run).items()))
     return 0
 

@@ -4,7 +4,7 @@ No model, checkpoint or data set is touched here.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -102,7 +102,9 @@ def teacher_blocks(cfg: CfgNode) -> dict[str, Mapping[str, Any]]:
     return {"KD.TEACHER": cfg.KD.TEACHER} | {f"KD.TEACHERS[{i}]": x for i, x in enumerate(cfg.KD.get("TEACHERS", []))}
 
 
-def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNode | None = None) -> CfgNode:
+def load_teacher_config(
+    cfg: CfgNode, node: str = "KD.TEACHER", defaults: Callable[[Mapping[str, Any], str], CfgNode] | None = None
+) -> CfgNode:
     """A teacher's own config: ``CONFIG_FILE``, whose paths are relative to itself, then ``OPTS``.
 
     What that file says of losses and of a teacher is left out: nothing learns there.
@@ -110,7 +112,7 @@ def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNod
     Args:
         cfg: the student's config, from ``load``.
         node: a name from ``teacher_blocks``.
-        defaults: see ``load``.
+        defaults: with FRAMEWORK detectron2 what gives the defaults, see ``load``, of what ``read`` gave and its file.
 
     Raises:
         ConfigError: no file is named or it does not exist; its FRAMEWORK is not the student's; see ``load``.
@@ -128,7 +130,7 @@ def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNod
     wrapped = loaded.pop("KD", {}).get("STUDENT", {}).get("META_ARCHITECTURE", "")
     if wrapped:
         loaded["KD"] = {"STUDENT": {"META_ARCHITECTURE": wrapped}}
-    return assemble(defaults_of(cfg.FRAMEWORK) if defaults is None else defaults, loaded, path)
+    return assemble(defaults_of(cfg.FRAMEWORK) if defaults is None else defaults(loaded, path), loaded, path)
 
 
 def defaults_of(framework: str) -> CfgNode:

@@ -4,6 +4,7 @@ from kd2.distill.batch_info import IGNORE_LABEL, AnchorGrid, BatchInfo, match_le
 from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, no_batch_info
 from kd2.distill.errors import USER_ERRORS, ConfigError, DataError, NonFiniteLoss, naming, nearest
 from kd2.distill.finite import NaNMonitor, check_maps, check_weights
+from kd2.distill.grids import on_students_grid
 from kd2.distill.loss_names import loss_names
 from kd2.distill.schedule import Schedule
 from kd2.distill.solver import ParameterGroupOverride, clip_overrides, loss_groups, override_groups
@@ -44,6 +45,7 @@ __all__ = [
     "naming",
     "nearest",
     "no_batch_info",
+    "on_students_grid",
     "override_groups",
     "probed",
 ]

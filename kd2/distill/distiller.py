@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from kd2.distill.batch_info import BatchInfo
 from kd2.distill.errors import ConfigError, naming
 from kd2.distill.finite import check_maps
+from kd2.distill.grids import cut_to_student
 from kd2.distill.loss_names import loss_names, refuse_shared
 from kd2.distill.schedule import Schedule
 from kd2.distill.taps import Captured, Maps, Taps
@@ -191,13 +192,15 @@ class Distiller(nn.Module):
         Raises:
             ConfigError: a share of a student that sends no gradient of its own into the tap.
         """
-        assert self.student_taps is not None, "a loss reads a tap"
+        assert self.student_taps and self.teacher and self.teacher.taps, "a loss reads a tap of both"
         active = {name: factor for name, factor in factors.items() if factor}
         slopes = gradients_at(own, {tap: student.sources[tap] for tap in self._measured(factors)})
         found: Losses = {}
         for name, factor in active.items():
             tap, info.loss_name = self.configs[name].tap, name
-            call_loss = functools.partial(self._values, name, teacher=teacher[tap], info=info)
+            specs = self.teacher.taps.specs[tap], self.student_taps.specs[tap]
+            aligned = cut_to_student(teacher[tap], student[tap], specs)
+            call_loss = functools.partial(self._values, name, teacher=aligned, info=info)
             with naming(f"KD.LOSSES.{name}"):
                 if name not in self.shares:
                     found |= {key: factor * value for key, value in call_loss(student[tap]).items()}

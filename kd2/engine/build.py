@@ -20,6 +20,7 @@ from kd2.distill import (
     Teacher,
     call,
     no_batch_info,
+    on_students_grid,
     probed,
 )
 from kd2.losses import active_losses, build_losses, class_losses
@@ -144,7 +145,9 @@ def assemble(
     active = active_losses(blocks)
     with torch.random.fork_rng(devices=[]):
         student_taps, teacher_taps = (_probed(model) for model in (student, teacher))
-        losses, configs = build_losses(active, student_taps.specs, teacher_taps.specs)
+        specs = student_taps.specs
+        aligned = {alias: on_students_grid(x, specs.get(alias, x)) for alias, x in teacher_taps.specs.items()}
+        losses, configs = build_losses(active, specs, aligned)
     for name, loss in losses.items():
         missing = set(getattr(loss, "needs", ())) - set(step.offers)
         if missing:

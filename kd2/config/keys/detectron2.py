@@ -26,6 +26,12 @@ KEYS = (
     Key("MODEL.ESPNET.LEVEL2_BLOCKS", 2, v.CountOrZero),
     #: build_espnet_backbone: ESP modules that repeat at stride 8, q in the paper.
     Key("MODEL.ESPNET.LEVEL3_BLOCKS", 8, v.CountOrZero),
+    #: A LazyConfig file of Detectron2 (.py, also a name of its zoo), which describes the model in place of the other keys
+    #: of MODEL; its settings of training are the defaults of this config. --config-file FILE.py and _BASE_: FILE.py set
+    #: it. It is Python, which runs: --allow-code on the command line alone allows that.
+    Key("MODEL.LAZY_CONFIG", "", str, path=True),
+    #: Changes of what that file says, in the form of Detectron2's lazyconfig_train_net.py: ["model.num_classes=3"].
+    Key("MODEL.LAZY_OVERRIDES", [], v.Texts),
     #: Of build_timm_backbone, build_timm_fpn_backbone (p2 to p6) and build_retinanet_timm_fpn_backbone (p3 to p7): any
     #: timm model that gives feature maps of the strides 4, 8, 16 and 32, here called res2 to res5.
     Key("MODEL.TIMM.NAME", "resnet18", str),

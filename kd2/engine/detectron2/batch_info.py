@@ -12,7 +12,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from kd2.distill import IGNORE_LABEL, AnchorGrid, match_levels
+from kd2.distill import IGNORE_LABEL, AnchorGrid, ConfigError, match_levels
 
 Size = tuple[int, int]
 
@@ -22,12 +22,27 @@ def gt_boxes(sample: dict[str, Any]) -> Tensor:
     return sample["instances"].gt_boxes.tensor if "instances" in sample else torch.zeros(0, 4)
 
 
+def square_of(backbone: Backbone) -> int:
+    """Side in pixels of the square to which a backbone pads every image, such as ViTDet's; 0 where it does not."""
+    return int(backbone.padding_constraints.get("square_size", 0))
+
+
 def padded_size(sizes: list[Size], backbone: Backbone) -> Size:
-    """(H, W) of the batch that a model with this backbone makes of images of these sizes."""
-    limits = backbone.padding_constraints
-    square = limits.get("square_size", 0)
-    step = max(limits.get("size_divisibility", backbone.size_divisibility), 1)
-    height, width = (square, square) if square else map(max, zip(*sizes))
+    """(H, W) of the batch that a model with this backbone makes of images of these sizes.
+
+    Raises:
+        ConfigError: the backbone pads to a square, and an image is larger: Detectron2 would cut it.
+    """
+    square = square_of(backbone)
+    step = max(backbone.padding_constraints.get("size_divisibility", backbone.size_divisibility), 1)
+    height, width = map(max, zip(*sizes))
+    if square and max(height, width) > square:
+        raise ConfigError(
+            f"an image has {height} x {width} pixels, but a {type(backbone).__name__} of the run pads to {square} x "
+            f"{square}: INPUT.MAX_SIZE_TRAIN and INPUT.MAX_SIZE_TEST are {square} at most"
+        )
+    if square:
+        height = width = square
     return math.ceil(height / step) * step, math.ceil(width / step) * step
 
 

@@ -88,8 +88,12 @@ def set_precision(cfg: CfgNode) -> None:
         defaults._set_float32_precision(cfg.FLOAT32_PRECISION)
 
 
-def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
-    """The groups of ``model`` by the keys of ``SOLVER``, as Detectron2's own ``build_optimizer`` makes them."""
+def parameter_groups(cfg: CfgNode, model: nn.Module, **more: Any) -> list[dict[str, Any]]:
+    """The groups of ``model`` by the keys of ``SOLVER``, as Detectron2's own ``build_optimizer`` makes them.
+
+    Args:
+        more: further arguments of Detectron2's ``get_default_optimizer_params``.
+    """
     return get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
@@ -97,6 +101,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        **more,
     )
 
 

@@ -13,7 +13,9 @@ from detectron2.projects.deeplab import add_deeplab_config
 from kd2.config import add_kd_config, assemble, load_teacher_config
 from kd2.config.schedule import scale_losses
 from kd2.distill import ConfigError
-from kd2.engine.detectron2 import zoo
+from kd2.engine.detectron2 import lazy, zoo
+from kd2.runs.files import write_atomically
+from kd2.runs.folder import FINAL
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,11 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def defaults_of(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
+    """Detectron2's and kd2's defaults of a config, those of its LazyConfig file included: see ``lazy.set_defaults``."""
+    return lazy.set_defaults(add_d2_config(get_cfg()), loaded, config_file)
+
+
 def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     """The config of a run: Detectron2's and kd2's defaults, then what ``kd2.config.read`` gave of ``config_file``.
 
@@ -34,7 +41,7 @@ def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     Raises:
         ConfigError: see ``kd2.config.assemble``; lists whose lengths do not fit; a device that is absent.
     """
-    cfg = plain_cfg(assemble(add_d2_config(get_cfg()), loaded, config_file))
+    cfg = plain_cfg(assemble(defaults_of(loaded, config_file), loaded, config_file))
     _check_lengths(cfg)
     _choose_device(cfg, given="DEVICE" in loaded.get("MODEL", {}))
     return cfg
@@ -68,7 +75,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     if name and not os.path.isfile(name):
         cfg.defrost()
         cfg.KD.TEACHER.CONFIG_FILE = zoo.config_path(name, "KD.TEACHER.CONFIG_FILE")
-    own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", add_d2_config(get_cfg())))
+    own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", defaults_of))
     own.MODEL.DEVICE = cfg.MODEL.DEVICE
     own.MODEL.TIMM.PRETRAINED = False
     return own
@@ -87,6 +94,18 @@ def plain_cfg(cfg: CfgNode) -> CfgNode:
     """Undo ``distill_cfg``: ``MODEL.META_ARCHITECTURE`` names the student. Returns a clone."""
     wrapped = cfg.MODEL.META_ARCHITECTURE == "Distiller"
     return _named(cfg, cfg.KD.STUDENT.META_ARCHITECTURE, "") if wrapped else cfg.clone()
+
+
+def write_student(cfg: CfgNode, folder: str) -> None:
+    """Write ``student.yaml``: the config of the student alone, with its final weights, for plain Detectron2.
+
+    Of a student by a LazyConfig file it is one as Detectron2's ``LazyConfig.load`` reads it.
+    """
+    weights, path = os.path.join(folder, FINAL), os.path.join(folder, "student.yaml")
+    if cfg.MODEL.LAZY_CONFIG:
+        lazy.save_student(cfg, weights, path)
+    else:
+        write_atomically(student_cfg(cfg, weights).dump(), path)
 
 
 def student_cfg(cfg: CfgNode, weights: str) -> CfgNode:

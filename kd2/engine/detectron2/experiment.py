@@ -26,12 +26,20 @@ from kd2.engine.build import BuiltModel, Step, check_pair
 from kd2.engine.checkpoint import Match, teacher_classes
 from kd2.engine.detectron2 import logs, zoo
 from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
-from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
+from kd2.engine.detectron2.config import plain_cfg, teacher_config, write_student
 from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
-from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, check_data_classes, class_keys, probe_size
+from kd2.engine.detectron2.models import (
+    METADATA,
+    blank_probe,
+    build_plain,
+    check_data_classes,
+    check_square,
+    class_keys,
+    probe_size,
+)
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
@@ -39,8 +47,6 @@ from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores
 from kd2.engine.flow import begin, build_distiller
 from kd2.losses import active_losses
 from kd2.runs.best import Best
-from kd2.runs.files import write_atomically
-from kd2.runs.folder import FINAL
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +92,7 @@ class Detectron2Experiment(Experiment):
         check_data_classes(model, cfg, self._names)
         check_windows(cfg, model)
         check_augmentation(cfg, model)
+        check_square(cfg, model)
         self._student = self._built(model, cfg, "STUDENT", names=self.classes)
         return self._student
 
@@ -97,6 +104,7 @@ class Detectron2Experiment(Experiment):
         kinds = class_keys(model, own)
         names, names_key = teacher_classes(self.cfg, "things" if "things" in kinds else "stuff", weights)
         teacher = self._built(model, own, "TEACHER", names=names, names_key=names_key)
+        check_square(self.cfg, model, self._student.module)
         # Before the weights, whose error would speak of shapes.
         check_pair(self._student, teacher, active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER)
         match = self.load_weights(model, weights, key, block.ALLOW_PARTIAL)
@@ -150,8 +158,7 @@ class Detectron2Experiment(Experiment):
             trainer.restore(saved)
         results = trainer.train()
         if self.first:
-            folder = os.path.abspath(cfg.OUTPUT_DIR)
-            write_atomically(student_cfg(cfg, os.path.join(folder, FINAL)).dump(), os.path.join(folder, "student.yaml"))
+            write_student(cfg, os.path.abspath(cfg.OUTPUT_DIR))
         return flatten_results_dict(results)
 
     def score(self, student: nn.Module, tests: list[str]) -> Scores:
@@ -165,7 +172,7 @@ class Detectron2Experiment(Experiment):
 
     def _built(self, model: nn.Module, cfg: CfgNode, side: str, **names: Any) -> BuiltModel:
         taps, key = taps_of(self.cfg, side)
-        probe = blank_probe(model, len(cfg.MODEL.PIXEL_MEAN), probe_size(self.cfg))
+        probe = blank_probe(model, probe_size(self.cfg))
         return BuiltModel(model, probe, taps, key, class_keys(model, cfg), cfg.INPUT.FORMAT, **names)
 
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -24,9 +24,10 @@ from kd2.distill import ConfigError
 from kd2.engine import ONE_PROCESS, flow
 from kd2.engine.checkpoint import saved_run
 from kd2.engine.detectron2 import compat, logs
-from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_config
+from kd2.engine.detectron2.config import defaults_of, run_config, scaled_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DataSet, DryRun, Scores
+from kd2.engine.permission import code_allowed
 from kd2.engine.rendezvous import meeting_point, reach
 from kd2.engine.unpickle import pickles_allowed
 from kd2.losses.registry import import_losses
@@ -67,7 +68,7 @@ def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[
 
 def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[], DataSet]]:
     """See ``kd2.engine.flow.data_sets``."""
-    cfg = assemble(add_d2_config(get_cfg()), loaded, config_file)
+    cfg = assemble(defaults_of(loaded, config_file), loaded, config_file)
     return flow.data_sets(Detectron2Experiment(cfg, ONE_PROCESS))
 
 
@@ -128,7 +129,7 @@ def _work(cfg: CfgNode, args: Namespace) -> Scores:
     import_losses(args.imports)
     logging.getLogger("kd2").handlers.clear()  # the command's: the next line makes those of a run
     logs.log_on_screen()
-    with pickles_allowed(args.allow_pickle):  # in a started process, too
+    with pickles_allowed(args.allow_pickle), code_allowed(args.allow_code):  # in a started process, too
         return flow.run(_seeded(cfg, args))
 
 

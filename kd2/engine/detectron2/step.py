@@ -60,6 +60,7 @@ def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool) -> None:
     Args:
         reverse_colors: whether the teacher reads the color channels in the other order.
     """
+    padded_size([tuple(sample["image"].shape[-2:]) for sample in batch], teacher.backbone)  # refuses what it would cut
     samples = [{key: value for key, value in sample.items() if key != "sem_seg"} for sample in batch]
     if reverse_colors:
         samples = [{**sample, "image": sample["image"].flip(0)} for sample in samples]

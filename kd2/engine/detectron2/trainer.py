@@ -14,7 +14,7 @@ from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.projects.deeplab import build_lr_scheduler
-from detectron2.solver import LRScheduler
+from detectron2.solver import LRMultiplier, LRScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from kd2.config import merge
 from kd2.distill import ConfigError, Distiller, loss_groups
 from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry
-from kd2.engine.detectron2 import compat
+from kd2.engine.detectron2 import compat, lazy
 from kd2.engine.detectron2.config import add_d2_config
 from kd2.engine.detectron2.data import eval_loader, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
@@ -157,6 +157,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        multiplier = lazy.multiplier(cfg)
+        if multiplier is not None:
+            return LRMultiplier(optimizer, multiplier, cfg.SOLVER.MAX_ITER)
         own = cfg.clone()
         own.defrost()
         # Detectron2 leaves out steps behind the end, but breaks at one that is the end.
@@ -203,7 +206,7 @@ def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.ModuleDict) -
     Raises:
         ConfigError: see ``kd2.engine.optimizer.build_optimizer``.
     """
-    groups = compat.parameter_groups(cfg, student)
+    groups = compat.parameter_groups(cfg, student, **lazy.rate_options(cfg))
     groups += loss_groups(losses, functools.partial(compat.parameter_groups, cfg))
     optimizer = build_optimizer(cfg.SOLVER, groups, foreach=True)
     clip = cfg.SOLVER.CLIP_GRADIENTS

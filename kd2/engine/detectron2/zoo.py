@@ -12,15 +12,16 @@ _FOLDER = os.path.join(os.path.dirname(detectron2.__file__), "model_zoo", "confi
 
 
 def config_names() -> list[str]:
-    """All names such as COCO-Detection/retinanet_R_101_FPN_3x.yaml."""
-    return sorted(os.path.relpath(path, _FOLDER) for path in glob.glob(os.path.join(_FOLDER, "*", "*.yaml")))
+    """All names such as COCO-Detection/retinanet_R_101_FPN_3x.yaml, LazyConfig files (.py) among them."""
+    found = (os.path.relpath(path, _FOLDER) for path in glob.glob(os.path.join(_FOLDER, "*", "*")))
+    return sorted(name for name in found if name.endswith((".yaml", ".py")) and not name.startswith("common"))
 
 
 def config_path(name: str, key: str) -> str:
     """The packaged file of a name; raises ConfigError naming ``key`` for an unknown one."""
     if name not in config_names():
         raise ConfigError(
-            f"{key}: {name!r} is no file beside the config or in the working folder and no YAML of Detectron2's zoo; "
+            f"{key}: {name!r} is no file beside the config or in the working folder and no config of Detectron2's zoo; "
             f"{nearest(name, config_names())}"
         )
     return os.path.join(_FOLDER, name)
@@ -34,7 +35,7 @@ def weights_file(name: str, key: str) -> str:
     """
     if not name:
         raise ConfigError(f"{key} is empty, expected a path, a URL or the name of a zoo config")
-    if os.path.isfile(name) or not name.endswith((".yaml", ".yml")):
+    if os.path.isfile(name) or not name.endswith((".yaml", ".yml", ".py")):
         return name
     try:
         return compat.model_zoo().get_checkpoint_url(name)

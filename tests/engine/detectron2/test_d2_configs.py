@@ -140,7 +140,7 @@ def test_taps_and_losses_of_segmentation_fit_both_models(name):
     for model_cfg, side in ((cfg, "STUDENT"), (own, "TEACHER")):
         with torch.device("meta"):
             model = student_of(model_cfg)
-        probe = blank_probe(model, len(model_cfg.MODEL.PIXEL_MEAN), probe_size(cfg))
+        probe = blank_probe(model, probe_size(cfg))
         texts, key = taps_of(cfg, side)
         specs.append(probed(model, texts, probe, key).specs)
     with torch.device("meta"):

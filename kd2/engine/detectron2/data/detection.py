@@ -12,6 +12,7 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from kd2.data.images import read_record_image
+from kd2.engine.detectron2 import lazy
 
 
 class PictureMapper(DatasetMapper):
@@ -43,6 +44,14 @@ class PictureMapper(DatasetMapper):
         elif "annotations" in sample:
             self._transform_annotations(sample, transforms, size)
         return sample
+
+
+def picture_mapper(cfg: CfgNode, is_train: bool, **options: Any) -> PictureMapper:
+    """The mapper of a config, or that of its LazyConfig file; ``options`` change arguments of Detectron2's mapper."""
+    own = lazy.mapper_options(cfg, "train" if is_train else "test")
+    if own is None:
+        return PictureMapper(cfg, is_train, **options)
+    return PictureMapper(is_train, pixel_range=cfg.INPUT.PIXEL_RANGE, **own | options)
 
 
 def record_pixels(record: dict[str, Any], image_format: str, pixel_range: Sequence[float]) -> np.ndarray:

@@ -19,7 +19,7 @@ from kd2.data.stream import train_loader as keyed_loader
 from kd2.distill import ConfigError, DataError
 from kd2.engine.detectron2.compat import endless_order
 from kd2.engine.detectron2.data.catalog import is_semantic, register
-from kd2.engine.detectron2.data.detection import PictureMapper
+from kd2.engine.detectron2.data.detection import picture_mapper
 from kd2.engine.detectron2.data.proposals import plain_proposals
 from kd2.engine.detectron2.data.samplers import build_sampler
 from kd2.engine.detectron2.data.semantic import evaluation_mapper, training_mapper
@@ -75,7 +75,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
 def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Detectron2's test loader of a data set; an image that cannot be read is named."""
     register(cfg, [name])
-    mapper = evaluation_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else PictureMapper(cfg, False)
+    mapper = evaluation_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else picture_mapper(cfg, False)
     with plain_proposals(cfg, "TEST") as local:
         return build_detection_test_loader(local, name, mapper=functools.partial(mapped, mapper))
 
@@ -105,9 +105,8 @@ def _mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
             "DATASETS.CUSTOM with classes of pixels or without labels; such data sets mix with their like only"
         )
     codes = any(isinstance(a.get("segmentation"), dict) for r in records for a in r["annotations"] if not a["iscrowd"])
-    if cfg.MODEL.MASK_ON and codes:  # Detectron2 makes no polygons of run-length codes
-        return PictureMapper(cfg, True, instance_mask_format="bitmask")
-    return PictureMapper(cfg, True)
+    # Detectron2 makes no polygons of run-length codes.
+    return picture_mapper(cfg, True, **({"instance_mask_format": "bitmask"} if cfg.MODEL.MASK_ON and codes else {}))
 
 
 def check_readable(names: Iterable[str]) -> None:
