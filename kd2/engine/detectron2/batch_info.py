@@ -27,14 +27,14 @@ def square_of(backbone: Backbone) -> int:
     return int(backbone.padding_constraints.get("square_size", 0))
 
 
-def padded_size(sizes: list[Size], backbone: Backbone) -> Size:
-    """(H, W) of the batch that a model with this backbone makes of images of these sizes.
+def padded_size(sizes: list[Size], model: nn.Module) -> Size:
+    """(H, W) of the batch that a model makes of images of these sizes.
 
     Raises:
         ConfigError: the backbone pads to a square, and an image is larger: Detectron2 would cut it.
     """
-    square = square_of(backbone)
-    step = max(backbone.padding_constraints.get("size_divisibility", backbone.size_divisibility), 1)
+    backbone, square = model.backbone, square_of(model.backbone)
+    step = max(_divisibility(model), 1)
     height, width = map(max, zip(*sizes))
     if square and max(height, width) > square:
         raise ConfigError(
@@ -46,6 +46,12 @@ def padded_size(sizes: list[Size], backbone: Backbone) -> Size:
     return math.ceil(height / step) * step, math.ceil(width / step) * step
 
 
+def _divisibility(model: nn.Module) -> int:
+    """What divides the sides of a batch: as the model has it itself (Panoptic-DeepLab), otherwise its backbone."""
+    own, backbone = getattr(model, "size_divisibility", 0), model.backbone
+    return int(own if own > 0 else backbone.padding_constraints.get("size_divisibility", backbone.size_divisibility))
+
+
 def pixel_labels(batch: list[dict[str, Any]], model: nn.Module) -> Tensor | None:
     """Classes (N, H, W) of the padded batch on the device of ``model``; 255 where there is none.
 
@@ -55,19 +61,19 @@ def pixel_labels(batch: list[dict[str, Any]], model: nn.Module) -> Tensor | None
         return None
     own = model.sem_seg_head.ignore_value
     maps = [sample["sem_seg"].to(model.device, non_blocking=True) for sample in batch]
-    labels = _padded(maps, model.backbone, own)
+    labels = _padded(maps, model, own)
     return labels if own == IGNORE_LABEL else labels.masked_fill(labels == own, IGNORE_LABEL)
 
 
 def student_images(batch: list[dict[str, Any]], model: nn.Module) -> Tensor:
     """The batch as the first layer of ``model`` sees it: (N, 3, H, W), normalized, then padded with 0."""
     pixels = [sample["image"].to(model.device, non_blocking=True) for sample in batch]
-    return _padded([(x - model.pixel_mean) / model.pixel_std for x in pixels], model.backbone, 0.0)
+    return _padded([(x - model.pixel_mean) / model.pixel_std for x in pixels], model, 0.0)
 
 
-def _padded(tensors: list[Tensor], backbone: Backbone, value: float) -> Tensor:
-    constraints = backbone.padding_constraints
-    return ImageList.from_tensors(tensors, backbone.size_divisibility, value, constraints).tensor
+def _padded(tensors: list[Tensor], model: nn.Module, value: float) -> Tensor:
+    square = {"square_size": square_of(model.backbone)}
+    return ImageList.from_tensors(tensors, _divisibility(model), value, square).tensor
 
 
 class StudentAnchors:

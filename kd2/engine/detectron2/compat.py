@@ -10,10 +10,12 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, defaults
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss_jit
@@ -156,6 +158,40 @@ def joined_state(content: dict[str, Any]) -> dict[str, Any]:
 def last_results(trainer: DefaultTrainer) -> dict[str, Any]:
     """The nested results of a trainer's last evaluation; empty before the first and on other processes."""
     return getattr(trainer, "_last_eval_results", None) or {}
+
+
+def add_project_keys(cfg: CfgNode) -> CfgNode:
+    """Add the keys of Detectron2's projects DeepLab, PointRend and Panoptic-DeepLab that training here reads.
+
+    Importing them puts their parts into Detectron2's registries. Panoptic-DeepLab's sets another default of
+    SOLVER.OPTIMIZER, which stays as it is; COLOR_AUG_SSD belongs to a script of PointRend's.
+    """
+    optimizer = cfg.SOLVER.OPTIMIZER
+    add_pointrend_config(cfg)
+    panoptic_deeplab().add_panoptic_deeplab_config(cfg)
+    cfg.SOLVER.OPTIMIZER = optimizer
+    cfg.INPUT.pop("COLOR_AUG_SSD")
+    return cfg
+
+
+def panoptic_deeplab() -> types.ModuleType:
+    """The project, which imports one function of a package that is not on PyPI: panopticapi."""
+    name = "detectron2.projects.panoptic_deeplab"
+    if name in sys.modules or importlib.util.find_spec("panopticapi") is not None:
+        return importlib.import_module(name)
+    parts = {part: types.ModuleType(part) for part in ("panopticapi", "panopticapi.utils")}
+    parts["panopticapi.utils"].rgb2id = _rgb2id
+    sys.modules |= parts
+    try:
+        return importlib.import_module(name)
+    finally:
+        for part in parts:
+            del sys.modules[part]  # others look whether the real one is there
+
+
+def _rgb2id(colors: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, the lowest byte first, as (H, W) ids of segments."""
+    return (colors.astype(np.int64) << [0, 8, 16]).sum(2)
 
 
 def model_zoo() -> types.ModuleType:

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultTrainer
-from detectron2.projects.deeplab import add_deeplab_config
 
 from kd2.config import add_kd_config, assemble, load_teacher_config
 from kd2.config.schedule import scale_losses
 from kd2.distill import ConfigError
-from kd2.engine.detectron2 import lazy, zoo
+from kd2.engine.detectron2 import compat, lazy, zoo
 from kd2.runs.files import write_atomically
 from kd2.runs.folder import FINAL
 
@@ -23,9 +22,7 @@ logger = logging.getLogger(__name__)
 def add_d2_config(cfg: CfgNode) -> CfgNode:
     """Add every key that training with Detectron2 reads to Detectron2's ``get_cfg()``; returns ``cfg``."""
     add_kd_config(cfg)
-    # Keys of Detectron2's DeepLab heads, and of SOLVER.LR_SCHEDULER_NAME WarmupPolyLR.
-    add_deeplab_config(cfg)
-    return cfg
+    return compat.add_project_keys(cfg)
 
 
 def defaults_of(loaded: Mapping[str, Any], config_file: str) -> CfgNode:

@@ -49,7 +49,7 @@ def blank_probe(model: nn.Module, size: tuple[int, int]) -> Probe:
     """A forward pass on one blank image of ``size`` (H, W), padded to a multiple of every stride of ``model``, or of
     the one size that it takes."""
     square = square_of(model.backbone)
-    height, width = padded_size([(square, square) if square else size], model.backbone)
+    height, width = padded_size([(square, square) if square else size], model)
     image = torch.zeros(len(model.pixel_mean), height, width, dtype=torch.uint8)
     return Probe(lambda: model([{"image": image, "height": height, "width": width}]), (height, width))
 

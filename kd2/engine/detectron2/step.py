@@ -60,7 +60,7 @@ def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool) -> None:
     Args:
         reverse_colors: whether the teacher reads the color channels in the other order.
     """
-    padded_size([tuple(sample["image"].shape[-2:]) for sample in batch], teacher.backbone)  # refuses what it would cut
+    padded_size([tuple(sample["image"].shape[-2:]) for sample in batch], teacher)  # refuses what it would cut
     samples = [{key: value for key, value in sample.items() if key != "sem_seg"} for sample in batch]
     if reverse_colors:
         samples = [{**sample, "image": sample["image"].flip(0)} for sample in samples]
@@ -70,7 +70,7 @@ def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool) -> None:
 def batch_info(batch: Batch, student: nn.Module, anchors: StudentAnchors | None) -> BatchInfo:
     """Boxes and anchors on the host, in pixels of the resized images; classes of the pixels on the device."""
     sizes = [tuple(sample["image"].shape[-2:]) for sample in batch]
-    padded = padded_size(sizes, student.backbone)
+    padded = padded_size(sizes, student)
     return BatchInfo(
         sizes,
         padded,

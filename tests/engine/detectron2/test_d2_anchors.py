@@ -71,7 +71,7 @@ def backbone(size_divisibility: int, constraints: dict[str, int] | None = None) 
 
 def test_padded_size_follows_the_backbone():
     sizes = [(60, 70), (50, 100)]
-    assert padded_size(sizes, backbone(32)) == (64, 128)
-    assert padded_size(sizes, backbone(0)) == (60, 100)
-    assert padded_size(sizes, backbone(32, {"size_divisibility": 16})) == (64, 112)
-    assert padded_size(sizes, backbone(0, {"square_size": 128})) == (128, 128)
+    assert padded_size(sizes, SimpleNamespace(backbone=backbone(32))) == (64, 128)
+    assert padded_size(sizes, SimpleNamespace(backbone=backbone(0))) == (60, 100)
+    assert padded_size(sizes, SimpleNamespace(backbone=backbone(32, {"size_divisibility": 16}))) == (64, 112)
+    assert padded_size(sizes, SimpleNamespace(backbone=backbone(0, {"square_size": 128}))) == (128, 128)

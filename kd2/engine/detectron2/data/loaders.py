@@ -17,7 +17,7 @@ from kd2.data.root import data_root
 from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
 from kd2.data.stream import train_loader as keyed_loader
 from kd2.distill import ConfigError, DataError
-from kd2.engine.detectron2.compat import endless_order
+from kd2.engine.detectron2.compat import endless_order, panoptic_deeplab
 from kd2.engine.detectron2.data.catalog import is_semantic, register
 from kd2.engine.detectron2.data.detection import picture_mapper
 from kd2.engine.detectron2.data.proposals import plain_proposals
@@ -56,7 +56,8 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
         raise DataError(f"DATASETS.TRAIN: no image of {', '.join(sets)} has an annotation that is not crowd")
     count = len(records)
     records += _without_labels(cfg)
-    wide = [aspect(record) for record in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    sized = all("width" in record for record in records)  # Detectron2's panoptic ones are not
+    wide = [aspect(record) for record in records] if sized and cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     batches = Batches(
         # The order before Detectron2 deals it out to the processes: ``Batches`` does that.
         endless_order(build_sampler(cfg, sets)),
@@ -96,6 +97,10 @@ def _without_labels(cfg: CfgNode) -> list[dict]:
 
 def _mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
     names = [*cfg.DATASETS.TRAIN, *cfg.KD.UNLABELED.DATASETS]
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticDeepLab":
+        if not all("pan_seg_file_name" in record for record in records):
+            raise ConfigError(f"DATASETS.TRAIN is {names}, PanopticDeepLab learns from panoptic data sets alone")
+        return panoptic_deeplab().PanopticDeeplabDatasetMapper(cfg)
     others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
     if not others:
         return training_mapper(cfg, names)
