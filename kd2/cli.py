@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config-file F``, ``--import MODULE``, ``--allow-pickle``, ``--allow-code`` and, at the end, ``KEY VALUE ...``."""
+    """Add ``--config-file F``, ``--import MODULE``, ``--allow-pickle``, ``--allow-code``; last ``KEY VALUE ...``."""
     parser.add_argument("--config-file", required=True, metavar="FILE", help="or kd2://NAME, a config of the package")
     parser.add_argument(
         "--import", dest="imports", action="append", default=[], metavar="MODULE",

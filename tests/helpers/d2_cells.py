@@ -3,7 +3,8 @@
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from kd2.distill import ConfigError, Distiller, loss_names
 from kd2.engine.detectron2.data import eval_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 from kd2.losses import loss_types
+from kd2.losses.registry import _LOSSES  # to find the class behind a name
 
 from .d2_families import FAMILIES, family_config, tap_of
 from .d2_tiny import load_config
+
+# Those of the package; tests of one process may have registered more.
+LOSSES = [name for name in loss_types() if _LOSSES.get(name).loss.__module__.startswith("kd2.")]
 
 
 def cell(folder: Path, data: Path, family: str, loss: str, teacher: str = "") -> str:
@@ -37,7 +42,7 @@ def cell(folder: Path, data: Path, family: str, loss: str, teacher: str = "") ->
         two_iterations(found.distiller, found.arrive, loss)
         scores = evaluated(config, FAMILIES[family].test or FAMILIES[family].data, found.distiller.student, folder)
     assert scores and not any(map(math.isinf, scores.values()))
-    return tap_of(loss)
+    return tap_of(loss, FAMILIES[family])
 
 
 def two_iterations(distiller: Distiller, arrive: Callable[[], Any], name: str) -> None:
@@ -68,13 +73,18 @@ def evaluated(config: str, name: str, student: torch.nn.Module, folder: Path) ->
         return flatten_results_dict(inference_on_dataset(student.eval(), eval_loader(cfg, name), evaluator))
 
 
-def row(family: str, cells: Iterable[str]) -> str:
+def row(family: str, cells: Mapping[str, str]) -> str:
     """A line of the table in docs/detectors.md; a refusal is ``no`` there, its text stands below."""
-    words = [text if text in ("fpn", "score") else "no" for text in cells]
+    words = [cells[loss] if " " not in cells[loss] else "no" for loss in LOSSES]
     return f"| {family} | {' | '.join(words)} |"
 
 
+def refusals(cells: Mapping[str, str]) -> list[str]:
+    """The lines below the table, with numbers as letters: a loss, and why a family refuses it."""
+    found = {loss: text for loss, text in cells.items() if " " in text}
+    return [f"- `{loss}`: {re.sub('[0-9]+', 'n', text)}" for loss, text in found.items()]
+
+
 def header() -> str:
-    """The first two lines of that table: every registered loss, in order."""
-    losses = loss_types()
-    return f"| family | {' | '.join(f'`{loss}`' for loss in losses)} |\n|{'---|' * (len(losses) + 1)}"
+    """The first two lines of that table: every loss of the package, in order."""
+    return f"| family | {' | '.join(f'`{loss}`' for loss in LOSSES)} |\n|{'---|' * (len(LOSSES) + 1)}"

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Family:
         config: its tiny form, over the common keys.
         features, scores: taps of the aliases ``fpn`` and ``score``.
         data: name of the data set that trains it; ``test``: of the one that scores it, where it is another.
+        heads: alias of ``HEADS`` -> places of what the family's heads predict, one behind the other.
     """
 
     config: dict = field(hash=False)
@@ -42,6 +43,12 @@ class Family:
     scores: str = SCORES["R-CNN"]
     data: str = OBJECTS
     test: str = ""
+    heads: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def taps(self, alias: str) -> list[str]:
+        """The taps of an alias, as a config writes them."""
+        places = {"fpn": [self.features], "score": [self.scores], **self.heads}[alias]
+        return [f"{alias}={place}" for place in places]
 
 
 def _lazy(name: str, *overrides: str) -> dict:
@@ -57,13 +64,18 @@ _MASK = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8, "POOL
 _KEYPOINT = {"NUM_KEYPOINTS": 3, "CONV_DIMS": [8], "POOLER_RESOLUTION": 7, "MIN_KEYPOINTS_PER_IMAGE": 1}
 _CASCADE = {"ROI_HEADS": {"NAME": "CascadeROIHeads"}, "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True}}
 _POINTS = {
-    "ROI_MASK_HEAD": {"POOLER_TYPE": "", "NAME": "PointRendMaskHead", "FC_DIM": 8, "NUM_FC": 1, "CONV_DIM": 8, "POINT_HEAD_ON": True,
-                      "OUTPUT_SIDE_RESOLUTION": 7},
+    "ROI_MASK_HEAD": {"POOLER_TYPE": "", "NAME": "PointRendMaskHead", "FC_DIM": 8, "NUM_FC": 1, "CONV_DIM": 8,
+                      "POINT_HEAD_ON": True, "OUTPUT_SIDE_RESOLUTION": 7},
     "POINT_HEAD": {"NUM_CLASSES": 2, "FC_DIM": 8, "NUM_FC": 1, "TRAIN_NUM_POINTS": 16, "SUBDIVISION_STEPS": 2,
                    "SUBDIVISION_NUM_POINTS": 16},
 }  # fmt: skip
 _STUFF = {"NUM_CLASSES": 3, "CONVS_DIM": 32, "NORM": "GN", "LOSS_WEIGHT": 0.5}
-_DENSE = {"features": "backbone:p3,p4,p5", "scores": SCORES["RetinaNet"]}
+_DENSE = {
+    "features": "backbone:p3,p4,p5", "scores": SCORES["RetinaNet"],
+    "heads": {"dense": ["head.cls_score", "head.bbox_pred"]},
+}  # fmt: skip
+_ROI = {"heads": {"roi": ["roi_heads.box_predictor@vector"]}}
+_STAGES = {"heads": {"roi": [f"roi_heads.box_predictor.{stage}@vector" for stage in range(3)]}}
 _BRANCH = {
     "IN_FEATURES": ["res2", "res3", "res5"], "PROJECT_FEATURES": ["res2", "res3"], "PROJECT_CHANNELS": [8, 8],
     "ASPP_CHANNELS": 16, "ASPP_DILATIONS": [1, 2, 3], "HEAD_CHANNELS": 8, "CONVS_DIM": 16, "NORM": "BN",
@@ -81,23 +93,24 @@ _PIXELS = {"scores": "sem_seg_head.predictor", "data": PIXELS}
 FAMILIES = {
     "RetinaNet": Family(RETINANET, **_DENSE),
     "FCOS": Family(_lazy("fcos"), **_DENSE),
-    "Faster R-CNN": Family(FASTER_RCNN),
-    "Mask R-CNN": Family(_rcnn(MASK_ON=True, ROI_MASK_HEAD=_MASK)),
+    "Faster R-CNN": Family(FASTER_RCNN, **_ROI),
+    "Mask R-CNN": Family(_rcnn(MASK_ON=True, ROI_MASK_HEAD=_MASK), **_ROI),
     "Keypoint R-CNN": Family(
         merged(
             _rcnn(KEYPOINT_ON=True, ROI_KEYPOINT_HEAD=_KEYPOINT), {"TEST": {"KEYPOINT_OKS_SIGMAS": [0.1, 0.1, 0.1]}}
-        )
+        ),
+        **_ROI,
     ),
-    "Cascade R-CNN": Family(merged(FASTER_RCNN, {"MODEL": _CASCADE})),
-    "Cascade Mask R-CNN": Family(merged(_rcnn(MASK_ON=True, ROI_MASK_HEAD=_MASK), {"MODEL": _CASCADE})),
+    "Cascade R-CNN": Family(merged(FASTER_RCNN, {"MODEL": _CASCADE}), **_STAGES),
+    "Cascade Mask R-CNN": Family(merged(_rcnn(MASK_ON=True, ROI_MASK_HEAD=_MASK), {"MODEL": _CASCADE}), **_STAGES),
     "Panoptic FPN": Family(
         _rcnn(META_ARCHITECTURE="PanopticFPN", MASK_ON=True, ROI_MASK_HEAD=_MASK, SEM_SEG_HEAD=_STUFF),
-        scores="sem_seg_head.predictor", data=PANOPTIC,
+        scores="sem_seg_head.predictor", data=PANOPTIC, **_ROI,
     ),
-    "PointRend": Family(merged(_rcnn(MASK_ON=True, **_POINTS), _BITMASK)),
-    "ViTDet": Family(_lazy("vitdet")),
-    "Swin": Family(_lazy("swin")),
-    "MViTv2": Family(_lazy("mvit")),
+    "PointRend": Family(merged(_rcnn(MASK_ON=True, **_POINTS), _BITMASK), **_ROI),
+    "ViTDet": Family(_lazy("vitdet"), **_ROI),
+    "Swin": Family(_lazy("swin"), **_ROI),
+    "MViTv2": Family(_lazy("mvit"), **_ROI),
     "Semantic FPN": Family(merged(PSPNET, SEM_SEG_FPN), **_PIXELS),
     "DeepLabV3+": Family(merged(PSPNET, DEEPLAB), features="backbone:res5", **_PIXELS),
     "Panoptic-DeepLab": Family(
@@ -105,6 +118,8 @@ FAMILIES = {
     ),
 }  # fmt: skip
 
+# Losses of predictions, and the alias of the heads that they compare.
+HEADS = {"dense_kd": "dense", "roi_kd": "roi"}
 # Options by which a loss suits tiny maps; a loss that is not here runs with its defaults. The weight is fixed: a share
 # of a student's gradient is 0 on levels where the few boxes of tiny images send none.
 OPTIONS = {
@@ -112,6 +127,8 @@ OPTIONS = {
     "hint": {"RELU": False, "ADAPTER": "conv1x1"},
     "imitation": {"LEVEL_RULE": "per_level"},
 }
+# The same for one family: an FCOS has points instead of anchors.
+OPTIONS_OF = {("FCOS", "imitation"): {"ANCHORS": "retinanet"}}
 
 
 @contextlib.contextmanager
@@ -182,8 +199,11 @@ def _with_pixels(path: Path, images: str) -> list[dict]:
     return [{**record, "sem_seg_file_name": str(path.parent / f"{record['image_id'] - 10}.png")} for record in found]
 
 
-def tap_of(loss: str) -> str:
-    """The alias on which a loss listens: scores where it compares classes, otherwise features."""
+def tap_of(loss: str, family: Family) -> str:
+    """The alias on which a loss listens: heads that it asks for and the family has, scores where it compares classes,
+    otherwise features."""
+    if HEADS.get(loss) in family.heads:
+        return HEADS[loss]
     return "score" if getattr(_LOSSES.get(loss).loss, "over_classes", False) else "fpn"
 
 
@@ -201,12 +221,21 @@ def family_config(folder: Path, data: Path, name: str, *losses: str, teacher: st
     weights = folder / "teacher.pth"
     teacher_file = _written(folder, data, other, {"SEED": 3}, name="teacher")
     save_model(load_config(teacher_file), weights)
+    aliases = dict.fromkeys(tap_of(loss, student) for loss in losses)
     sides = {
-        side: {"TAPS": [f"fpn={family.features}", f"score={family.scores}"]}
+        side: {"TAPS": [text for alias in aliases for text in family.taps(alias)]}
         for side, family in (("STUDENT", student), ("TEACHER", other))
     }
     sides["TEACHER"] |= {"CONFIG_FILE": teacher_file, "WEIGHTS": str(weights)}
-    blocks = {loss: {"TAP": tap_of(loss), "WEIGHT": 1e-4, **OPTIONS.get(loss, {})} for loss in losses}
+    blocks = {
+        loss: {
+            "TAP": tap_of(loss, student),
+            "WEIGHT": 1e-4,
+            **OPTIONS.get(loss, {}),
+            **OPTIONS_OF.get((name, loss), {}),
+        }
+        for loss in losses
+    }
     return _written(folder, data, student, {"KD": {**sides, "LOSSES": blocks}}, changes)
 
 

@@ -26,9 +26,9 @@ KEYS = (
     Key("MODEL.ESPNET.LEVEL2_BLOCKS", 2, v.CountOrZero),
     #: build_espnet_backbone: ESP modules that repeat at stride 8, q in the paper.
     Key("MODEL.ESPNET.LEVEL3_BLOCKS", 8, v.CountOrZero),
-    #: A LazyConfig file of Detectron2 (.py, also a name of its zoo), which describes the model in place of the other keys
-    #: of MODEL; its settings of training are the defaults of this config. --config-file FILE.py and _BASE_: FILE.py set
-    #: it. It is Python, which runs: --allow-code on the command line alone allows that.
+    #: A LazyConfig file of Detectron2 (.py, also a name of its zoo), which describes the model in place of the other
+    #: keys of MODEL; its settings of training are the defaults of this config. --config-file FILE.py and _BASE_:
+    #: FILE.py set it. It is Python, which runs: --allow-code on the command line alone allows that.
     Key("MODEL.LAZY_CONFIG", "", str, path=True),
     #: Changes of what that file says, in the form of Detectron2's lazyconfig_train_net.py: ["model.num_classes=3"].
     Key("MODEL.LAZY_OVERRIDES", [], v.Texts),

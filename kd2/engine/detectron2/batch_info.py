@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.meta_arch import FCOS
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
@@ -88,10 +89,13 @@ class StudentAnchors:
 
     @classmethod
     def of(cls, model: nn.Module) -> "StudentAnchors | None":
-        """Those of the model itself (RetinaNet) or of its proposal generator; None without axis-aligned anchors."""
+        """Those of the model itself (RetinaNet) or of its proposal generator; None without axis-aligned anchors.
+
+        FCOS has none: what its generator gives are points.
+        """
         owner = model if hasattr(model, "anchor_generator") else getattr(model, "proposal_generator", None)
         generator = getattr(owner, "anchor_generator", None)
-        if not isinstance(generator, DefaultAnchorGenerator):
+        if isinstance(model, FCOS) or not isinstance(generator, DefaultAnchorGenerator):
             return None
         pairs = zip(generator.cell_anchors, generator.strides)
         return cls([(base.detach().cpu() + generator.offset * stride, stride) for base, stride in pairs])

@@ -1,7 +1,7 @@
 """LazyConfig files of Detectron2: Python that describes a model and, where it likes, its training.
 
-The model is built as the file says. What else the file has becomes the default of the key that means the same, so the
-rest of a config may still say otherwise; what only the file can say (mapper, schedule, rates by layer) is taken from it.
+The model is built as the file says. What else the file has becomes the default of the key that means the same, so that
+the rest of a config may say otherwise; what only a file can say (mapper, schedule, rates by layer) is taken from it.
 """
 
 import functools
@@ -235,8 +235,8 @@ def _check_calls(lazy: DictConfig, path: str) -> None:
     for key in loader or ():
         if key not in _LOADER and loader[key] is not None:
             raise ConfigError(
-                f"{path}: dataloader.train.{key} is given, expected only {', '.join(_LOADER[1:])}; the other keys of "
-                "DATALOADER and DATASETS say more"
+                f"{path}: dataloader.train.{key} is given, expected only {', '.join(_LOADER[1:])}; give the keys of "
+                f"DATALOADER that say the same, and MODEL.LAZY_OVERRIDES: [dataloader.train.{key}=null]"
             )
 
 

@@ -64,14 +64,21 @@ def test_a_model_without_anchors_has_none():
     assert StudentAnchors.of(nn.Linear(1, 1)) is None
 
 
-def backbone(size_divisibility: int, constraints: dict[str, int] | None = None) -> SimpleNamespace:
-    """What a backbone demands of the padded batch."""
-    return SimpleNamespace(size_divisibility=size_divisibility, padding_constraints=constraints or {})
+def model(size_divisibility: int, constraints: dict[str, int] | None = None, own: int = 0) -> SimpleNamespace:
+    """What a backbone, or a model by itself, demands of the padded batch."""
+    backbone = SimpleNamespace(size_divisibility=size_divisibility, padding_constraints=constraints or {})
+    return SimpleNamespace(backbone=backbone, size_divisibility=own)
 
 
 def test_padded_size_follows_the_backbone():
     sizes = [(60, 70), (50, 100)]
-    assert padded_size(sizes, SimpleNamespace(backbone=backbone(32))) == (64, 128)
-    assert padded_size(sizes, SimpleNamespace(backbone=backbone(0))) == (60, 100)
-    assert padded_size(sizes, SimpleNamespace(backbone=backbone(32, {"size_divisibility": 16}))) == (64, 112)
-    assert padded_size(sizes, SimpleNamespace(backbone=backbone(0, {"square_size": 128}))) == (128, 128)
+    assert padded_size(sizes, model(32)) == (64, 128)
+    assert padded_size(sizes, model(0)) == (60, 100)
+    assert padded_size(sizes, model(32, {"size_divisibility": 16})) == (64, 112)
+    assert padded_size(sizes, model(0, {"square_size": 128})) == (128, 128)
+    assert padded_size(sizes, model(32, own=80)) == (80, 160)
+
+
+def test_an_image_beyond_the_square_is_refused():
+    with pytest.raises(ConfigError, match="an image has 60 x 100 pixels, .* pads to 64 x 64: INPUT.MAX_SIZE_TRAIN"):
+        padded_size([(60, 100)], model(0, {"square_size": 64}))
