@@ -200,7 +200,7 @@ class Distiller(nn.Module):
         for name, factor in active.items():
             tap, info.loss_name = self.configs[name].tap, name
             specs = self.teacher.taps.specs[tap], self.student_taps.specs[tap]
-            aligned = cut_to_student(teacher[tap], student[tap], specs)
+            aligned = cut_to_student(teacher[tap], student[tap], *specs)
             call_loss = functools.partial(self._values, name, teacher=aligned, info=info)
             with naming(f"KD.LOSSES.{name}"):
                 if name not in self.shares:
@@ -217,11 +217,8 @@ class Distiller(nn.Module):
         """The values of one loss, unweighted, by their names in the log."""
         loss = self.losses[name]
         value = loss(student, teacher, info)
-        named = (
-            {f"loss_{name}_{part}": x for part, x in value.items()}
-            if isinstance(value, dict)
-            else {f"loss_{name}": value}
-        )
+        several = isinstance(value, dict)
+        named = {f"loss_{name}_{part}": x for part, x in value.items()} if several else {f"loss_{name}": value}
         if sorted(named) != sorted(loss_names(name, loss)):
             raise ConfigError(
                 f"the loss gave {', '.join(sorted(named))}, its attribute 'parts' announces "

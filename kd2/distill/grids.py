@@ -20,13 +20,11 @@ def on_students_grid(teacher: Specs, student: Specs) -> Specs:
     return [replace(t, size=s.size) if t.stride == s.stride else t for t, s in zip(teacher, student)]
 
 
-def cut_to_student(teacher: list[Tensor], student: list[Tensor], specs: tuple[Specs, Specs]) -> list[Tensor]:
-    """The teacher's maps (N, Ct, H, W), those of the student's stride no larger than the student's maps.
-
-    Args:
-        specs: of the teacher's and of the student's levels.
-    """
+def cut_to_student(
+    teacher: list[Tensor], student: list[Tensor], teacher_specs: Specs, student_specs: Specs
+) -> list[Tensor]:
+    """The teacher's maps (N, Ct, H, W), those of the student's stride no larger than the student's maps."""
     return [
         t[..., : s.shape[2], : s.shape[3]] if t.shape[2:] != s.shape[2:] and of_t.stride == of_s.stride else t
-        for t, s, of_t, of_s in zip(teacher, student, *specs)
+        for t, s, of_t, of_s in zip(teacher, student, teacher_specs, student_specs, strict=True)
     ]

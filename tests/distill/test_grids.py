@@ -22,17 +22,17 @@ def test_other_numbers_of_levels_are_left_to_who_refuses_them():
 
 def test_what_lies_beyond_the_students_map_is_cut_off():
     specs = [spec(1, 4, 4.0)], [spec(1, 2, 4.0)]
-    (found,) = cut_to_student([torch.arange(16.0).reshape(1, 1, 4, 4)], [torch.zeros(1, 1, 2, 3)], specs)
+    (found,) = cut_to_student([torch.arange(16.0).reshape(1, 1, 4, 4)], [torch.zeros(1, 1, 2, 3)], *specs)
     assert found.tolist() == [[[[0, 1, 2], [4, 5, 6]]]]
 
 
 def test_maps_of_another_stride_stay_whole():
     specs = [spec(1, 4, 4.0)], [spec(1, 2, 8.0)]
-    (found,) = cut_to_student([torch.zeros(1, 1, 4, 4)], [torch.zeros(1, 1, 2, 2)], specs)
+    (found,) = cut_to_student([torch.zeros(1, 1, 4, 4)], [torch.zeros(1, 1, 2, 2)], *specs)
     assert found.shape == (1, 1, 4, 4)
 
 
 def test_maps_of_equal_size_are_the_same_tensors():
     teacher = torch.zeros(1, 1, 2, 2)
-    (found,) = cut_to_student([teacher], [torch.ones(1, 1, 2, 2)], ([spec(1, 2, 4.0)], [spec(1, 2, 4.0)]))
+    (found,) = cut_to_student([teacher], [torch.ones(1, 1, 2, 2)], [spec(1, 2, 4.0)], [spec(1, 2, 4.0)])
     assert found is teacher
