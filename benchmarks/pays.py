@@ -3,9 +3,9 @@
     python benchmarks/pays.py --data bccd --seeds 5
     python benchmarks/pays.py --data camvid --seeds 5 --only alone --only pixelwise --iterations 300
 
-What is run stands in benchmarks/grids/DATA.yaml. Every run is a process of tools/train_net.py with one thread. Its start
-and its end are a line each of benchmarks/results/DATA.jsonl, and a run found there is not repeated: the command goes on
-where it was stopped. Two of them may work side by side.
+What is run stands in benchmarks/grids/DATA.yaml. Every run is a process of tools/train_net.py with one thread. Its
+start and its end are a line each of benchmarks/results/DATA.jsonl, and a run found there is not repeated: the command
+goes on where it was stopped. Two of them may work side by side.
 """
 
 import sys

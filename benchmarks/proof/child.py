@@ -14,6 +14,8 @@ from benchmarks.proof.grid import ROOT
 
 # A row of a table that a command prints: a name and a number.
 _SCORE = re.compile(r"^\| (\S+) +\| (\S+) +\|$")
+# A score of one class.
+_OF_CLASS = re.compile(r"(AP|IoU)-")
 # What a commit need not hold for a run to be its own.
 _WRITTEN = ("benchmarks/results", "docs/results.md")
 
@@ -50,6 +52,8 @@ def call(tool: str, words: Sequence[str], log: Path) -> End:
 def scores(log: str, tests: Mapping[str, str]) -> dict[str, dict[str, float]]:
     """Split -> metric -> value, from the table at the end of a training's or an evaluation's output.
 
+    Scores of single classes are left out.
+
     Args:
         tests: split -> name of the data set, which stands before the metric where there are several.
     """
@@ -60,7 +64,7 @@ def scores(log: str, tests: Mapping[str, str]) -> dict[str, dict[str, float]]:
         found[split] = {
             key.removeprefix(prefix): float(value)
             for key, value in table.items()
-            if key.startswith(prefix) and key != "metric" and not set(key) <= {"-"}
+            if key.startswith(prefix) and key != "metric" and not _OF_CLASS.search(key)
         }
     return found
 
