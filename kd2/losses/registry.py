@@ -158,14 +158,14 @@ def active_losses(blocks: Blocks) -> dict[str, Mapping[str, Any]]:
 
 
 def complete_losses(blocks: Blocks) -> dict[str, dict[str, Any]]:
-    """The active blocks with all that they leave to defaults: TYPE, SHARE where no WEIGHT is given, every option.
+    """The active blocks with all that they leave to defaults: TYPE, every option, SHARE and its measurement if no WEIGHT.
 
     Raises like ``check_losses``.
     """
     complete = {}
     for name, block in active_losses(blocks).items():
         entry = _entry(name, block)
-        strength = {} if "WEIGHT" in block else {"SHARE": entry.share}
+        strength = {} if "WEIGHT" in block else {"SHARE": entry.share, "CALIBRATE_ITERS": _CALIBRATE_ITERS}
         options = {option.upper(): value for option, value in (defaults_of(entry.loss) | dict(entry.presets)).items()}
         complete[name] = {"TYPE": name, **strength, **options, **block}
     return complete
