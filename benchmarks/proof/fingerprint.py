@@ -11,7 +11,8 @@ from kd2.config.paths import found_path
 from kd2.distill import ConfigError
 from kd2.losses.registry import complete_losses
 
-# Folders whose names are fingerprints: a file in one of them is known by its folder.
+ROOT = Path(__file__).resolve().parents[2]
+# Holds the folders of the runs.
 OUTPUT = "pays"
 # Keys that say where a run lies, how often it is looked at, or what is scored.
 _FREE = ("SEED", "VERSION", "OUTPUT_DIR", "TEST.EVAL_PERIOD", "DATASETS.TEST", "DATALOADER", "SOLVER.CHECKPOINT_PERIOD")
@@ -50,7 +51,7 @@ def as_words(options: Mapping[str, Any]) -> list[str]:
 def file_identity(path: str) -> str:
     """A file of weights by its content; one that a run of the grid leaves, by that run."""
     file = Path(path)
-    if OUTPUT in file.parts:
+    if OUTPUT in file.parts:  # its folder is named by what made it
         return file.parent.name
     if not file.is_file():
         raise ConfigError(f"the teacher's weights {path} are no file; --teacher names another one")
@@ -60,14 +61,9 @@ def file_identity(path: str) -> str:
 
 def _teacher(block: Mapping[str, Any], config: str) -> dict[str, Any]:
     path = block.get("CONFIG_FILE", "")
-    loaded = read(found_path(path, config) or path, as_words_of(block.get("OPTS", [])))
+    loaded = read(found_path(path, config) or str(ROOT / path), [str(word) for word in block.get("OPTS", [])])
     read_of_it = {"model": loaded.get("MODEL", {}), "format": loaded.get("INPUT", {}).get("FORMAT", "")}
     return read_of_it | {"weights": file_identity(block.get("WEIGHTS", ""))}
-
-
-def as_words_of(options: list[Any]) -> list[str]:
-    """The OPTS of a teacher as words."""
-    return [str(x) for x in options]
 
 
 def _drop(node: dict[str, Any], key: list[str]) -> None:

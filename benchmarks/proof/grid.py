@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from benchmarks.proof.fingerprint import fingerprint
+from benchmarks.proof.fingerprint import ROOT, fingerprint
 from kd2.data.root import data_root
 from kd2.distill import ConfigError, nearest
 
-ROOT = Path(__file__).resolve().parents[2]
 GRIDS = ROOT / "benchmarks" / "grids"
 MAIN, ALONE, TEACHER = "main", "alone", "teacher"
+ITERATIONS = "SOLVER.MAX_ITER"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Run:
     @property
     def iterations(self) -> int:
         """Iterations, 0 where the config says how many."""
-        return int(self.options.get("SOLVER.MAX_ITER", 0))
+        return int(self.options.get(ITERATIONS, 0))
 
     @property
     def losses(self) -> Mapping[str, Any]:
@@ -83,9 +83,14 @@ class Grid:
         self.data = data
         self.file = yaml.safe_load((GRIDS / f"{data}.yaml").read_text())
 
-    def road(self, name: str | None) -> str:
-        """A road by its name, the first one without."""
-        return _choose("--road", name or next(iter(self.file["roads"])), self.file["roads"])
+    def roads(self, section: str) -> list[str]:
+        """The roads that a section is for."""
+        return list(self.section(section).get("roads", self.file["roads"]))
+
+    def road(self, name: str | None, section: str) -> str:
+        """A road of a section by its name, the first one without."""
+        roads = self.roads(section)
+        return _choose("--road", roads[0] if name is None else name, dict.fromkeys(roads))
 
     def teacher(self, road: str) -> Run:
         """The training of a road's teacher, with seed 1."""
@@ -99,39 +104,45 @@ class Grid:
 
     def rows(self, section: str, only: Sequence[str] = ()) -> list[str]:
         """Names of the rows of a section, or ``only`` where it is not empty, checked."""
-        rows = self._section(section)["rows"]
+        rows = self.section(section)["rows"]
         return [_choose("--only", name, rows) for name in only] or list(rows)
 
     def runs(
-        self, road: str, section: str, seeds: Sequence[int], weights: str, iterations: int | None = None
+        self,
+        road: str,
+        section: str,
+        seeds: Sequence[int],
+        weights: str,
+        iterations: int | None = None,
+        only: Sequence[str] = (),
     ) -> list[Run]:
         """The runs of a section, seed by seed.
 
         Args:
             weights: the teacher's file.
             iterations: of each; None: those of the grid.
+            only: names of rows; empty: all.
         """
-        part, way = self._section(section), self.file["roads"][road]
-        length = {"SOLVER.MAX_ITER": iterations or self.file["iterations"], "KD.TEACHER.WEIGHTS": weights}
+        part, way = self.section(section), self.file["roads"][road]
+        length = iterations or part.get("iterations", self.file["iterations"])
+        own = {ITERATIONS: length, "KD.TEACHER.WEIGHTS": weights}
         runs = []
         for seed in seeds:
-            for name, row in part["rows"].items():
-                options = length | {key: x for block in (self.file, way, part, row) for key, x in _set(block).items()}
+            for name in self.rows(section, only):
+                row = part["rows"][name]
+                given = {key: x for block in (self.file, way, part, row) for key, x in block.get("set", {}).items()}
+                options = own | given | {"KD.LOSSES": row["losses"]}
                 about = {"section": section, "longer": row.get("longer", False), "published": row.get("published", "")}
-                options["KD.LOSSES"] = row["losses"]
                 runs.append(self._run(road, name, seed, way["config"], options, **about))
         return runs
 
-    def _section(self, name: str) -> Mapping[str, Any]:
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section by its name."""
         sections = self.file["sections"]
         return sections[_choose("--variant", name, sections)]
 
     def _run(self, road: str, row: str, seed: int, config: str, options: dict[str, Any], **about: Any) -> Run:
         return Run(self.data, road, row, seed, config, options, self.file["splits"], **about).with_options({})
-
-
-def _set(block: Mapping[str, Any]) -> Mapping[str, Any]:
-    return block.get("set", {})
 
 
 def _choose(option: str, name: str, known: Mapping[str, Any]) -> str:

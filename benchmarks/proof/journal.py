@@ -36,9 +36,10 @@ class Journal:
         return [x for x in self._lines() if all(x.get(key) == value for key, value in wanted.items())]
 
     def ended(self, road: str, fingerprint: str, seed: int) -> Record | None:
-        """How a run ended, by the first line that says so; None where it never did, or was interrupted."""
+        """The line that a run finished, or else that it failed; None where it never ended, or by a signal."""
         found = self.records(road=road, hash=fingerprint, seed=seed)
-        return next((x for x in found if x["status"] in (FINISHED, FAILED)), None)
+        ends = {x["status"]: x for x in reversed(found)}
+        return ends.get(FINISHED) or ends.get(FAILED)
 
     def _lines(self) -> Iterator[Record]:
         if self.path.exists():

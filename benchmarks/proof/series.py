@@ -1,21 +1,21 @@
 """A series of runs, one after the other: what the journal has is not done again."""
 
 import contextlib
-import dataclasses
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.proof import child
-from benchmarks.proof.fingerprint import OUTPUT, as_words, file_identity
-from benchmarks.proof.grid import ROOT, Grid, Run
+from benchmarks.proof.fingerprint import OUTPUT, ROOT, as_words
+from benchmarks.proof.grid import ITERATIONS, Run
 from benchmarks.proof.journal import FAILED, FINISHED, INTERRUPTED, MEASURED, STARTED, Journal, Record
+from benchmarks.proof.teachers import Teacher, student_file, write_scaled
 from kd2.distill import ConfigError
 
 ROUNDS = 20
-ITERATIONS = "SOLVER.MAX_ITER"
 
 
 class Series:
@@ -30,53 +30,35 @@ class Series:
     def __init__(self, journal: Journal, output: Path = ROOT / "output" / OUTPUT, again: bool = False):
         self.journal, self.output, self.again = journal, output, again
 
-    def teacher(self, grid: Grid, road: str, weights: str | None) -> str:
-        """The file of a road's teacher, with its scores in the journal: ``weights``, the grid's, or one trained now.
+    def prepare(self, teacher: Teacher) -> str:
+        """Train or score a teacher, whatever is left of it to do; returns the file for the students.
 
         Raises:
-            ConfigError: the file does not exist; it could not be trained or scored.
+            ConfigError: it could not be trained, or its weights not be scaled.
         """
-        run, given = grid.teacher(road), weights or grid.teacher_file(road)
-        if given:
-            run = dataclasses.replace(run, hash=file_identity(given), options=run.options | {"MODEL.WEIGHTS": given})
-            self._end(run, "--eval-only")
-            return given
-        while self.train(run) is None:  # another process trains it
-            time.sleep(10)
-        if not self.weights(run).is_file():  # it was trained on another machine
-            self._train(run, "--overwrite")
-        return str(self.weights(run))
+        if teacher.given:
+            self._end(teacher.run, "--eval-only")
+        else:
+            while (end := self.train(teacher.run)) is None:  # another process trains it
+                time.sleep(10)
+            if end["status"] == FINISHED and not os.path.isfile(teacher.source):  # it was trained on another machine
+                end = self._train(teacher.run, "--overwrite")
+            if end["status"] != FINISHED:
+                raise ConfigError(f"the teacher could not be trained: {end.get('error', end['status'])}")
+        if teacher.factors and not os.path.isfile(teacher.weights):
+            write_scaled(teacher)
+        return teacher.weights
 
-    def timed(self, runs: Sequence[Run], rows: Sequence[str]) -> list[Run]:
-        """The runs of these rows. What a step of the default losses takes is measured; those that are to be ``longer``
-        have their iterations by it."""
-        first = {run.row: run for run in reversed(runs)}
-        longer = any(first[row].longer for row in rows)
-        ratios = {name: self.step_ratio(run) for name, run in first.items() if run.default and (longer or name in rows)}
-        if longer:
-            costliest = max(ratios, key=lambda name: ratios[name])
-            ratio = ratios[costliest]
-            print(f"r = {ratio}: step time of {costliest} / the student alone, median of {ROUNDS} pairs", flush=True)
-            scaled = {ITERATIONS: round(runs[0].iterations * ratio)}
-            runs = [run.with_options(scaled) if run.longer else run for run in runs]
-        return [run for run in runs if run.row in rows]
+    def measure(self, runs: Sequence[Run]) -> None:
+        """Measure how many times as long as the student's alone a distilled step of each run takes, where the journal
+        does not have it. What cannot be measured is told; its training will say why."""
+        for run in runs:
+            if not self.journal.records(status=MEASURED, road=run.road, hash=run.hash):
+                self._measure(run)
 
     def train(self, run: Run) -> Record | None:
         """The end of a run, from the journal or from training now; None: another process trains it at this moment."""
         return self._end(run, "--overwrite")
-
-    def weights(self, run: Run) -> Path:
-        """Where the student of a run lies."""
-        return self.output / run.data / run.folder / "model_final.pth"
-
-    def step_ratio(self, run: Run) -> float:
-        """How many times as long as the student's alone a distilled step takes, measured once.
-
-        Raises:
-            ConfigError: the measurement ended with an error.
-        """
-        known = self.journal.records(status=MEASURED, road=run.road, hash=run.hash)
-        return known[0]["step_ratio"] if known else self._measure(run)
 
     def _end(self, run: Run, option: str) -> Record | None:
         with self._claimed(run.folder) as mine:
@@ -91,9 +73,9 @@ class Series:
         start = self._record(run) | {"commit": commit, "clean": clean}
         self.journal.append({"status": STARTED} | start)
         print(f"{run.road}, {run.row}, seed {run.seed}", flush=True)
-        folder = self.weights(run).parent
+        folder = Path(student_file(self.output, run)).parent
         own = {"DATASETS.TEST": list(run.tests.values()), "SEED": run.seed, "OUTPUT_DIR": str(folder)}
-        words = [option, "--config-file", str(ROOT / run.config), *as_words(dict(run.options) | own)]
+        words = [option, "--config-file", str(ROOT / run.config), *as_words({**run.options, **own})]
         end = {"status": INTERRUPTED}
         try:
             end = _told(run, child.call("train_net.py", words, folder.with_suffix(".log")))
@@ -102,17 +84,17 @@ class Series:
         print("   ", {key: value for key, value in end.items() if key not in run.tests}, flush=True)
         return end | start
 
-    def _measure(self, run: Run) -> float:
+    def _measure(self, run: Run) -> None:
         folder = self.output / run.data / f"step-{run.road}-{run.hash}"
         found = folder.with_suffix(".json")
-        options = dict(run.options) | {"SEED": 1, "OUTPUT_DIR": str(folder)}
+        options = {**run.options, "SEED": 1, "OUTPUT_DIR": str(folder)}
         words = ["step", "--rounds", str(ROUNDS), "--json", str(found), "--config-file", str(ROOT / run.config)]
         end = child.call("benchmark.py", [*words, *as_words(options)], folder.with_suffix(".log"))
         if end.code:
-            raise ConfigError(f"{run.row}: the time of a step could not be measured: {end.error}")
+            print(f"{run.row}: the time of a step cannot be measured: {end.error}", flush=True)
+            return
         ratio = round(json.loads(found.read_text())["ratio"], 3)
         self.journal.append({"status": MEASURED} | self._record(run) | {"step_ratio": ratio, "pairs": ROUNDS})
-        return ratio
 
     def _record(self, run: Run) -> Record:
         names = ("data", "road", "section", "row", "seed", "iterations", "hash")
@@ -129,6 +111,26 @@ class Series:
                 yield False
             else:
                 yield True
+
+
+def lengthened(runs: Sequence[Run], every: Sequence[Run], journal: Journal) -> list[Run]:
+    """The runs; those that are to be ``longer`` with the iterations that the costliest default loss is worth.
+
+    Args:
+        every: all runs of the section.
+        journal: has the measurements; without any the ``longer`` ones are left out.
+    """
+    ratios = {run.row: ratio for run in every if run.default and (ratio := step_ratio(journal, run))}
+    if not ratios:
+        return [run for run in runs if not run.longer]
+    scaled = {ITERATIONS: round(every[0].iterations * max(ratios.values()))}
+    return [run.with_options(scaled) if run.longer else run for run in runs]
+
+
+def step_ratio(journal: Journal, run: Run) -> float | None:
+    """How many times as long as the student's alone a step of the run takes; None: it was not measured."""
+    known = journal.records(status=MEASURED, road=run.road, hash=run.hash)
+    return known[0]["step_ratio"] if known else None
 
 
 def _told(run: Run, end: child.End) -> Record:

@@ -158,7 +158,7 @@ def active_losses(blocks: Blocks) -> dict[str, Mapping[str, Any]]:
 
 
 def complete_losses(blocks: Blocks) -> dict[str, dict[str, Any]]:
-    """The active blocks with all that they leave to defaults: TYPE, every option, SHARE and its measurement if no WEIGHT.
+    """The active blocks with all that they leave to defaults: TYPE, every option, a share where there is no WEIGHT.
 
     Raises like ``check_losses``.
     """
