@@ -76,7 +76,9 @@ def short(grid: Grid, shown: list[Results]) -> str:
 def whole(shown: list[Results], journal: Journal, metric: str) -> str:
     """Every section and road, the claims, and whatever else was started."""
     parts = [
-        part for results in shown for part in (_title(results), _rows(results), _unfinished(results.rows.values()))
+        part
+        for results in shown
+        for part in (_title(results), _rows(results), _unchanged(results, shown), _unfinished(results.rows.values()))
     ]
     claims = [_claim(results) for results in shown if "claim" in results.grid.section(results.section)]
     if claims:
@@ -116,6 +118,20 @@ def _seeds(row: Row) -> str:
     """How many runs finished, of how many that were started."""
     started, finished = len(row.started), len(row.started) - len(row.unfinished)
     return str(started) if finished == started else f"{finished} of {started}"
+
+
+def _unchanged(results: Results, shown: list[Results]) -> str:
+    """Below a variant, what its losses gain in the main section."""
+    if results.section == MAIN or "claim" in results.grid.section(results.section):
+        return ""
+    gains = [
+        f"{name} {interval(found)}"
+        for main in shown
+        if (main.section, main.road) == (MAIN, results.road)
+        for name in results.rows
+        if name != ALONE and (found := main.difference(name))
+    ]
+    return f"The unchanged pair: {', '.join(gains)}." if gains else ""
 
 
 def _gain(results: Results, row: Row, same: str = "") -> tuple[str, str]:

@@ -38,7 +38,11 @@ sections:
       alone, longer: {losses: {}, longer: True}
       imitation: {losses: {imitation: {}}}
       imitation, weight: {losses: {imitation: {WEIGHT: 0.01}}, published: "0.01"}
-  times10: {seeds: 3, scale: {"fpn.*": 10}, rows: {imitation: {losses: {imitation: {}}}}}
+  times10:
+    title: Larger maps
+    seeds: 3
+    scale: {"fpn.*": 10}
+    rows: {alone: {losses: {}}, imitation: {losses: {imitation: {}}}}
 """
 PAGE = (
     "<!-- pays: toys, short -->\nformer table\n<!-- end of pays -->\nkept\n<!-- pays: toys -->\n<!-- end of pays -->\n"
@@ -81,13 +85,13 @@ def toys(tmp_path, monkeypatch):
     return tmp_path
 
 
-def work(folder, monkeypatch, trainings, **options):
-    """One pass over the main section; the journal."""
+def work(folder, monkeypatch, trainings, section="main", **options):
+    """One pass over a section; the journal."""
     monkeypatch.setattr(series.child, "call", trainings)
     journal = Journal(folder / "toys.jsonl")
     one, toys = Series(journal, folder / "pays", **options), Grid("toys")
-    weights = one.prepare(teacher_of(toys, "torchvision", "main", None, None, one.output))
-    runs = toys.runs("torchvision", "main", [1, 2, 3], weights)
+    weights = one.prepare(teacher_of(toys, "torchvision", section, None, None, one.output))
+    runs = toys.runs("torchvision", section, [1, 2, 3], weights)
     one.measure([run for run in runs if run.default and run.seed == 1])
     for run in lengthened(runs, runs, journal):
         one.train(run)
@@ -195,6 +199,10 @@ def test_where_a_run_lies_and_what_it_scores_is_not_in_the_hash():
     assert hash_of() == hash_of(**moved) != hash_of(**{"SOLVER.BASE_LR": 0.5})
 
 
+def test_a_student_alone_is_one_run_whatever_is_tapped_beside_it():
+    assert hash_of() == hash_of(**{"KD.STUDENT.TAPS": ["fpn=backbone:0"], "KD.TEACHER.TAPS": ["fpn=backbone:1"]})
+
+
 def test_the_teacher_counts_by_its_content_for_those_that_it_teaches(tmp_path):
     one, same, other = (tmp_path / name for name in ("one", "same", "other"))
     for file, text in ((one, "1"), (same, "1"), (other, "2")):
@@ -245,6 +253,15 @@ def test_runs_of_other_settings_stay_on_the_page(toys, monkeypatch):
     journal.append(former)
     last = write(toys, journal).split("Other runs that were started")[1]
     assert cells(last, "imitation") == ["torchvision", "main", "100", "11", "1", "40.0", "abc"]
+
+
+def test_below_a_variant_stands_what_the_unchanged_pair_gains(toys, monkeypatch):
+    text = write(toys, work(toys, monkeypatch, Trainings(gains)))
+    # The student alone of both sections is one run, so that the variant has a table already.
+    assert "**Larger maps, torchvision**, 100 iterations" in text
+    assert "The unchanged pair:" not in text
+    text = write(toys, work(toys, monkeypatch, Trainings(gains), section="times10"))
+    assert "The unchanged pair: imitation +5.2 [+3.3, +7.1]." in text
 
 
 def test_a_page_without_a_mark_is_refused():
