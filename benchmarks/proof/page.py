@@ -96,13 +96,28 @@ def _title(results: Results) -> str:
 
 def _rows(results: Results) -> str:
     splits = list(reversed(results.grid.file["splits"]))
-    header = ["", *splits, "gain over the student alone", "recovery", "time", "CPU s", "seeds", "verdict"]
-    rows = [[TEACHER, *(_number(results.teacher.get(split)) for split in splits), *[""] * 6]]
+    header = [
+        "",
+        "published weight",
+        *splits,
+        "gain over the student alone",
+        "recovery",
+        "time",
+        "CPU s",
+        "seeds",
+        "verdict",
+    ]
+    rows = [[TEACHER, "", *(_number(results.teacher.get(split)) for split in splits), *[""] * 6]]
     for name, row in results.rows.items():
-        told = f"{name} ({row.run.published})" if row.run.published else name
         difference = results.difference(name) if name != ALONE else None
         rows.append(
-            [told, *(_number(results.mean(row, split)) for split in splits), *_gain(results, row), _ratio(results, row)]
+            [
+                name,
+                row.run.published,
+                *(_number(results.mean(row, split)) for split in splits),
+                *_gain(results, row),
+                _ratio(results, row),
+            ]
             + [_number(row.cpu_seconds, 0), _seeds(row), _verdict(difference)]
         )
     return table(header, rows)
