@@ -15,6 +15,8 @@ from kd2.runs.files import write_atomically
 
 SAME = "not distinguishable from the student alone"
 
+_COLUMNS = ("gain over the student alone", "recovery", "time", "CPU s", "seeds", "verdict")
+
 
 def write_page(grid: Grid, journal: Journal, output: Path, page: Path, given: str | None = None) -> None:
     """Write the tables of a data set into the page: ``<!-- pays: DATA, short -->`` and ``<!-- pays: DATA -->`` begin
@@ -96,18 +98,8 @@ def _title(results: Results) -> str:
 
 def _rows(results: Results) -> str:
     splits = list(reversed(results.grid.file["splits"]))
-    header = [
-        "",
-        "published weight",
-        *splits,
-        "gain over the student alone",
-        "recovery",
-        "time",
-        "CPU s",
-        "seeds",
-        "verdict",
-    ]
-    rows = [[TEACHER, "", *(_number(results.teacher.get(split)) for split in splits), *[""] * 6]]
+    header = ["", "published weight", *splits, *_COLUMNS]
+    rows = [[TEACHER, "", *(_number(results.teacher.get(split)) for split in splits), *[""] * len(_COLUMNS)]]
     for name, row in results.rows.items():
         difference = results.difference(name) if name != ALONE else None
         rows.append(

@@ -278,8 +278,11 @@ def test_scores_of_two_sets_are_told_apart_and_those_of_classes_left_out():
 
 
 @pytest.mark.parametrize("data", ["bccd", "camvid", "cifar", "nuclei"])
-def test_every_row_of_the_shipped_grids_is_a_config_without_errors(data, tmp_path):
+def test_every_row_of_the_shipped_grids_is_a_config_without_errors(data, tmp_path, monkeypatch):
     (tmp_path / "teacher.pth").write_bytes(b"")
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "resnet20.pth").write_bytes(b"")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     shipped = Grid(data)
     for section in shipped.file["sections"]:
         for road in shipped.roads(section):
