@@ -33,7 +33,8 @@ def write_page(grid: Grid, journal: Journal, output: Path, page: Path, given: st
         for section in grid.file["sections"]
         for road in grid.roads(section)
     ]
-    shown = [results for results in found if results.rows]
+    # The student alone is one run for many sections, and no table by itself but in the main one.
+    shown = [results for results in found if results.section == MAIN and results.rows or set(results.rows) - {ALONE}]
     text = page.read_text()
     text = replaced(text, f"{grid.data}, short", short(grid, [x for x in shown if x.section == MAIN]))
     text = replaced(text, grid.data, whole(shown, journal, grid.file["metric"]))
