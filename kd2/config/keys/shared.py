@@ -53,12 +53,14 @@ EVERY = (
     #: A metric such as bbox/AP, by the name that an evaluation prints: the student with the largest value so far is
     #: kept as model_best.pth.
     Key("TEST.BEST", "", str),
+    #: Processes (GPUs) that the config is written for; 0: any number. With another number k times as large, batch and
+    #: learning rates become k times what they are, and all lengths in iterations a k-th, see docs/scaling.md.
+    Key("SOLVER.REFERENCE_WORLD_SIZE", 0, v.CountOrZero),
     #: Optimizer steps of the training.
     Key("SOLVER.MAX_ITER", 40000, v.Count),
     #: Images of a step, over all processes.
     Key("SOLVER.IMS_PER_BATCH", 16, v.Count),
-    #: The learning rate of the whole batch; nothing scales it with the number of GPUs, except Detectron2's
-    #: REFERENCE_WORLD_SIZE.
+    #: The learning rate of the whole batch; nothing but REFERENCE_WORLD_SIZE scales it with the number of processes.
     Key("SOLVER.BASE_LR", 0.001, v.NonNegative),
     #: Where cosine and poly end.
     Key("SOLVER.BASE_LR_END", 0.0, v.NonNegative),

@@ -1,5 +1,6 @@
 """Every private or version-dependent corner of Detectron2; of the packages that its evaluation needs, see packages."""
 
+import contextlib
 import functools
 import importlib
 import importlib.resources
@@ -86,6 +87,18 @@ def set_precision(cfg: CfgNode) -> None:
     """Follow ``FLOAT32_PRECISION`` in versions of Detectron2 that have the key."""
     if cfg.get("FLOAT32_PRECISION"):
         defaults._set_float32_precision(cfg.FLOAT32_PRECISION)
+
+
+@contextlib.contextmanager
+def parallel_on(device: str) -> Iterator[None]:
+    """Let a DefaultTrainer that is made inside the block share a model on the CPU; it names a GPU for it."""
+    plain = defaults.create_ddp_model
+    if not device.startswith("cuda"):
+        defaults.create_ddp_model = functools.partial(plain, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = plain
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:

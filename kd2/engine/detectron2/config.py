@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import DefaultTrainer
 from detectron2.projects.deeplab import add_deeplab_config
 
 from kd2.config import add_kd_config, assemble, load_teacher_config
-from kd2.config.schedule import scale_losses
 from kd2.distill import ConfigError
 from kd2.engine.detectron2 import zoo
 
@@ -38,24 +36,6 @@ def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     _check_lengths(cfg)
     _choose_device(cfg, given="DEVICE" in loaded.get("MODEL", {}))
     return cfg
-
-
-def scaled_config(cfg: CfgNode, processes: int) -> CfgNode:
-    """``cfg`` for another number of processes than its ``SOLVER.REFERENCE_WORLD_SIZE``, if it has one.
-
-    Detectron2 scales batch, learning rate and length of the run; the losses' iterations follow its length.
-
-    Raises:
-        ConfigError: the reference does not divide ``SOLVER.IMS_PER_BATCH``.
-    """
-    reference, images = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
-    if reference in (0, processes):
-        return cfg
-    if images % reference:
-        raise ConfigError(f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, expected a divisor of IMS_PER_BATCH, {images}")
-    scaled = DefaultTrainer.auto_scale_workers(cfg, processes)
-    scale_losses(scaled, reference / processes)
-    return scaled
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
