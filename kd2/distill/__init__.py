@@ -10,6 +10,7 @@ from kd2.distill.solver import ParameterGroupOverride, clip_overrides, loss_grou
 from kd2.distill.tap import Tap, TapError
 from kd2.distill.taps import FeatureSpec, Maps, Probe, Taps, eval_mode, probed
 from kd2.distill.teacher import Teacher
+from kd2.distill.unlabeled import check_inside, sees_all
 
 __all__ = [
     "IGNORE_LABEL",
@@ -34,6 +35,7 @@ __all__ = [
     "Taps",
     "Teacher",
     "call",
+    "check_inside",
     "check_maps",
     "check_weights",
     "clip_overrides",
@@ -46,4 +48,5 @@ __all__ = [
     "no_batch_info",
     "override_groups",
     "probed",
+    "sees_all",
 ]

@@ -71,6 +71,7 @@ class Distiller(nn.Module):
         batch_info: batch to what the losses may know of it.
         own_losses: names of the student's own losses, as far as they are known; none of distillation may be among them.
         seed: the run's seed, handed to the losses through the batch info.
+        whole_teacher: run the teacher to its end instead of behind its last tap.
 
     Raises:
         ConfigError: a name in the log that two losses would share.
@@ -94,6 +95,7 @@ class Distiller(nn.Module):
         batch_info: Callable[[Any], BatchInfo] = no_batch_info,
         own_losses: Collection[str] = (),
         seed: int = 0,
+        whole_teacher: bool = False,
     ):
         super().__init__()
         self.student = student
@@ -105,7 +107,7 @@ class Distiller(nn.Module):
             {name: self._share(config) for name, config in self.configs.items() if config.calibrate}
         )
         self.run_student, self.run_teacher, self.batch_info = run_student, run_teacher, batch_info
-        self.seed = seed
+        self.seed, self.whole_teacher = seed, whole_teacher
         self.iteration = 0
         self.stats: dict[str, Tensor] = {}
         self._teacher_checked = False
@@ -152,7 +154,7 @@ class Distiller(nn.Module):
         return own, self.distillation_losses(own, student, teacher, self.placed_batch_info(batch), factors)
 
     def teacher_features(self, batch: Any) -> Maps:
-        """The teacher's maps of a batch. Its forward pass ends behind the last tapped module.
+        """The teacher's maps of a batch. Its forward pass ends behind the last tapped module but for ``whole_teacher``.
 
         Raises:
             ConfigError: NaN or infinity in the first maps ever; later ones are not checked, that would wait for the
@@ -161,7 +163,7 @@ class Distiller(nn.Module):
         teacher = self.teacher
         assert teacher is not None and teacher.taps is not None, "without losses there is no teacher"
         teacher.enforce_mode()
-        with torch.no_grad(), teacher.taps.capture(stop=True) as maps:
+        with torch.no_grad(), teacher.taps.capture(stop=not self.whole_teacher) as maps:
             self.run_teacher(teacher.model, batch)
         if not self._teacher_checked:
             check_maps(maps)

@@ -19,6 +19,7 @@ from kd2.distill import (
     Taps,
     Teacher,
     call,
+    check_inside,
     no_batch_info,
     probed,
 )
@@ -62,6 +63,8 @@ class Step:
     Attributes:
         run_student, run_teacher, batch_info, own_losses: see ``Distiller``.
         offers: what ``batch_info`` tells, a subset of ``EVERYTHING``.
+        unlabeled: whether a detector's batches end with images without labels. Run to its end, the teacher leaves its
+            detections there as their boxes.
     """
 
     run_student: RunStudent = call
@@ -69,6 +72,7 @@ class Step:
     batch_info: Callable[[Any], BatchInfo] = no_batch_info
     own_losses: Collection[str] = ()
     offers: Collection[str] = frozenset()
+    unlabeled: bool = False
 
 
 def make_distiller(
@@ -145,13 +149,17 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         student_taps, teacher_taps = (_probed(model) for model in (student, teacher))
         losses, configs = build_losses(active, student_taps.specs, teacher_taps.specs)
-    for name, loss in losses.items():
-        missing = set(getattr(loss, "needs", ())) - set(step.offers)
+    needs = {name: set(getattr(loss, "needs", ())) for name, loss in losses.items()}
+    for name, needed in needs.items():
+        missing = needed - set(step.offers)
         if missing:
             raise ConfigError(
                 f"KD.LOSSES.{name} needs {', '.join(sorted(missing))} of the batch, this task offers "
                 f"{', '.join(sorted(step.offers)) or 'none'}"
             )
+    if step.unlabeled:
+        for taps in (student_taps, teacher_taps):
+            check_inside(taps, {config.tap for config in configs.values()})
     return Distiller(
         student.module,
         Teacher(teacher.module, teacher_taps, batch_statistics),
@@ -163,6 +171,7 @@ def assemble(
         batch_info=step.batch_info,
         own_losses=step.own_losses,
         seed=seed,
+        whole_teacher=step.unlabeled and any("boxes" in needed for needed in needs.values()),
     )
 
 

@@ -12,7 +12,9 @@ SEGMENTERS = ("PSPNet", "DeepLabV3", "FCN", "LRASPP", "SemSegFPN", "ESPNetC", "E
 DETECTRON2_DETECTORS = ("RetinaNet", "FCOS", "GeneralizedRCNN", "ProposalNetwork", "PanopticFPN")
 DETECTRON2_SEGMENTERS = ("SemanticSegmentor", "PanopticDeepLab")
 _BOXES = tuple(dict.fromkeys((*DETECTORS, *DETECTRON2_DETECTORS)))
+_FINDERS = (*DETECTORS, "GeneralizedRCNN")
 _PIXELS = (*SEGMENTERS, *DETECTRON2_SEGMENTERS)
+_UNLABELED = (*_FINDERS, *_PIXELS)
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupPolyLR")
 Means = Annotated[Sequence[float], v.Length((3,))]
 Deviations = Annotated[Sequence[v.Positive], v.Length((3,))]
@@ -169,10 +171,14 @@ DENSE = (
     #: Class names of the teacher in the order of its outputs, where its checkpoint does not tell them: losses on scores
     #: need the student's names and order.
     Key("KD.TEACHER.CLASSES", [], v.Texts),
-    #: Images without labels, for the losses alone.
-    Key("KD.UNLABELED.DATASETS", [], v.Texts, _PIXELS),
+    #: Images without labels, for the losses alone; labels that these sets have are left out. Of detectors, the losses'
+    #: taps lie in the backbone then, and losses that need boxes take the teacher's own detections there.
+    Key("KD.UNLABELED.DATASETS", [], v.Texts, _UNLABELED),
     #: So many of them (over all processes) follow the labeled ones in every batch. Both keys or none are given.
-    Key("KD.UNLABELED.IMS_PER_BATCH", 0, v.CountOrZero, _PIXELS),
+    Key("KD.UNLABELED.IMS_PER_BATCH", 0, v.CountOrZero, _UNLABELED),
+    #: Detections of the teacher with smaller scores are no boxes of an unlabeled image. Suppression and number of
+    #: detections are those of the teacher's own evaluation.
+    Key("KD.UNLABELED.SCORE_THRESH", 0.5, v.Share, _FINDERS),
 )
 
 # Of the frameworks that Lightning trains.

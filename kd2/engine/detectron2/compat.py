@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, defaults
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver.build import get_default_optimizer_params
+from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor, nn
@@ -111,6 +112,16 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
     )
+
+
+@contextlib.contextmanager
+def preprocessed(model: nn.Module, images: ImageList) -> Iterator[None]:
+    """Let a model take ``images`` inside the block, in place of what it makes of the batch that it is called with."""
+    model.preprocess_image = lambda _batch: images
+    try:
+        yield
+    finally:
+        del model.preprocess_image  # that of its class is there again
 
 
 def endless_order(sampler: Sampler) -> Callable[[], Iterator[int]]:

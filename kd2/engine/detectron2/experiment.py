@@ -103,7 +103,7 @@ class Detectron2Experiment(Experiment):
         return replace(teacher, matched=match.matched)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
-        return step_of(student, reverse_colors)
+        return step_of(student, reverse_colors, self.cfg.KD.UNLABELED)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
         checkpointer = CheckedCheckpointer(student, key, partial)

@@ -34,7 +34,7 @@ class DetectionExperiment(LightningExperiment):
 
     def check(self, train: list[Records], tests: list[Records]) -> None:
         check_numbers([*train, *tests])
-        check_classes([*train, *tests], *num_classes(self.cfg))
+        check_classes([d for d in (*train, *tests) if d.classes], *num_classes(self.cfg))
 
     def build_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
@@ -48,7 +48,7 @@ class DetectionExperiment(LightningExperiment):
         return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
-        return detection_step(student, reverse_colors)
+        return detection_step(student, reverse_colors, self.cfg.KD.UNLABELED)
 
     def class_names(self, data: list[Records]) -> dict[str, list[str]]:
         return {"things": list(data[0].classes)}
