@@ -114,7 +114,7 @@ def nested(key: str, value: str) -> str:
         ("RetinaNet", "TEST.WINDOW.SIZE", "[64, 64]"),
         ("RetinaNet", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"),
         ("MaskRCNN", "INPUT.CROP.ENABLED", "True"),
-        ("FasterRCNN", "KD.UNLABELED.IMS_PER_BATCH", "2"),
+        ("PSPNet", "KD.UNLABELED.SCORE_THRESH", "0.4"),
         ("FCOS", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0]]"),
         ("PSPNet", "MODEL.RETINANET.NUM_CONVS", "2"),
         ("PSPNet", "MODEL.FPN.NORM", "GN"),

@@ -32,6 +32,7 @@ from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
 from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, check_data_classes, class_keys, probe_size
+from kd2.engine.detectron2.records_evaluator import detections_of
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
@@ -162,6 +163,15 @@ class Detectron2Experiment(Experiment):
         if comm.is_main_process():
             verify_results(cfg, results)
         return flatten_results_dict(results)
+
+    @torch.no_grad()
+    def find(self, student: nn.Module, data: DataSet) -> list[dict[str, Any]]:
+        register(self.cfg, [data.name])
+        found: list[dict[str, Any]] = []
+        for batch in Trainer.build_test_loader(self.cfg, data.name):
+            for given, output in zip(batch, student(batch), strict=True):
+                found += detections_of(output["instances"], given["image_id"], self.cfg.MODEL.MASK_ON)
+        return found
 
     def _built(self, model: nn.Module, cfg: CfgNode, side: str, **names: Any) -> BuiltModel:
         taps, key = taps_of(self.cfg, side)

@@ -17,6 +17,7 @@ from kd2.engine.lightning.detection.models import BODY, NoResize, build_detector
 from kd2.engine.lightning.detection.step import BLANK, detection_step
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
+from kd2.engine.lightning.trainer import uses_gpu
 
 
 class DetectionExperiment(LightningExperiment):
@@ -66,6 +67,15 @@ class DetectionExperiment(LightningExperiment):
         with torch.autocast(batch.images[0].device.type, enabled=False):
             outputs = student(batch.unit_images)
         return [output | {"labels": output["labels"] - first_label(student)} for output in outputs]
+
+    @torch.no_grad()
+    def find(self, student: nn.Module, data: Records) -> list[dict[str, Any]]:
+        device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
+        student.to(device)
+        evaluator = self.evaluator(data)
+        for batch in self.test_loader(data, rank=0, ranks=1):
+            evaluator.process(batch, self.predict(student, batch.to(device)))
+        return evaluator.detections
 
     def _built(self, cfg: CfgNode, model: nn.Module, side: str, **facts: Any) -> BuiltModel:
         key, count = num_classes(cfg)
