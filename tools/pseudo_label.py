@@ -9,7 +9,6 @@ The size of the images, suppression and number of detections are those of the co
 
 import sys
 
-from kd2 import engine
 from kd2.cli import Parser, config_arguments, guarded
 from kd2.engine.pseudo_labels import find_objects, write_coco
 
@@ -23,8 +22,7 @@ def main() -> int:
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="in the order of the model's outputs")
     config_arguments(parser)
     args = parser.parse_args()
-    with engine.evaluating(args.config_file, args.opts, args.allow_pickle) as experiment:
-        content = find_objects(experiment, args.images, args.score, args.classes)
+    content = find_objects(args.config_file, args.opts, args.images, args.score, args.classes, args.allow_pickle)
     write_coco(content, args.to)
     print(f"{args.to}: {len(content['annotations'])} objects in {len(content['images'])} images")
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from kd2.distill import ConfigError
+from kd2.engine import evaluating
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
 from kd2.runs.files import write_atomically
@@ -15,11 +16,18 @@ from kd2.runs.files import write_atomically
 _NAME = "pseudo_labels"
 
 
-def find_objects(experiment: Experiment, folder: str, least: float, classes: Sequence[str] = ()) -> dict[str, Any]:
+def find_objects(
+    config_file: str,
+    options: Sequence[str],
+    folder: str,
+    least: float,
+    classes: Sequence[str] = (),
+    allow_pickle: bool = False,
+) -> dict[str, Any]:
     """What the model of ``MODEL.WEIGHTS`` finds in the images of a folder and of those in it, as by evaluation.
 
     Args:
-        experiment: of a detector.
+        config_file, options: of a detector, see ``kd2.engine.run``.
         least: detections with smaller scores are left out.
         classes: names in the order of the model's outputs, where its checkpoint does not tell them.
 
@@ -31,11 +39,16 @@ def find_objects(experiment: Experiment, folder: str, least: float, classes: Seq
         ConfigError: no weights, no detector, class names that nobody tells or that are too few.
         DataError: a folder without images, an image that cannot be read.
     """
+    own = [f"DATASETS.CUSTOM.{_NAME}.UNLABELED", os.path.abspath(folder)]
+    with evaluating(config_file, [*options, *own], allow_pickle) as experiment:
+        return _found(experiment, folder, least, classes)
+
+
+def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[str]) -> dict[str, Any]:
     cfg = experiment.cfg
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS is empty, expected the checkpoint of the model that finds the objects")
     names = list(classes) or saved_classes(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS").get("things", [])
-    cfg.DATASETS.CUSTOM[_NAME] = type(cfg)({"UNLABELED": os.path.abspath(folder)})
     data = experiment.load_one(_NAME, "KD.UNLABELED.DATASETS")
     built = experiment.build_student()
     key, count = built.classes.get("things", ("", 0))
@@ -51,11 +64,8 @@ def find_objects(experiment: Experiment, folder: str, least: float, classes: Seq
         for place, r in enumerate(data.records)
     ]
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
-    return {
-        "images": images,
-        "annotations": [_annotation(i, d) for i, d in enumerate(found, 1)],
-        "categories": categories,
-    }
+    annotations = [_annotation(number, detection) for number, detection in enumerate(found, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def write_coco(content: dict[str, Any], path: str) -> None:

@@ -4,11 +4,14 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from kd2.distill import ConfigError
 from kd2.engine.detectron2.data import train_loader
+from kd2.engine.pseudo_labels import find_objects
 
 from ...helpers.d2_tiny import DETECTORS, distiller_of, load_config, train, write_pair
 
@@ -86,6 +89,17 @@ def test_a_tap_behind_the_backbone_is_refused(config):
     words = ["KD.TAPS", f"['fpn=backbone:p3,p4', 'score={head}']", "KD.LOSSES.pkd.TAP", "score"]
     with pytest.raises(ConfigError, match=r"^KD.TAPS: the tap score is \S+, but with KD.UNLABELED a detector's heads"):
         distiller_of(load_config(config, words))
+
+
+def test_a_teachers_detections_become_a_data_set(config, data):
+    folder = Path(config).parent
+    words = ["MODEL.WEIGHTS", str(folder / "teacher.pth"), *ALL]
+    content = find_objects(str(folder / "teacher.yaml"), words, str(data / "images"), 0.0, ["box", "bar"])
+    assert [image["file_name"] for image in content["images"]] == [f"{i}.png" for i in range(6)]
+    assert content["categories"] == [{"id": 1, "name": "box"}, {"id": 2, "name": "bar"}]
+    first = content["annotations"][0]
+    assert first["id"] == 1 and first["category_id"] in (1, 2) and 0 <= first["score"] <= 1
+    assert first["area"] == pytest.approx(first["bbox"][2] * first["bbox"][3])
 
 
 def test_a_run_takes_them(config, tmp_path):
