@@ -163,7 +163,7 @@ class Distiller(nn.Module):
         teacher = self.teacher
         assert teacher is not None and teacher.taps is not None, "without losses there is no teacher"
         teacher.enforce_mode()
-        with torch.no_grad(), teacher.taps.capture(stop=not self.whole_teacher) as maps:
+        with torch.no_grad(), teacher.autocast(), teacher.taps.capture(stop=not self.whole_teacher) as maps:
             self.run_teacher(teacher.model, batch)
         if not self._teacher_checked:
             check_maps(maps)

@@ -21,6 +21,7 @@ from kd2.engine.checkpoint import best_of, keep_final_as_best, saved_classes, sa
 from kd2.engine.experiment import DataSet, DryRun, Experiment, Facts, Prepared, Scores
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.preflight import first_with_objects, start_up
+from kd2.engine.teacher_settings import settle_teacher
 from kd2.losses import active_losses
 from kd2.networks.group_norm import allow_single_values
 from kd2.runs import endings, folder
@@ -200,6 +201,7 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
             partial = cfg.KD.INIT_FROM_TEACHER_PARTIAL
             copied = init_from_teacher(student.module, teacher.module, parts, experiment.backbone, partial)
             logger.info("KD.INIT_FROM_TEACHER %s: %s", parts, copied.text())
+    settle_teacher(distiller, teacher, cfg.KD.TEACHER)
     return distiller, facts_of(student, teacher)
 
 

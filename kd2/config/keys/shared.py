@@ -121,6 +121,12 @@ EVERY = (
     #: Let the teacher normalize by the batch's statistics and drop out, as in the authors' segmentation code of TaT.
     #: Its weights stay frozen, its running statistics drift.
     Key("KD.TEACHER.BATCH_STATISTICS", False, bool),
+    #: Its forward pass, whatever SOLVER.AMP says of the student; empty: as the student. Weights and maps stay float32.
+    Key("KD.TEACHER.PRECISION", "", v.one_of("", "fp32", "bf16", "fp16")),
+    #: Lay its weights out with the channels last, which some GPUs compute faster.
+    Key("KD.TEACHER.CHANNELS_LAST", False, bool),
+    #: Compile its backbone (a classifier: all of it); its taps must be what the compiled part gives.
+    Key("KD.TEACHER.COMPILE", False, bool),
     #: Go on although the checkpoint lacks weights of the teacher.
     Key("KD.TEACHER.ALLOW_PARTIAL", False, bool),
 )

@@ -124,6 +124,14 @@ def preprocessed(model: nn.Module, images: ImageList) -> Iterator[None]:
         del model.preprocess_image  # that of its class is there again
 
 
+def set_mixed_precision(trainer: DefaultTrainer) -> None:
+    """Let a trainer whose ``SOLVER.AMP.PRECISION`` is bf16 compute in it; its range needs no scaled losses."""
+    amp = trainer.cfg.SOLVER.AMP
+    if amp.ENABLED and amp.PRECISION == "bf16":
+        loop = trainer._trainer
+        loop.precision, loop.grad_scaler = torch.bfloat16, torch.amp.GradScaler("cuda", enabled=False)
+
+
 def endless_order(sampler: Sampler) -> Callable[[], Iterator[int]]:
     """The indices of a sampler of Detectron2 before it deals them out to the processes."""
     return sampler._infinite_indices

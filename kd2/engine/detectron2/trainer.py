@@ -55,6 +55,7 @@ class Trainer(DefaultTrainer):
         self.run_cfg, self.best, self.begin = cfg, best, begin
         with compat.parallel_on(cfg.MODEL.DEVICE):
             super().__init__(cfg)
+        compat.set_mixed_precision(self)
         compat.name_losses(self)
 
     def restore(self, path: str) -> None:

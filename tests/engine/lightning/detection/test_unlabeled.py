@@ -87,11 +87,12 @@ def test_the_students_own_losses_are_those_of_plain_training(pair, write):
 
 def test_the_teachers_own_detections_are_their_boxes(pair):
     distiller, batch = pair()
-    distiller(batch)
+    batch.unit_images[:2] = [batch.unit_images[2]] * 2  # of one size: the padding decides what is found too
+    distiller.teacher_features(batch)
     with torch.no_grad():
         (found,) = distiller.teacher.model([batch.unit_images[2]])
     assert len(batch.boxes[2]) == len(found["boxes"]) > 0
-    torch.testing.assert_close(batch.boxes[2], found["boxes"], rtol=1e-3, atol=1e-2)  # it was padded otherwise
+    torch.testing.assert_close(batch.boxes[2], found["boxes"], rtol=1e-4, atol=1e-3)
 
 
 def test_those_with_small_scores_are_none(pair):

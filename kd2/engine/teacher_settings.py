@@ -1,0 +1,38 @@
+"""How a frozen teacher runs, apart from the student: ``KD.TEACHER.PRECISION``, ``CHANNELS_LAST`` and ``COMPILE``."""
+
+import logging
+
+import torch
+from fvcore.common.config import CfgNode
+
+from kd2.distill import Distiller
+from kd2.engine.build import BuiltModel
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def settle_teacher(distiller: Distiller, built: BuiltModel, cfg: CfgNode) -> None:
+    """Bring the teacher of a distiller into the form in which it runs, and free its parts that no tap needs.
+
+    A classifier keeps all, as it is scored beside the student; so does a detector whose detections are used.
+
+    Args:
+        built: the teacher with its probe, which has played its other parts.
+        cfg: ``KD.TEACHER``.
+
+    Raises:
+        ConfigError: a tap inside the part that is compiled.
+    """
+    teacher = distiller.teacher
+    assert teacher is not None, "a distiller with losses has a teacher"
+    if not (distiller.whole_teacher or "images" in built.classes):
+        freed = teacher.free_unused(built.probe.run)
+        if freed:
+            logger.info("teacher: no tap needs its %s, which is freed", ", ".join(freed))
+    if cfg.CHANNELS_LAST:
+        teacher.model.to(memory_format=torch.channels_last)
+    if cfg.COMPILE:
+        teacher.compile()
+    teacher.precision = PRECISIONS[cfg.PRECISION]
