@@ -6,10 +6,11 @@ from kd2.distill.errors import USER_ERRORS, ConfigError, DataError, NonFiniteLos
 from kd2.distill.finite import NaNMonitor, check_maps, check_weights
 from kd2.distill.loss_names import loss_names
 from kd2.distill.schedule import Schedule
+from kd2.distill.shared_classes import SharedClasses, shared_channels
 from kd2.distill.solver import ParameterGroupOverride, clip_overrides, loss_groups, override_groups
 from kd2.distill.tap import Tap, TapError
 from kd2.distill.taps import FeatureSpec, Maps, Probe, Taps, eval_mode, probed
-from kd2.distill.teacher import Teacher
+from kd2.distill.teacher import OtherTeacher, Teacher
 from kd2.distill.unlabeled import check_inside, sees_all
 
 __all__ = [
@@ -25,11 +26,13 @@ __all__ = [
     "Maps",
     "NaNMonitor",
     "NonFiniteLoss",
+    "OtherTeacher",
     "ParameterGroupOverride",
     "Probe",
     "RunStudent",
     "RunTeacher",
     "Schedule",
+    "SharedClasses",
     "Tap",
     "TapError",
     "Taps",
@@ -49,4 +52,5 @@ __all__ = [
     "override_groups",
     "probed",
     "sees_all",
+    "shared_channels",
 ]

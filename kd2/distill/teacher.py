@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from kd2.distill.errors import ConfigError
-from kd2.distill.taps import Taps
+from kd2.distill.finite import check_maps
+from kd2.distill.taps import Maps, Taps
 
 
 class Teacher:
@@ -34,6 +36,26 @@ class Teacher:
         self.taps = taps
         self.batch_statistics = batch_statistics
         self.precision: torch.dtype | None = None
+        self._checked = False
+
+    def features(self, run: Callable[[nn.Module, Any], Any], batch: Any, stop: bool = True) -> Maps:
+        """The maps of a batch. With ``stop`` the forward pass ends behind the last tapped module.
+
+        Args:
+            run: (model, batch): the forward pass.
+
+        Raises:
+            ConfigError: NaN or infinity in the first maps ever; later ones are not checked, that would wait for the
+                device.
+        """
+        assert self.taps is not None, "without taps there is nothing to see"
+        self.enforce_mode()
+        with torch.no_grad(), self.autocast(), self.taps.capture(stop) as maps:
+            run(self.model, batch)
+        if not self._checked:
+            check_maps(maps)
+            self._checked = True
+        return maps
 
     def enforce_mode(self) -> None:
         """Undo whatever mode somebody put the model into."""
@@ -106,3 +128,21 @@ class Teacher:
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """Move or cast the model the way ``nn.Module._apply`` does for the owner."""
         self.model._apply(function)
+
+
+@dataclass(frozen=True)
+class OtherTeacher:
+    """A further teacher beside the first one.
+
+    Attributes:
+        run: (model, batch): its forward pass.
+        name: what its maps and losses are told apart by.
+    """
+
+    teacher: Teacher
+    run: Callable[[nn.Module, Any], Any]
+    name: str
+
+    def features(self, batch: Any) -> Maps:
+        """The maps of a batch under ``NAME.ALIAS``, see ``Teacher.features``."""
+        return {f"{self.name}.{alias}": maps for alias, maps in self.teacher.features(self.run, batch).items()}

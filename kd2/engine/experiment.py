@@ -65,8 +65,8 @@ class Experiment(ABC):
         """The student with its initial weights drawn from SEED."""
 
     @abstractmethod
-    def build_teacher(self) -> BuiltModel:
-        """The teacher of KD.TEACHER with its weights."""
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        """The teacher of ``node``, a name from ``kd2.config.teacher_blocks``, with its weights."""
 
     @abstractmethod
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:

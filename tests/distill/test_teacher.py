@@ -31,8 +31,8 @@ def test_its_maps_differ_by_the_roundings_of_bfloat16():
     plain = model.teacher_features(batch())["fpn"]
     model.teacher.precision = torch.bfloat16
     for found, expected in zip(model.teacher_features(batch())["fpn"], plain):
-        assert found.dtype == torch.float32 and not torch.equal(found, expected)
-        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+        assert not torch.equal(found.float(), expected)
+        torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
 
 
 def test_parts_that_no_tap_needs_are_freed():
@@ -52,7 +52,7 @@ def test_a_part_that_is_tapped_stays():
 def test_a_part_that_the_model_looks_into_stays():
     model = distiller(BLOCKS)
     teacher = model.teacher.model
-    teacher.register_forward_pre_hook(lambda module, _inputs: module.head.weight)  # read and never called
+    teacher.register_forward_pre_hook(lambda module, _inputs: bool(module.head.weight.sum()) and None)  # never called
     head = teacher.head
     assert model.teacher.free_unused(blank(model.teacher)) == [] and teacher.head is head
 

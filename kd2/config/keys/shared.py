@@ -121,7 +121,7 @@ EVERY = (
     #: Let the teacher normalize by the batch's statistics and drop out, as in the authors' segmentation code of TaT.
     #: Its weights stay frozen, its running statistics drift.
     Key("KD.TEACHER.BATCH_STATISTICS", False, bool),
-    #: Its forward pass, whatever SOLVER.AMP says of the student; empty: as the student. Weights and maps stay float32.
+    #: Its forward pass, whatever SOLVER.AMP says of the student; empty: as the student. Its weights stay as they are.
     Key("KD.TEACHER.PRECISION", "", v.one_of("", "fp32", "bf16", "fp16")),
     #: Lay its weights out with the channels last, which some GPUs compute faster.
     Key("KD.TEACHER.CHANNELS_LAST", False, bool),
@@ -177,6 +177,10 @@ DENSE = (
     #: Class names of the teacher in the order of its outputs, where its checkpoint does not tell them: losses on scores
     #: need the student's names and order.
     Key("KD.TEACHER.CLASSES", [], v.Texts),
+    #: Further teachers, a list of {CONFIG_FILE, WEIGHTS, OPTS, TAPS, CLASSES, WEIGHT}. Each teaches every loss whose
+    #: TAP is among its taps (KD.TAPS where it has none of its own), as LOSS_teacher2 and so on, with WEIGHT (1.0) times
+    #: the strength of the loss. Losses on scores compare the classes that both sides know, by name.
+    Key("KD.TEACHERS", [], Sequence[Any]),
     #: Images without labels, for the losses alone; labels that these sets have are left out. Of detectors, the losses'
     #: taps lie in the backbone then, and losses that need boxes take the teacher's own detections there.
     Key("KD.UNLABELED.DATASETS", [], v.Texts, _UNLABELED),

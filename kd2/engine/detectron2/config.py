@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from kd2.config import add_kd_config, assemble, load_teacher_config
+from kd2.config import add_kd_config, assemble, load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.detectron2 import zoo
 
@@ -38,17 +38,22 @@ def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     return cfg
 
 
-def teacher_config(cfg: CfgNode) -> CfgNode:
-    """Detectron2's defaults, the teacher's own file (a path or a zoo name), then ``KD.TEACHER.OPTS``.
+def teacher_config(cfg: CfgNode, node: str = "KD.TEACHER") -> CfgNode:
+    """Detectron2's defaults, a teacher's own file (a path or a zoo name), then its ``OPTS``.
+
+    Args:
+        node: a name from ``kd2.config.teacher_blocks``.
 
     Raises:
         ConfigError: no file is named, it does not exist or is of another framework; see ``kd2.config.assemble``.
     """
-    name, cfg = cfg.KD.TEACHER.CONFIG_FILE, cfg.clone()
+    cfg = cfg.clone()
+    cfg.defrost()
+    block = teacher_blocks(cfg)[node]
+    name = block["CONFIG_FILE"]
     if name and not os.path.isfile(name):
-        cfg.defrost()
-        cfg.KD.TEACHER.CONFIG_FILE = zoo.config_path(name, "KD.TEACHER.CONFIG_FILE")
-    own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", add_d2_config(get_cfg())))
+        block["CONFIG_FILE"] = zoo.config_path(name, f"{node}.CONFIG_FILE")
+    own = plain_cfg(load_teacher_config(cfg, node, add_d2_config(get_cfg())))
     own.MODEL.DEVICE = cfg.MODEL.DEVICE
     own.MODEL.TIMM.PRETRAINED = False
     return own

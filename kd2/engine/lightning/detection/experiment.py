@@ -41,12 +41,13 @@ class DetectionExperiment(LightningExperiment):
         torch.manual_seed(self.cfg.SEED)
         return self._built(self.cfg, build_detector(self.cfg), "STUDENT", names=self.classes)
 
-    def build_teacher(self) -> BuiltModel:
-        own = self.teachers[0].cfg
-        model = build_detector(own)
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        source = self.source(node)
+        model = build_detector(source.cfg)
         model.transform = NoResize(model.transform)
-        names, key = teacher_classes(self.cfg, "things", self.teachers[0].weights)
-        return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
+        names, key = teacher_classes(self.cfg, "things", source.weights, node)
+        matched = self.load_teacher(model, source)
+        return self._built(source.cfg, model, node.removeprefix("KD."), matched=matched, names=names, names_key=key)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         return detection_step(student, reverse_colors, self.cfg.KD.UNLABELED)
