@@ -139,6 +139,7 @@ def assemble(
             )
     if step.unlabeled:
         for taps in (student_taps, teacher_taps, *(other.teacher.taps for other, _, _ in others)):
+            assert taps is not None, "a teacher of a loss is tapped"
             check_inside(taps, {config.tap for config in configs.values()})
     return Distiller(
         student.module,
