@@ -6,6 +6,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import glob
 import os
+from types import SimpleNamespace
 
 import torch
 from detectron2.config import get_cfg
@@ -14,7 +15,7 @@ from detectron2.engine import DefaultTrainer
 from kd2.config import framework_of, read, taps_of
 from kd2.config.schedule import scaled_config
 from kd2.distill import ConfigError, Tap, probed
-from kd2.engine.detectron2 import add_d2_config, zoo
+from kd2.engine.detectron2 import add_d2_config, compat, zoo
 from kd2.engine.detectron2.config import teacher_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.detectron2.models import blank_probe, class_keys, probe_size
@@ -204,3 +205,19 @@ def test_a_value_that_detectron2_would_break_on_or_ignore_is_refused(tmp_path, o
     path.write_text("FRAMEWORK: detectron2\nMODEL: {DEVICE: cpu}")
     with pytest.raises(ConfigError, match=text):
         load_config(str(path), options)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "scaled"), [("fp16", torch.float16, True), ("bf16", torch.bfloat16, False)]
+)
+def test_mixed_precision_is_that_of_the_key(precision, dtype, scaled):
+    """On the loop that Detectron2 makes; it runs on GPUs alone."""
+    loop = SimpleNamespace(precision=torch.float16, grad_scaler=torch.amp.GradScaler("cpu"))
+    cfg = add_d2_config(get_cfg())
+    cfg.merge_from_list(["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision])
+    compat.set_mixed_precision(SimpleNamespace(cfg=cfg, _trainer=loop))
+    assert (loop.precision, loop.grad_scaler.is_enabled()) == (dtype, scaled)
+
+
+def test_mixed_precision_is_detectron2s_where_nothing_is_said():
+    assert add_d2_config(get_cfg()).SOLVER.AMP.PRECISION == "fp16"
