@@ -105,7 +105,8 @@ class Teacher:
         finally:
             for handle in handles:
                 handle.remove()
-        idle = {n: part for n, part in self.model.named_children() if called.isdisjoint(part.modules())}
+        parts = {name: part for name, part in self.model.named_children() if any(True for _ in part.parameters())}
+        idle = {name: part for name, part in parts.items() if called.isdisjoint(part.modules())}
         for name in idle:
             setattr(self.model, name, nn.Identity())
         try:

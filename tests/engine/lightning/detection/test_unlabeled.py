@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision.ops import box_iou
 
 from kd2.distill import ConfigError
 
@@ -92,7 +93,7 @@ def test_the_teachers_own_detections_are_their_boxes(pair):
     with torch.no_grad():
         (found,) = distiller.teacher.model([batch.unit_images[2]])
     assert len(batch.boxes[2]) == len(found["boxes"]) > 0
-    torch.testing.assert_close(batch.boxes[2], found["boxes"], rtol=1e-4, atol=1e-3)
+    assert box_iou(batch.boxes[2], found["boxes"]).amax(1).min() > 0.99  # two of one score may stand in either order
 
 
 def test_those_with_small_scores_are_none(pair):
