@@ -16,7 +16,7 @@ from kd2.distill.taps import Maps, Taps
 
 
 class Teacher:
-    """Holds a model that never trains: no gradient, eval mode. ``watch`` puts it into the mode for a batch.
+    """Holds a model that never trains: no gradient, eval mode. ``enforce_mode`` puts it into the mode for a batch.
 
     It is no ``nn.Module``, so it never enters the parameters, the state dict, DDP's buckets or ``train()`` of whatever
     owns it, and a deep copy of the owner (an EMA copy, say) shares it. Its taps hold its modules, so they live here
@@ -119,7 +119,7 @@ class Teacher:
 
     def _up_to_last_tap(self, run: Callable[[], Any]) -> None:
         assert self.taps is not None
-        self.enforce_mode()
+        self.model.eval()  # a blank batch has no statistics to learn from
         with torch.no_grad(), self.taps.capture(stop=True):
             run()
 

@@ -135,6 +135,14 @@ def test_a_run_takes_them_and_leaves_the_student(write, tmp_path):
     assert "backbone.fpn.inner_blocks.0.0.weight" in runs.checkpoint(tmp_path / "out")["model"]
 
 
+def test_instances_with_masks_take_them_too(tmp_path, data, rcnn_teacher):
+    more = {"DATASETS": {"CUSTOM": {"more": {"UNLABELED": str(data / "images")}}}}
+    own = runs.merged(runs.merged(UNLABELED, more), {"MODEL": {"META_ARCHITECTURE": "MaskRCNN"}})
+    config = tiny.write_config(tmp_path, data, tiny.distilled(rcnn_teacher, own))
+    losses = runs.distiller(config)(runs.first_batch(config))
+    assert all(losses[name].isfinite() and losses[name] > 0 for name in ("loss_mask", "loss_pkd", "loss_imitation"))
+
+
 def test_a_labeled_set_may_serve_without_its_labels(write):
     config = write({"KD": {"UNLABELED": {"DATASETS": ["tiny"]}}})
     assert len(runs.first_batch(config).targets) == 2
