@@ -145,7 +145,6 @@ def test_one_file_may_have_the_heads_of_one_stage_and_two_stage_detectors(loaded
     ("framework", "key", "value", "readers"),
     [
         ("torchvision", "KD.STUDENT.META_ARCHITECTURE", "RetinaNet", "detectron2"),
-        ("torchvision", "KD.TEACHERS", "[]", "timm"),
         ("torchvision", "KD.VIEWS", "{}", "timm"),
         ("timm", "KD.UNLABELED", "{'DATASETS': ['a']}", "detectron2 and torchvision"),
         ("timm", "KD.INIT_FROM_TEACHER", "neck", "detectron2 and torchvision"),
@@ -254,7 +253,6 @@ def test_the_form_for_build_model_is_read_too(tmp_path):
             "MODEL: {META_ARCHITECTURE: RetinaNet}\nTEST: {WINDOW: {SIZE: [64, 64]}}",
             "TEST.WINDOW.SIZE is given, but RetinaNet does not read it",
         ),
-        ("KD: {TEACHERS: []}", "KD.TEACHERS: FRAMEWORK detectron2 does not read this key, only timm"),
         ("VERSION: 1", "VERSION is 1; choices: 2"),
         ("DATASETS: {TRAIN: [1]}", r"DATASETS.TRAIN\[0\] is 1 \(int\), expected text"),
     ],
