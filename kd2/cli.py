@@ -11,6 +11,7 @@ from kd2 import engine
 from kd2.data.survey import Survey, survey
 from kd2.distill import USER_ERRORS, ConfigError
 from kd2.engine import preflight as checks
+from kd2.engine.rendezvous import leads
 from kd2.losses import import_losses
 from kd2.report.data_pictures import draw_sheet, sheet_path
 from kd2.runs import endings
@@ -118,7 +119,7 @@ def run_train(args: argparse.Namespace) -> int:
         results = engine.run(args.config_file, args.opts, args)
     except endings.Interrupted as end:
         raise endings.Interrupted(end.signum, end.saved, _resuming(sys.argv)) from None
-    if results:
+    if results and leads():
         print(table(["metric", "value"], results.items()))
     return 0
 

@@ -17,6 +17,7 @@ from kd2.config.reading import framework_of, read
 from kd2.config.schedule import check_schedule
 from kd2.data.images import check_pixel_range
 from kd2.distill import ConfigError, Tap, naming, nearest
+from kd2.distill import values as v
 from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
 
@@ -24,6 +25,8 @@ from kd2.losses import check_losses
 _LIBRARY_ARGS = ("MODEL.ARGS", "MODEL.BACKBONE.ARGS", "MODEL.TIMM.ARGS")
 _WEIGHTS = ("cache_dir", "model_cfg", "feature_cfg", "progress")
 _TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": str, "WEIGHTS": str, "OPTS": Sequence[Any]}
+# Further ones of dense tasks teach losses of their own.
+_FURTHER = {"TAPS": v.Texts, "CLASSES": v.Texts, "WEIGHT": v.Positive}
 # What is read of a teacher's own config: it sees the images of the student's.
 _TEACHER_READS = ("MODEL", "INPUT.FORMAT", "INPUT.SIZE", "KD.STUDENT.META_ARCHITECTURE", "VERSION", "FRAMEWORK")
 
@@ -52,7 +55,8 @@ def assemble(defaults: CfgNode, loaded: Mapping[str, Any], config_file: str) -> 
     _refuse_foreign(defaults, loaded)
     cfg = merge(defaults.clone(), loaded)
     if "TEACHERS" in cfg.KD:
-        cfg.KD.TEACHERS = [_teacher_block(block, f"KD.TEACHERS[{i}]") for i, block in enumerate(cfg.KD.TEACHERS)]
+        known = _TEACHER_BLOCK | ({} if framework == "timm" else _FURTHER)
+        cfg.KD.TEACHERS = [_teacher_block(x, f"KD.TEACHERS[{i}]", known) for i, x in enumerate(cfg.KD.TEACHERS)]
     resolve_paths(cfg, config_file)
     check(cfg, loaded, defaults)
     return cfg
@@ -79,8 +83,8 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
             _refuse_unread(name, cfg)
     for node, block in teacher_blocks(cfg).items():
         _check_opts(f"{node}.OPTS", block["OPTS"])
-    for side in ("STUDENT", "TEACHER"):
-        _check_taps(*taps_of(cfg, side))
+    for node in ("KD.STUDENT", *teacher_blocks(cfg)):
+        _check_taps(*taps_of(cfg, node.removeprefix("KD.")))
     check_losses(cfg.KD.LOSSES)
 
 
@@ -88,10 +92,11 @@ def taps_of(cfg: CfgNode, side: str) -> tuple[list[str], str]:
     """The taps of one side, and the name of the key that gives them, for errors.
 
     Args:
-        side: ``STUDENT`` or ``TEACHER``.
+        side: ``STUDENT``, ``TEACHER``, or of a further teacher ``TEACHERS[0]`` and so on.
     """
-    own = list(cfg.KD[side].TAPS)
-    return (own, f"KD.{side}.TAPS") if own else (list(cfg.KD.TAPS), "KD.TAPS")
+    node = f"KD.{side}"
+    own = list(({"KD.STUDENT": cfg.KD.STUDENT} | teacher_blocks(cfg))[node].get("TAPS", ()))
+    return (own, f"{node}.TAPS") if own else (list(cfg.KD.TAPS), "KD.TAPS")
 
 
 def teacher_blocks(cfg: CfgNode) -> dict[str, Mapping[str, Any]]:
@@ -152,13 +157,13 @@ def _with_keys(cfg: CfgNode, framework: str) -> CfgNode:
     return cfg
 
 
-def _teacher_block(block: Any, name: str) -> dict[str, Any]:
+def _teacher_block(block: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(block, Mapping):
-        raise ConfigError(f"{name} is {shown(block)}, expected a group of keys: {', '.join(_TEACHER_BLOCK)}")
+        raise ConfigError(f"{name} is {shown(block)}, expected a group of keys: {', '.join(known)}")
     for key, value in block.items():
-        if key not in _TEACHER_BLOCK:
-            raise ConfigError(f"{name}.{key}: no such key; {nearest(key, _TEACHER_BLOCK)}")
-        check_value(f"{name}.{key}", value, _TEACHER_BLOCK[key])
+        if key not in known:
+            raise ConfigError(f"{name}.{key}: no such key; {nearest(key, known)}")
+        check_value(f"{name}.{key}", value, known[key])
     return {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []} | dict(block)
 
 

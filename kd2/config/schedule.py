@@ -8,6 +8,10 @@ from kd2.distill import ConfigError
 from kd2.distill.values import shown
 from kd2.losses import active_losses
 
+# Lengths in iterations that follow the length of a run.
+_OF_SOLVER = ("MAX_ITER", "WARMUP_ITERS", "CHECKPOINT_PERIOD")
+_OF_LOSSES = ("START_ITER", "RAMP_ITERS", "STOP_ITER")
+
 
 def check_schedule(cfg: CfgNode) -> None:
     """Raises ConfigError for steps in no rising order, and for a learning rate that would end above its start."""
@@ -39,9 +43,45 @@ def without_effect(cfg: CfgNode) -> Iterator[str]:
             yield f"KD.LOSSES.{name}: START_ITER + RAMP_ITERS is {start + ramp}: it never counts fully, {end}"
 
 
-def scale_losses(cfg: CfgNode, scale: float) -> None:
-    """Make the iterations of all losses ``scale`` times what they are, as those of a run that changes its length."""
-    for block in cfg.KD.LOSSES.values():
-        for key in ("START_ITER", "RAMP_ITERS", "STOP_ITER"):
-            if block.get(key, 0) > 0:
-                block[key] = round(block[key] * scale)
+def scaled_config(cfg: CfgNode, processes: int) -> CfgNode:
+    """``cfg`` for another number of processes than its ``SOLVER.REFERENCE_WORLD_SIZE``, if it has one.
+
+    With k times the processes: k times the images of a step and the learning rate (Goyal et al., arXiv 1706.02677,
+    section 2.1), and everything that is given in iterations, those of the losses too, divided by k. What is 0 or -1
+    stays. Keys in epochs mean the same whatever the batch; a part of a loss with a solver of its own keeps its rate.
+
+    Returns:
+        A clone where something changes, with the reference set to ``processes``.
+
+    Raises:
+        ConfigError: the reference does not divide ``SOLVER.IMS_PER_BATCH`` or ``KD.UNLABELED.IMS_PER_BATCH``.
+    """
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference in (0, processes):
+        return cfg
+    frozen, cfg = cfg.is_frozen(), cfg.clone()
+    cfg.defrost()
+    unlabeled = cfg.KD.get("UNLABELED", {})  # classifiers have no such key
+    for node, name in ((cfg.SOLVER, "SOLVER"), (unlabeled, "KD.UNLABELED")):
+        images = node.get("IMS_PER_BATCH", 0)
+        if images % reference:
+            raise ConfigError(
+                f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, expected a divisor of {name}.IMS_PER_BATCH, {images}"
+            )
+        if images:
+            node.IMS_PER_BATCH = images // reference * processes
+    scale = processes / reference
+    for key in ("BASE_LR", "BASE_LR_END"):
+        cfg.SOLVER[key] *= scale
+    blocks = [(block, key) for block in cfg.KD.LOSSES.values() for key in _OF_LOSSES if key in block]
+    for node, key in [(cfg.SOLVER, key) for key in _OF_SOLVER] + [(cfg.TEST, "EVAL_PERIOD"), *blocks]:
+        node[key] = _shortened(node[key], scale)
+    cfg.SOLVER.STEPS = type(cfg.SOLVER.STEPS)(_shortened(step, scale) for step in cfg.SOLVER.STEPS)
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = processes
+    if frozen:
+        cfg.freeze()
+    return cfg
+
+
+def _shortened(iterations: int, scale: float) -> int:
+    return max(round(iterations / scale), 1) if iterations > 0 else iterations

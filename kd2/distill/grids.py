@@ -4,6 +4,7 @@ Padding is added on the right and at the bottom. Levels of equal stride therefor
 corner on, and what the teacher's map has beyond the student's saw nothing but padding: it is cut off.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -11,6 +12,11 @@ from torch import Tensor
 from kd2.distill.taps import FeatureSpec
 
 Specs = list[FeatureSpec]
+
+
+def on_students_grids(teacher: Mapping[str, Specs], student: Mapping[str, Specs]) -> dict[str, Specs]:
+    """``on_students_grid`` for every tap of the teacher; one that the student lacks stays as it is."""
+    return {alias: on_students_grid(specs, student.get(alias, specs)) for alias, specs in teacher.items()}
 
 
 def on_students_grid(teacher: Specs, student: Specs) -> Specs:

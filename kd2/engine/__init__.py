@@ -61,6 +61,18 @@ def dry_run(
         yield found
 
 
+@contextlib.contextmanager
+def evaluating(
+    config_file: str, options: list[str], allow_pickle: bool = False, allow_code: bool = False
+) -> Iterator[Any]:
+    """The ``Experiment`` of a config whose model is to be built and run, and not trained."""
+    path = config_path(config_file)
+    loaded = read(path, options)
+    args = Namespace(**(vars(ONE_PROCESS) | {"eval_only": True}))
+    with pickles_allowed(allow_pickle), code_allowed(allow_code):
+        yield _road(loaded, path).experiment_of(loaded, path, args)
+
+
 def data_sets(config_file: str, options: list[str], allow_code: bool = False) -> dict[str, Callable[[], Any]]:
     """Name of every data set of a config -> what reads it as ``Records``, ``SemanticRecords`` or ``ImageDataset``.
 

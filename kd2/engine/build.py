@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,41 +19,17 @@ from kd2.distill import (
     Taps,
     Teacher,
     call,
+    check_inside,
     no_batch_info,
-    on_students_grid,
+    on_students_grids,
     probed,
 )
+from kd2.engine.built_model import BuiltModel
+from kd2.engine.further_teachers import FurtherTeacher, further_losses
 from kd2.losses import active_losses, build_losses, class_losses
 
 # What a loss may need of the batch info, see ``BatchInfo``.
 EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images"})
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model, student or teacher, as the builder wants it.
-
-    Attributes:
-        module: the network.
-        probe: one full forward pass on a blank batch, and that batch's size.
-        taps: as texts; ``taps_key`` is the config key that gave them, for errors.
-        classes: kind of class (``things``, ``stuff``, ``images``) -> config key of their number, and the number.
-        names: kind -> their names in order, as far as they are known; ``names_key`` is what gave them, for errors.
-        color_order: RGB or BGR.
-        matched: matched part of its weights in the file they came from, 0 to 1; None where there was no file.
-        facts: more lines for the report of a dry run.
-    """
-
-    module: nn.Module
-    probe: Probe
-    taps: Sequence[str]
-    taps_key: str
-    classes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    color_order: str = "RGB"
-    matched: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    names_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +39,8 @@ class Step:
     Attributes:
         run_student, run_teacher, batch_info, own_losses: see ``Distiller``.
         offers: what ``batch_info`` tells, a subset of ``EVERYTHING``.
+        unlabeled: whether a detector's batches end with images without labels. Run to its end, the teacher leaves its
+            detections there as their boxes.
     """
 
     run_student: RunStudent = call
@@ -70,6 +48,7 @@ class Step:
     batch_info: Callable[[Any], BatchInfo] = no_batch_info
     own_losses: Collection[str] = ()
     offers: Collection[str] = frozenset()
+    unlabeled: bool = False
 
 
 def make_distiller(
@@ -132,12 +111,14 @@ def assemble(
     blocks: Mapping[str, Mapping[str, Any]],
     seed: int = 0,
     batch_statistics: bool = False,
+    further: Sequence[FurtherTeacher] = (),
 ) -> Distiller:
     """The Distiller of two models. Making adapters draws nothing from the global random stream.
 
     Args:
         blocks: of ``KD.LOSSES``.
         batch_statistics: of the teacher, see ``Teacher``.
+        further: teachers beside the first one.
 
     Raises:
         ConfigError: see ``make_distiller``.
@@ -146,15 +127,22 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         student_taps, teacher_taps = (_probed(model) for model in (student, teacher))
         specs = student_taps.specs
-        aligned = {alias: on_students_grid(x, specs.get(alias, x)) for alias, x in teacher_taps.specs.items()}
-        losses, configs = build_losses(active, specs, aligned)
-    for name, loss in losses.items():
-        missing = set(getattr(loss, "needs", ())) - set(step.offers)
+        losses, configs = build_losses(active, specs, on_students_grids(teacher_taps.specs, specs))
+        others = [further_losses(f, _probed(f.model), active, student, specs) for f in further]
+        for _, more_losses, more_configs in others:
+            losses, configs = losses | more_losses, configs | more_configs
+    needs = {name: set(getattr(loss, "needs", ())) for name, loss in losses.items()}
+    for name, needed in needs.items():
+        missing = needed - set(step.offers)
         if missing:
             raise ConfigError(
                 f"KD.LOSSES.{name} needs {', '.join(sorted(missing))} of the batch, this task offers "
                 f"{', '.join(sorted(step.offers)) or 'none'}"
             )
+    if step.unlabeled:
+        for taps in (student_taps, teacher_taps, *(other.teacher.taps for other, _, _ in others)):
+            assert taps is not None, "a teacher of a loss is tapped"
+            check_inside(taps, {config.tap for config in configs.values()})
     return Distiller(
         student.module,
         Teacher(teacher.module, teacher_taps, batch_statistics),
@@ -166,6 +154,8 @@ def assemble(
         batch_info=step.batch_info,
         own_losses=step.own_losses,
         seed=seed,
+        others=[other for other, _, _ in others],
+        whole_teacher=step.unlabeled and any("boxes" in needed for needed in needs.values()),
     )
 
 

@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from kd2 import __version__
+from kd2.config import teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.fetch import local_file
 from kd2.engine.schema import check_run, verified, weights
@@ -110,17 +111,18 @@ def saved_classes(path: str, key: str) -> dict[str, list[str]]:
     return {kind: names for kind in ("things", "stuff", "images") if (names := class_names(content, kind))}
 
 
-def teacher_classes(cfg: CfgNode, kind: str, weights: str) -> tuple[dict[str, list[str]], str]:
-    """The class names of the first teacher as far as they are known, and the key that tells them.
+def teacher_classes(cfg: CfgNode, kind: str, weights: str, node: str) -> tuple[dict[str, list[str]], str]:
+    """The class names of a teacher as far as they are known, and the key that tells them.
 
     Args:
-        kind: what ``KD.TEACHER.CLASSES`` names.
+        kind: what the key CLASSES of the teacher names.
         weights: the file of the teacher.
+        node: a name from ``teacher_blocks``.
     """
-    own = list(cfg.KD.TEACHER.CLASSES)
+    own = list(teacher_blocks(cfg)[node].get("CLASSES", ()))
     if own:
-        return {kind: own}, "KD.TEACHER.CLASSES"
-    return saved_classes(weights, "KD.TEACHER.WEIGHTS") if weights else {}, "KD.TEACHER.WEIGHTS"
+        return {kind: own}, f"{node}.CLASSES"
+    return saved_classes(weights, f"{node}.WEIGHTS") if weights else {}, f"{node}.WEIGHTS"
 
 
 def _first(error: Exception) -> str:

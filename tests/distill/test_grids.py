@@ -2,8 +2,8 @@
 
 import torch
 
-from kd2.distill import FeatureSpec, on_students_grid
-from kd2.distill.grids import cut_to_student
+from kd2.distill import FeatureSpec
+from kd2.distill.grids import cut_to_student, on_students_grid
 
 
 def spec(channels: int, size: int, stride: float) -> FeatureSpec:

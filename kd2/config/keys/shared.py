@@ -12,7 +12,9 @@ SEGMENTERS = ("PSPNet", "DeepLabV3", "FCN", "LRASPP", "SemSegFPN", "ESPNetC", "E
 DETECTRON2_DETECTORS = ("RetinaNet", "FCOS", "GeneralizedRCNN", "ProposalNetwork", "PanopticFPN")
 DETECTRON2_SEGMENTERS = ("SemanticSegmentor", "PanopticDeepLab")
 _BOXES = tuple(dict.fromkeys((*DETECTORS, *DETECTRON2_DETECTORS)))
+_FINDERS = (*DETECTORS, "GeneralizedRCNN")
 _PIXELS = (*SEGMENTERS, *DETECTRON2_SEGMENTERS)
+_UNLABELED = (*_FINDERS, *_PIXELS)
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupPolyLR")
 Means = Annotated[Sequence[float], v.Length((3,))]
 Deviations = Annotated[Sequence[v.Positive], v.Length((3,))]
@@ -53,12 +55,14 @@ EVERY = (
     #: A metric such as bbox/AP, by the name that an evaluation prints: the student with the largest value so far is
     #: kept as model_best.pth.
     Key("TEST.BEST", "", str),
+    #: Processes (GPUs) that the config is written for; 0: any number. With another number k times as large, batch and
+    #: learning rates become k times what they are, and all lengths in iterations a k-th, see docs/scaling.md.
+    Key("SOLVER.REFERENCE_WORLD_SIZE", 0, v.CountOrZero),
     #: Optimizer steps of the training.
     Key("SOLVER.MAX_ITER", 40000, v.Count),
     #: Images of a step, over all processes.
     Key("SOLVER.IMS_PER_BATCH", 16, v.Count),
-    #: The learning rate of the whole batch; nothing scales it with the number of GPUs, except Detectron2's
-    #: REFERENCE_WORLD_SIZE.
+    #: The learning rate of the whole batch; nothing but REFERENCE_WORLD_SIZE scales it with the number of processes.
     Key("SOLVER.BASE_LR", 0.001, v.NonNegative),
     #: Where cosine and poly end.
     Key("SOLVER.BASE_LR_END", 0.0, v.NonNegative),
@@ -117,6 +121,12 @@ EVERY = (
     #: Let the teacher normalize by the batch's statistics and drop out, as in the authors' segmentation code of TaT.
     #: Its weights stay frozen, its running statistics drift.
     Key("KD.TEACHER.BATCH_STATISTICS", False, bool),
+    #: Its forward pass, whatever SOLVER.AMP says of the student; empty: as the student. Its weights stay as they are.
+    Key("KD.TEACHER.PRECISION", "", v.one_of("", "fp32", "bf16", "fp16")),
+    #: Lay its weights out with the channels last, which some GPUs compute faster.
+    Key("KD.TEACHER.CHANNELS_LAST", False, bool),
+    #: Compile its backbone (a classifier: all of it); its taps must be what the compiled part gives.
+    Key("KD.TEACHER.COMPILE", False, bool),
     #: Go on although the checkpoint lacks weights of the teacher.
     Key("KD.TEACHER.ALLOW_PARTIAL", False, bool),
 )
@@ -167,10 +177,18 @@ DENSE = (
     #: Class names of the teacher in the order of its outputs, where its checkpoint does not tell them: losses on scores
     #: need the student's names and order.
     Key("KD.TEACHER.CLASSES", [], v.Texts),
-    #: Images without labels, for the losses alone.
-    Key("KD.UNLABELED.DATASETS", [], v.Texts, _PIXELS),
+    #: Further teachers, a list of {CONFIG_FILE, WEIGHTS, OPTS, TAPS, CLASSES, WEIGHT}. Each teaches every loss whose
+    #: TAP is among its taps (KD.TAPS where it has none of its own), as LOSS_teacher2 and so on, with WEIGHT (1.0) times
+    #: the strength of the loss. Losses on scores compare the classes that both sides know, by name.
+    Key("KD.TEACHERS", [], Sequence[Any]),
+    #: Images without labels, for the losses alone; labels that these sets have are left out. Of detectors, the losses'
+    #: taps lie in the backbone then, and losses that need boxes take the teacher's own detections there.
+    Key("KD.UNLABELED.DATASETS", [], v.Texts, _UNLABELED),
     #: So many of them (over all processes) follow the labeled ones in every batch. Both keys or none are given.
-    Key("KD.UNLABELED.IMS_PER_BATCH", 0, v.CountOrZero, _PIXELS),
+    Key("KD.UNLABELED.IMS_PER_BATCH", 0, v.CountOrZero, _UNLABELED),
+    #: Detections of the teacher with smaller scores are no boxes of an unlabeled image. Suppression and number of
+    #: detections are those of the teacher's own evaluation.
+    Key("KD.UNLABELED.SCORE_THRESH", 0.5, v.Share, _FINDERS),
 )
 
 # Of the frameworks that Lightning trains.

@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from kd2.distill import IGNORE_LABEL, AnchorGrid, ConfigError, match_levels
 
 Size = tuple[int, int]
+_NO_BOXES = torch.zeros(0, 4)
 
 
 def gt_boxes(sample: dict[str, Any]) -> Tensor:
-    """Boxes (M, 4) of one sample, x1 y1 x2 y2 in pixels of the resized image; M = 0 without instances."""
-    return sample["instances"].gt_boxes.tensor if "instances" in sample else torch.zeros(0, 4)
+    """Boxes (M, 4) of one sample, x1 y1 x2 y2 in pixels of the resized image; M = 0 without instances.
+
+    Of an image without labels, what the teacher found there.
+    """
+    return sample["instances"].gt_boxes.tensor if "instances" in sample else sample.get("pseudo_boxes", _NO_BOXES)
 
 
 def square_of(backbone: Backbone) -> int:

@@ -1,5 +1,6 @@
 """Every private or version-dependent corner of Detectron2; of the packages that its evaluation needs, see packages."""
 
+import contextlib
 import functools
 import importlib
 import importlib.resources
@@ -17,6 +18,7 @@ from detectron2.engine import DefaultTrainer, defaults
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.solver.build import get_default_optimizer_params
+from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor, nn
@@ -90,6 +92,18 @@ def set_precision(cfg: CfgNode) -> None:
         defaults._set_float32_precision(cfg.FLOAT32_PRECISION)
 
 
+@contextlib.contextmanager
+def parallel_on(device: str) -> Iterator[None]:
+    """Let a DefaultTrainer that is made inside the block share a model on the CPU; it names a GPU for it."""
+    plain = defaults.create_ddp_model
+    if not device.startswith("cuda"):
+        defaults.create_ddp_model = functools.partial(plain, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = plain
+
+
 def parameter_groups(cfg: CfgNode, model: nn.Module, **more: Any) -> list[dict[str, Any]]:
     """The groups of ``model`` by the keys of ``SOLVER``, as Detectron2's own ``build_optimizer`` makes them.
 
@@ -105,6 +119,24 @@ def parameter_groups(cfg: CfgNode, model: nn.Module, **more: Any) -> list[dict[s
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
         **more,
     )
+
+
+@contextlib.contextmanager
+def preprocessed(model: nn.Module, images: ImageList) -> Iterator[None]:
+    """Let a model take ``images`` inside the block, in place of what it makes of the batch that it is called with."""
+    model.preprocess_image = lambda _batch: images
+    try:
+        yield
+    finally:
+        del model.preprocess_image  # that of its class is there again
+
+
+def set_mixed_precision(trainer: DefaultTrainer) -> None:
+    """Let a trainer whose ``SOLVER.AMP.PRECISION`` is bf16 compute in it; its range needs no scaled losses."""
+    amp = trainer.cfg.SOLVER.AMP
+    if amp.ENABLED and amp.PRECISION == "bf16":
+        loop = trainer._trainer
+        loop.precision, loop.grad_scaler = torch.bfloat16, torch.amp.GradScaler("cuda", enabled=False)
 
 
 def endless_order(sampler: Sampler) -> Callable[[], Iterator[int]]:

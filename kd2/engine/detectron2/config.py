@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import DefaultTrainer
 
-from kd2.config import add_kd_config, assemble, load_teacher_config
-from kd2.config.schedule import scale_losses
+from kd2.config import add_kd_config, assemble, load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.detectron2 import compat, lazy, zoo
 from kd2.runs.files import write_atomically
@@ -44,35 +42,22 @@ def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     return cfg
 
 
-def scaled_config(cfg: CfgNode, processes: int) -> CfgNode:
-    """``cfg`` for another number of processes than its ``SOLVER.REFERENCE_WORLD_SIZE``, if it has one.
+def teacher_config(cfg: CfgNode, node: str = "KD.TEACHER") -> CfgNode:
+    """Detectron2's defaults, a teacher's own file (a path or a zoo name), then its ``OPTS``.
 
-    Detectron2 scales batch, learning rate and length of the run; the losses' iterations follow its length.
-
-    Raises:
-        ConfigError: the reference does not divide ``SOLVER.IMS_PER_BATCH``.
-    """
-    reference, images = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
-    if reference in (0, processes):
-        return cfg
-    if images % reference:
-        raise ConfigError(f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, expected a divisor of IMS_PER_BATCH, {images}")
-    scaled = DefaultTrainer.auto_scale_workers(cfg, processes)
-    scale_losses(scaled, reference / processes)
-    return scaled
-
-
-def teacher_config(cfg: CfgNode) -> CfgNode:
-    """Detectron2's defaults, the teacher's own file (a path or a zoo name), then ``KD.TEACHER.OPTS``.
+    Args:
+        node: a name from ``kd2.config.teacher_blocks``.
 
     Raises:
         ConfigError: no file is named, it does not exist or is of another framework; see ``kd2.config.assemble``.
     """
-    name, cfg = cfg.KD.TEACHER.CONFIG_FILE, cfg.clone()
+    cfg = cfg.clone()
+    cfg.defrost()
+    block = teacher_blocks(cfg)[node]
+    name = block["CONFIG_FILE"]
     if name and not os.path.isfile(name):
-        cfg.defrost()
-        cfg.KD.TEACHER.CONFIG_FILE = zoo.config_path(name, "KD.TEACHER.CONFIG_FILE")
-    own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", defaults_of))
+        block["CONFIG_FILE"] = zoo.config_path(name, f"{node}.CONFIG_FILE")
+    own = plain_cfg(load_teacher_config(cfg, node, defaults_of))
     own.MODEL.DEVICE = cfg.MODEL.DEVICE
     own.MODEL.TIMM.PRETRAINED = False
     return own

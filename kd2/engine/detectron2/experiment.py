@@ -18,7 +18,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
-from kd2.config import taps_of
+from kd2.config import taps_of, teacher_blocks
 from kd2.data.detection.records import check_numbers
 from kd2.distill import Distiller
 from kd2.engine import ONE_PROCESS
@@ -40,6 +40,7 @@ from kd2.engine.detectron2.models import (
     class_keys,
     probe_size,
 )
+from kd2.engine.detectron2.records_evaluator import detections_of
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
@@ -96,22 +97,22 @@ class Detectron2Experiment(Experiment):
         self._student = self._built(model, cfg, "STUDENT", names=self.classes)
         return self._student
 
-    def build_teacher(self) -> BuiltModel:
-        own, block = teacher_config(self.cfg), self.cfg.KD.TEACHER
-        model = build_plain(own, f"KD.TEACHER.CONFIG_FILE {block.CONFIG_FILE}: MODEL.META_ARCHITECTURE")
-        key = "KD.TEACHER.WEIGHTS"
-        weights = zoo.weights_file(block.WEIGHTS, key)
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        own, block = teacher_config(self.cfg, node), teacher_blocks(self.cfg)[node]
+        model = build_plain(own, f"{node}.CONFIG_FILE {block['CONFIG_FILE']}: MODEL.META_ARCHITECTURE")
+        key = f"{node}.WEIGHTS"
+        weights = zoo.weights_file(block["WEIGHTS"], key)
         kinds = class_keys(model, own)
-        names, names_key = teacher_classes(self.cfg, "things" if "things" in kinds else "stuff", weights)
-        teacher = self._built(model, own, "TEACHER", names=names, names_key=names_key)
+        names, names_key = teacher_classes(self.cfg, "things" if "things" in kinds else "stuff", weights, node)
+        teacher = self._built(model, own, node.removeprefix("KD."), names=names, names_key=names_key)
         check_square(self.cfg, model, self._student.module)
-        # Before the weights, whose error would speak of shapes.
-        check_pair(self._student, teacher, active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER)
-        match = self.load_weights(model, weights, key, block.ALLOW_PARTIAL)
+        if node == "KD.TEACHER":  # before the weights, whose error would speak of shapes
+            check_pair(self._student, teacher, active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER)
+        match = self.load_weights(model, weights, key, self.cfg.KD.TEACHER.ALLOW_PARTIAL)
         return replace(teacher, matched=match.matched)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
-        return step_of(student, reverse_colors)
+        return step_of(student, reverse_colors, self.cfg.KD.UNLABELED)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
         checkpointer = CheckedCheckpointer(student, key, partial)
@@ -169,6 +170,15 @@ class Detectron2Experiment(Experiment):
         if comm.is_main_process():
             verify_results(cfg, results)
         return flatten_results_dict(results)
+
+    @torch.no_grad()
+    def find(self, student: nn.Module, data: DataSet) -> list[dict[str, Any]]:
+        register(self.cfg, [data.name])
+        found: list[dict[str, Any]] = []
+        for batch in Trainer.build_test_loader(self.cfg, data.name):
+            for given, output in zip(batch, student(batch), strict=True):
+                found += detections_of(output["instances"], given["image_id"], self.cfg.MODEL.MASK_ON)
+        return found
 
     def _built(self, model: nn.Module, cfg: CfgNode, side: str, **names: Any) -> BuiltModel:
         taps, key = taps_of(self.cfg, side)

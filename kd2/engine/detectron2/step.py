@@ -3,40 +3,51 @@
 Batches are Detectron2's: a list with a dict an image.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
+from detectron2.config import CfgNode
+from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage, has_event_storage
 from torch import Tensor, nn
 
-from kd2.distill import BatchInfo
+from kd2.distill import BatchInfo, sees_all
 from kd2.engine.build import Step
+from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.batch_info import StudentAnchors, gt_boxes, padded_size, pixel_labels, student_images
 from kd2.engine.detectron2.models import own_losses
 
 Batch = list[dict[str, Any]]
 
 
-def step_of(student: nn.Module, reverse_colors: bool) -> Step:
-    """The step of a student; boxes, anchors and labels are offered where its heads learn from them."""
+def step_of(student: nn.Module, reverse_colors: bool, unlabeled: CfgNode) -> Step:
+    """The step of a student; boxes, anchors and labels are offered where its heads learn from them.
+
+    Args:
+        reverse_colors: whether the teacher reads the color channels in the other order.
+        unlabeled: ``KD.UNLABELED``.
+    """
     anchors, pixels = StudentAnchors.of(student), hasattr(student, "sem_seg_head")
     boxes = not pixels or hasattr(student, "proposal_generator")
     known = {"sizes": True, "images": True, "boxes": boxes, "anchors": anchors is not None, "labels": pixels}
     return Step(
         run_student,
-        functools.partial(run_teacher, reverse_colors=reverse_colors),
+        functools.partial(run_teacher, reverse_colors=reverse_colors, least=unlabeled.SCORE_THRESH),
         functools.partial(batch_info, student=student, anchors=anchors),
         own_losses(student),
         {name for name, offered in known.items() if offered},
+        unlabeled=bool(unlabeled.DATASETS) and boxes,
     )
 
 
 def run_student(student: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """The student's own losses by name. Outside a trainer what it logs is dropped."""
-    if has_event_storage():
-        return losses_of(student, batch)
-    with EventStorage():
-        return losses_of(student, batch)
+    """The student's own losses by name, of the labeled images. Outside a trainer what it logs is dropped."""
+    labeled = labeled_images(batch)
+    logged = contextlib.nullcontext() if has_event_storage() else EventStorage()
+    with logged, sees_whole_batch(student, batch, slice(labeled)):
+        return losses_of(student, batch[:labeled])
 
 
 def losses_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -54,17 +65,44 @@ def losses_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return {name: loss * 0.0 if name.startswith("loss_sem_seg") else loss for name, loss in losses.items()}
 
 
-def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool) -> None:
+def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool, least: float) -> None:
     """The same pixels without their classes; the teacher normalizes and pads them its own way.
 
     Args:
         reverse_colors: whether the teacher reads the color channels in the other order.
+        least: score of the detections that become ``pseudo_boxes`` of the images without labels, if it runs so far.
     """
     padded_size([tuple(sample["image"].shape[-2:]) for sample in batch], teacher)  # refuses what it would cut
     samples = [{key: value for key, value in sample.items() if key != "sem_seg"} for sample in batch]
     if reverse_colors:
         samples = [{**sample, "image": sample["image"].flip(0)} for sample in samples]
-    teacher(samples)
+    labeled = labeled_images(batch)
+    if labeled == len(batch):
+        teacher(samples)
+        return
+    seen = [{"image": sample["image"]} for sample in samples]  # without their original sizes: boxes of these pixels
+    with sees_whole_batch(teacher, seen, slice(labeled, None)):
+        found = teacher(seen[labeled:])
+    for sample, output in zip(batch[labeled:], found, strict=True):
+        instances = output["instances"]
+        sample["pseudo_boxes"] = instances.pred_boxes.tensor[instances.scores >= least].float().cpu()
+
+
+def labeled_images(batch: Batch) -> int:
+    """How many images have labels, be there objects or not; the others follow them."""
+    return sum("instances" in sample or "sem_seg" in sample for sample in batch) or len(batch)
+
+
+@contextlib.contextmanager
+def sees_whole_batch(model: nn.Module, batch: Batch, heads: slice) -> Iterator[None]:
+    """Inside the block, where ``model`` is called with the part ``heads`` of ``batch``, its backbone sees all of it."""
+    if len(batch[heads]) == len(batch):
+        yield
+        return
+    whole = model.preprocess_image(batch)
+    part = ImageList(whole.tensor[heads], whole.image_sizes[heads])
+    with compat.preprocessed(model, part), sees_all(model.backbone, lambda: whole.tensor, heads):
+        yield
 
 
 def batch_info(batch: Batch, student: nn.Module, anchors: StudentAnchors | None) -> BatchInfo:

@@ -53,7 +53,9 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode, prepared: Prepared, best: Best, begin: Callable[[], None]):
         self.distiller, self.classes = prepared.distiller, prepared.classes
         self.run_cfg, self.best, self.begin = cfg, best, begin
-        super().__init__(cfg)
+        with compat.parallel_on(cfg.MODEL.DEVICE):
+            super().__init__(cfg)
+        compat.set_mixed_precision(self)
         compat.name_losses(self)
 
     def restore(self, path: str) -> None:

@@ -107,14 +107,18 @@ class LightningExperiment(Experiment):
             with torch.no_grad():
                 self.evaluator(test).process(batch, self.predict(student, batch))
 
-    def load_teacher(self, model: nn.Module) -> float:
-        """Fill the first teacher; returns the matched part of its weights."""
-        return load_teacher(model, self.teachers[0], self.cfg.KD.TEACHER.ALLOW_PARTIAL)
+    def source(self, node: str) -> TeacherSource:
+        """The teacher that the config names under ``node``."""
+        return next(source for source in self.teachers if source.node == node)
+
+    def load_teacher(self, model: nn.Module, source: TeacherSource) -> float:
+        """Fill a teacher; returns the matched part of its weights."""
+        return load_teacher(model, source, self.cfg.KD.TEACHER.ALLOW_PARTIAL)
 
     def built(
         self, module: nn.Module, probe: Probe, side: str, classes: dict[str, tuple[str, int]], **facts: Any
     ) -> BuiltModel:
-        """A built model; ``side`` is STUDENT or TEACHER, ``facts`` its other fields."""
+        """A built model; ``side`` is as in ``kd2.config.taps_of``, ``facts`` its other fields."""
         taps, key = taps_of(self.cfg, side)
         return BuiltModel(module, probe, taps, key, classes, **facts)
 

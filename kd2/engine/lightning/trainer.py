@@ -10,12 +10,13 @@ import torch
 from fvcore.common.config import CfgNode
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from kd2.distill import ConfigError
 from kd2.engine.lightning.module import lightning_form, read_resumable
-from kd2.engine.rendezvous import meeting_point, reach
+from kd2.engine.rendezvous import join, meeting_point, reach, started
 from kd2.runs.endings import pending, raise_pending, take_signals
 from kd2.runs.files import save_atomically
 from kd2.runs.folder import BEST, keep, last_checkpoint
@@ -101,7 +102,6 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Ca
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         log_every_n_steps=20,
-        plugins=[AtomicCheckpointIO(cfg.SOLVER.KEEP_CHECKPOINTS)],
         default_root_dir=cfg.OUTPUT_DIR,
         enable_model_summary=False,
     )
@@ -137,21 +137,45 @@ def _precision(cfg: CfgNode) -> str:
     return _PRECISION[amp.PRECISION] if amp.ENABLED else "32-true"
 
 
-def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
-    wanted = args.num_gpus if uses_gpu(cfg) else 0
+def world_size(cfg: CfgNode, args: argparse.Namespace) -> int:
+    """Processes of the run. Those that a launcher started meet here; Lightning starts the others itself.
+
+    Raises:
+        ConfigError: more GPUs than there are, see ``kd2.engine.rendezvous.started``.
+    """
+    gpu, place = uses_gpu(cfg), started(args)
+    if place:
+        join(place, gpu)
+        return place.size
+    wanted = args.num_gpus if gpu else 0
     if wanted > torch.cuda.device_count():
         raise ConfigError(f"--num-gpus is {wanted}, this machine has {torch.cuda.device_count()}")
-    point = meeting_point(args)
-    if args.num_machines > 1 or wanted > 1:
-        if point:
-            os.environ.setdefault("MASTER_ADDR", point[0])
-            os.environ.setdefault("MASTER_PORT", str(point[1]))
-            if "LOCAL_RANK" not in os.environ:  # in those that Lightning starts the port may be in use already
-                reach(point, args.machine_rank)
-        os.environ.setdefault("NODE_RANK", str(args.machine_rank))
+    return max(args.num_machines, 1) * (wanted or 1)
+
+
+def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    """Devices and machines as Lightning wants them, and who knows the other processes."""
+    size, place = world_size(cfg, args), started(args)
+    machines = size // place.local_size if place else max(args.num_machines, 1)
+    if not place:
+        _meet(args, size)
     return {
-        "accelerator": "gpu" if wanted else "cpu",
-        "devices": wanted or 1,
-        "num_nodes": args.num_machines,
-        "strategy": "ddp" if wanted > 1 or args.num_machines > 1 else "auto",
+        "accelerator": "gpu" if uses_gpu(cfg) and args.num_gpus else "cpu",
+        "devices": size // machines,
+        "num_nodes": machines,
+        "strategy": "ddp" if size > 1 else "auto",
+        "plugins": [AtomicCheckpointIO(cfg.SOLVER.KEEP_CHECKPOINTS), *([TorchElasticEnvironment()] if place else [])],
     }
+
+
+def _meet(args: argparse.Namespace, size: int) -> None:
+    """Tell Lightning where the processes that it starts meet; raises ConfigError when that cannot be."""
+    point = meeting_point(args)
+    if size == 1:
+        return
+    if point:
+        os.environ.setdefault("MASTER_ADDR", point[0])
+        os.environ.setdefault("MASTER_PORT", str(point[1]))
+        if "LOCAL_RANK" not in os.environ:  # in those that Lightning starts the port may be in use already
+            reach(point, args.machine_rank)
+    os.environ.setdefault("NODE_RANK", str(args.machine_rank))

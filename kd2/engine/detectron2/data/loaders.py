@@ -13,6 +13,7 @@ from detectron2.data import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from kd2.data.records import without_labels
 from kd2.data.root import data_root
 from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
 from kd2.data.stream import train_loader as keyed_loader
@@ -92,7 +93,7 @@ def _check_norm(cfg: CfgNode, images: int, ranks: int) -> None:
 def _without_labels(cfg: CfgNode) -> list[dict]:
     """The images of ``KD.UNLABELED.DATASETS``; labels that such a data set has are left out."""
     found = [record for name in cfg.KD.UNLABELED.DATASETS for record in DatasetCatalog.get(name)]
-    return [{key: value for key, value in record.items() if key != "sem_seg_file_name"} for record in found]
+    return without_labels(found)
 
 
 def _mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
@@ -104,12 +105,13 @@ def _mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
     others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
     if not others:
         return training_mapper(cfg, names)
-    if len(others) < len(names) or cfg.KD.UNLABELED.DATASETS:
+    if others[: len(cfg.DATASETS.TRAIN)] != list(cfg.DATASETS.TRAIN):
         raise ConfigError(
             f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of "
             "DATASETS.CUSTOM with classes of pixels or without labels; such data sets mix with their like only"
         )
-    codes = any(isinstance(a.get("segmentation"), dict) for r in records for a in r["annotations"] if not a["iscrowd"])
+    objects = (a for record in records for a in record.get("annotations", ()))
+    codes = any(isinstance(a.get("segmentation"), dict) for a in objects if not a["iscrowd"])
     # Detectron2 makes no polygons of run-length codes.
     return picture_mapper(cfg, True, **({"instance_mask_format": "bitmask"} if cfg.MODEL.MASK_ON and codes else {}))
 

@@ -76,7 +76,7 @@ class ClassificationExperiment(LightningExperiment):
         facts = {"model": cfg.MODEL.NAME, "input size": cfg.INPUT.SIZE, "sees": self._crops()[0]}
         return self._built(build_model(cfg), "STUDENT", cfg.INPUT.SIZE, cfg.MODEL.NUM_CLASSES, facts=facts)
 
-    def build_teacher(self) -> BuiltModel:
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
         cfg = self.cfg
         teacher = build_teacher(self.teachers, cfg.MODEL.CLASSES, cfg.KD.TEACHER.ALLOW_PARTIAL)
         self.teacher_normalize = teacher.normalize

@@ -17,6 +17,7 @@ from kd2.engine.lightning.detection.models import BODY, NoResize, build_detector
 from kd2.engine.lightning.detection.step import BLANK, detection_step
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
+from kd2.engine.lightning.trainer import uses_gpu
 
 
 class DetectionExperiment(LightningExperiment):
@@ -34,21 +35,22 @@ class DetectionExperiment(LightningExperiment):
 
     def check(self, train: list[Records], tests: list[Records]) -> None:
         check_numbers([*train, *tests])
-        check_classes([*train, *tests], *num_classes(self.cfg))
+        check_classes([d for d in (*train, *tests) if d.classes], *num_classes(self.cfg))
 
     def build_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
         return self._built(self.cfg, build_detector(self.cfg), "STUDENT", names=self.classes)
 
-    def build_teacher(self) -> BuiltModel:
-        own = self.teachers[0].cfg
-        model = build_detector(own)
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        source = self.source(node)
+        model = build_detector(source.cfg)
         model.transform = NoResize(model.transform)
-        names, key = teacher_classes(self.cfg, "things", self.teachers[0].weights)
-        return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
+        names, key = teacher_classes(self.cfg, "things", source.weights, node)
+        matched = self.load_teacher(model, source)
+        return self._built(source.cfg, model, node.removeprefix("KD."), matched=matched, names=names, names_key=key)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
-        return detection_step(student, reverse_colors)
+        return detection_step(student, reverse_colors, self.cfg.KD.UNLABELED)
 
     def class_names(self, data: list[Records]) -> dict[str, list[str]]:
         return {"things": list(data[0].classes)}
@@ -66,6 +68,15 @@ class DetectionExperiment(LightningExperiment):
         with torch.autocast(batch.images[0].device.type, enabled=False):
             outputs = student(batch.unit_images)
         return [output | {"labels": output["labels"] - first_label(student)} for output in outputs]
+
+    @torch.no_grad()
+    def find(self, student: nn.Module, data: Records) -> list[dict[str, Any]]:
+        device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
+        student.to(device)
+        evaluator = self.evaluator(data)
+        for batch in self.test_loader(data, rank=0, ranks=1):
+            evaluator.process(batch, self.predict(student, batch.to(device)))
+        return evaluator.detections
 
     def _built(self, cfg: CfgNode, model: nn.Module, side: str, **facts: Any) -> BuiltModel:
         key, count = num_classes(cfg)

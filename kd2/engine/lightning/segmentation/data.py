@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd2.data.records import without_labels
 from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic, of_one_run
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.distill import IGNORE_LABEL, ConfigError
@@ -91,8 +92,7 @@ def _unlabeled(cfg: CfgNode) -> list[SemanticRecords]:
     unlabeled_share(names, cfg.KD.UNLABELED.IMS_PER_BATCH, 1)
     found = []
     for data in (load_one(cfg, name, key) for name in names):
-        records = [{k: v for k, v in record.items() if k != "sem_seg_file_name"} for record in data.records]
-        found.append(replace(data, classes=(), records=records))
+        found.append(replace(data, classes=(), records=without_labels(data.records)))
     return found
 
 

@@ -51,11 +51,12 @@ class SegmentationExperiment(LightningExperiment):
         torch.manual_seed(self.cfg.SEED)
         return self._built(self.cfg, build_segmenter(self.cfg), "STUDENT", names=self.classes)
 
-    def build_teacher(self) -> BuiltModel:
-        own = self.teachers[0].cfg
-        model = build_segmenter(own)
-        names, key = teacher_classes(self.cfg, "stuff", self.teachers[0].weights)
-        return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        source = self.source(node)
+        model = build_segmenter(source.cfg)
+        names, key = teacher_classes(self.cfg, "stuff", source.weights, node)
+        matched = self.load_teacher(model, source)
+        return self._built(source.cfg, model, node.removeprefix("KD."), matched=matched, names=names, names_key=key)
 
     def step(self, student: Segmenter, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         head = self.cfg.MODEL.SEM_SEG_HEAD

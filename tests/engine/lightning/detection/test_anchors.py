@@ -31,7 +31,8 @@ def distillers():
     names = ("RetinaNet", "FasterRCNN", "FCOS")
     configs = {name: tiny.config({"MODEL": {"META_ARCHITECTURE": name} | changes}) for name in names}
     students = {name: build_detector(cfg) for name, cfg in configs.items()}
-    steps = {name: detection_step(student, reverse_colors=False) for name, student in students.items()}
+    unlabeled = tiny.config().KD.UNLABELED
+    steps = {name: detection_step(student, False, unlabeled) for name, student in students.items()}
     return {name: Distiller(student, batch_info=steps[name].batch_info) for name, student in students.items()}
 
 
