@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -131,12 +131,14 @@ def assemble(
     blocks: Mapping[str, Mapping[str, Any]],
     seed: int = 0,
     batch_statistics: bool = False,
+    batches: int = 1,
 ) -> Distiller:
     """The Distiller of two models. Making adapters draws nothing from the global random stream.
 
     Args:
         blocks: of ``KD.LOSSES``.
         batch_statistics: of the teacher, see ``Teacher``.
+        batches: of an optimizer step; a share is measured over so many times its iterations.
 
     Raises:
         ConfigError: see ``make_distiller``.
@@ -157,7 +159,7 @@ def assemble(
         Teacher(teacher.module, teacher_taps, batch_statistics),
         student_taps,
         losses,
-        configs,
+        {name: replace(config, calibrate=config.calibrate * batches) for name, config in configs.items()},
         run_student=step.run_student,
         run_teacher=step.run_teacher,
         batch_info=step.batch_info,
