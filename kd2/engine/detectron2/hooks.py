@@ -27,9 +27,9 @@ class RunCheckpointer(DetectionCheckpointer):
     """Saves the checkpoints of a run, intermediate and final alike.
 
     Args:
-        student: what trains; it is checked.
+        student: under its own key names it is the entry ``model``.
         folder: ``OUTPUT_DIR``.
-        content: gives the entries.
+        content: gives the other entries, and with an average of the student that one as ``model``.
         most: ``SOLVER.KEEP_CHECKPOINTS``.
     """
 
@@ -50,7 +50,7 @@ class RunCheckpointer(DetectionCheckpointer):
         check_weights(self.model, content["iteration"] + 1)
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
-        content |= kwargs
+        content = {"model": self.model.state_dict(), **content, **kwargs}
         if os.path.basename(path) == BEST:
             save_atomically(content, path)
         else:

@@ -127,18 +127,13 @@ class Trainer(DefaultTrainer):
             raise _Ended
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint holds, see ``kd2.engine.checkpoint``."""
+        """What a checkpoint holds beside the student, see ``kd2.engine.checkpoint``."""
         run = run_entry(self.run_cfg, self.classes, self.process_states.rng, self.best)
         run["shares"] = self.distiller.shares.state_dict()
+        found = {"adapters": self.distiller.losses.state_dict(), **compat.split_state(self.state_dict()), "kd2": run}
         if self.average is not None:
-            run["raw_model"] = self.distiller.student.state_dict()
-        adapters = self.distiller.losses.state_dict()
-        return {
-            "model": self._evaluated().state_dict(),
-            "adapters": adapters,
-            **compat.split_state(self.state_dict()),
-            "kd2": run,
-        }
+            run["raw_model"], found["model"] = self.distiller.student.state_dict(), self.average.network.state_dict()
+        return found
 
     def _evaluated(self) -> nn.Module:
         return self.distiller.student if self.average is None else self.average.network

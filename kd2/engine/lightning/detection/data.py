@@ -98,7 +98,7 @@ class DetectionMapper:
 
 def _tight(target: dict[str, Tensor]) -> dict[str, Tensor]:
     """The objects of which a crop left some of the mask, with the boxes of what is left."""
-    kept = {k: v[target["masks"].flatten(1).any(1)] for k, v in target.items()}
+    kept = {k: v[target["masks"].bool().flatten(1).any(1)] for k, v in target.items()}
     boxes = masks_to_boxes(kept["masks"]) + torch.tensor([0.0, 0.0, 1.0, 1.0])  # of first and last pixels
     return kept | {"boxes": boxes}
 
