@@ -6,11 +6,12 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from kd2.distill import ConfigError, nearest
 
 logger = logging.getLogger(__name__)
+Number = TypeVar("Number", int, float)
 
 
 class Best:
@@ -33,7 +34,7 @@ class Best:
     def __init__(self, metric: str, tests: Sequence[str] = (), kept: Any = None, patience: int = 0, saved: Any = None):
         self.metric, self.tests, self.patience = metric, list(tests), patience
         self.value = self._known(kept, "value", -math.inf)
-        self.level, self.waited = self._known(saved, "level", -math.inf), int(self._known(saved, "waited", 0))
+        self.level, self.waited = self._known(saved, "level", -math.inf), self._known(saved, "waited", 0)
         self._choices: list[str] = []
 
     @property
@@ -49,7 +50,7 @@ class Best:
             self._choices = list(scores)
             logger.warning("TEST.BEST: %s is not among the scores; %s", self.metric, nearest(self.metric, scores))
             return False
-        found = scores[self.metric]
+        found = float(scores[self.metric])
         self.level, self.waited = (found, 0) if found > self.level else (self.level, self.waited + 1)
         better = found > self.value
         if better:
@@ -71,8 +72,9 @@ class Best:
             reason = nearest(self.metric, self._choices) if self._choices else "it was never a number"
             raise ConfigError(f"TEST.BEST is {self.metric!r}, which no evaluation gave; {reason}")
 
-    def _known(self, entry: Any, name: str, default: float) -> float:
+    def _known(self, entry: Any, name: str, default: Number) -> Number:
+        """``name`` of an entry that is of this metric and these data sets; ``default`` where it is no such number."""
         found = entry if isinstance(entry, Mapping) else {}
         same = (found.get("metric"), found.get("tests")) == (self.metric, self.tests)
         value = found.get(name)
-        return value if same and isinstance(value, (int, float)) else default
+        return value if same and isinstance(value, type(default)) else default

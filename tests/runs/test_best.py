@@ -44,7 +44,7 @@ def test_evaluations_behind_the_checkpoint_count_anew():
     assert (best.waited, best.level) == (0, 5)
 
 
-@pytest.mark.parametrize("entry", [None, 3, {"metric": "bbox/AP", "tests": TESTS, "waited": "x", "level": []}])
+@pytest.mark.parametrize("entry", [None, 3, {"metric": "bbox/AP", "tests": TESTS, "waited": float("nan"), "level": []}])
 def test_what_no_run_wrote_does_not_count(entry):
     best = Best("bbox/AP", TESTS, patience=2, saved=entry)
     assert (best.waited, best.level) == (0, float("-inf"))
