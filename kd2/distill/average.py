@@ -1,7 +1,7 @@
 """An exponential moving average of a network in training: what is evaluated and exported in its place."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,9 +51,8 @@ class WeightAverage:
         """d of optimizer step ``step``, from 0."""
         return min(self.decay, 1 - (1 + step) ** (-2 / 3)) if self.warmup else self.decay
 
-    def restore(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Go on from an average over ``steps`` optimizer steps, given as the state dict of ``network``."""
-        self.network.load_state_dict(state)
+    def resume(self, steps: int) -> None:
+        """Go on from an average over ``steps`` optimizer steps, which was loaded into ``network``."""
         self._averaged.n_averaged.fill_(steps)
 
 

@@ -59,7 +59,8 @@ def test_the_warm_up_lets_the_average_forget_its_start(done, decay):
 def test_a_restored_average_goes_on_as_if_it_had_not_stopped(averaged):
     other = network()
     again = WeightAverage(other, 0.75, warmup=False)
-    again.restore(averaged.network.state_dict(), 3)
+    again.network.load_state_dict(averaged.network.state_dict())
+    again.resume(3)
     for average, model in ((averaged, averaged._source), (again, other)):
         step(model, 8.0)
         average.update()

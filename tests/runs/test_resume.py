@@ -85,6 +85,11 @@ def test_what_a_run_keeps_to_its_end_is_refused_by_name(key, value):
         resumed(**{key: value})
 
 
+def test_an_average_without_the_weights_that_train_is_refused():
+    with pytest.raises(ConfigError, match="^--resume: MODEL.EMA.ENABLED is True, but the checkpoint has no kd2.raw_m"):
+        resumed(MODEL__EMA__ENABLED=True, before={"MODEL__EMA__ENABLED": True})
+
+
 def test_every_refused_key_is_named_at_once():
     with pytest.raises(ConfigError, match="KD.TAPS was .*; SOLVER.OPTIMIZER was 'SGD', is 'AdamW';"):
         resumed(SOLVER__OPTIMIZER="AdamW", KD__TAPS=["fpn=backbone:p3"], SOLVER__BASE_LR=0.1)

@@ -67,7 +67,8 @@ class Trainer(DefaultTrainer):
         raw = content["kd2"].get("raw_model", content["model"])
         load_state(self.distiller.student, raw, path, "--resume", partial=False)
         if self.average is not None:
-            self.average.restore(content["model"], content["iteration"] + 1)
+            load_state(self.average.network, content["model"], path, "--resume", partial=False)
+            self.average.resume(content["iteration"] + 1)
         self._check_groups(content["kd2"]["config"])
         rates = rates_of(self.optimizer)
         try:
@@ -124,6 +125,7 @@ class Trainer(DefaultTrainer):
     def after_step(self) -> None:
         super().after_step()
         if self._ends:
+            self.iter += 1  # as behind the last step of the loop
             raise _Ended
 
     def content(self) -> dict[str, Any]:

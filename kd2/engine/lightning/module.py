@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kd2.data.seeding import random_states, restore_random_states
 from kd2.distill import ConfigError, Distiller, NaNMonitor, WeightAverage, average_of, check_weights, loss_groups
-from kd2.engine.checkpoint import Match, read_checkpoint, run_entry
+from kd2.engine.checkpoint import Match, load_state, read_checkpoint, run_entry
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer, clip_gradients
@@ -171,7 +171,8 @@ class DistillModule(lightning.LightningModule):
             raise ConfigError(f"--resume: the checkpoint does not fit this model and these losses: {match.text()}")
         self._states = checkpoint["kd2"]["rng"]
         if self.average is not None:
-            self.average.restore(checkpoint["model"], checkpoint["global_step"])
+            load_state(self.average.network, checkpoint["model"], "model of the checkpoint", "--resume", partial=False)
+            self.average.resume(checkpoint["global_step"])
 
 
 def read_resumable(path: str) -> dict[str, Any]:
