@@ -15,6 +15,7 @@ from kd2.config.merging import merge
 from kd2.config.paths import config_path, resolve_paths
 from kd2.config.reading import framework_of, read
 from kd2.config.schedule import check_schedule
+from kd2.config.training import check_training
 from kd2.data.images import check_pixel_range
 from kd2.distill import ConfigError, Tap, naming, nearest
 from kd2.distill import values as v
@@ -78,6 +79,7 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
     check_pixel_range(cfg.INPUT.PIXEL_RANGE)
     _check_student(cfg)
     check_schedule(cfg)
+    check_training(cfg)
     for name, value in _given(loaded, defaults):
         if value != _at(cfg, name):
             _refuse_unread(name, cfg)

@@ -1,4 +1,4 @@
-"""What the keys of time say together: steps, warm-up, and when losses count."""
+"""What the keys of time say together: steps, warm-up, when losses count, when a run ends early."""
 
 from collections.abc import Iterator
 
@@ -22,6 +22,7 @@ def check_schedule(cfg: CfgNode) -> None:
             raise ConfigError(f"SOLVER.{key} is {shown(steps)}, expected a rising order")
     if solver.BASE_LR_END > solver.BASE_LR:
         raise ConfigError(f"SOLVER.BASE_LR_END is {solver.BASE_LR_END}, expected at most BASE_LR, {solver.BASE_LR}")
+    _check_patience(cfg)
 
 
 def without_effect(cfg: CfgNode) -> Iterator[str]:
@@ -33,6 +34,8 @@ def without_effect(cfg: CfgNode) -> Iterator[str]:
         yield f"SOLVER.STEPS: {shown(late)} have no effect, {end}"
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
         yield f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}: the learning rate never reaches BASE_LR, {end}"
+    if (cfg.TEST.PATIENCE + 1) * cfg.TEST.EVAL_PERIOD > solver.MAX_ITER and cfg.TEST.PATIENCE:
+        yield f"TEST.PATIENCE is {cfg.TEST.PATIENCE} and EVAL_PERIOD {cfg.TEST.EVAL_PERIOD}: no run ends early, {end}"
     if cfg.KD.get("INIT_FROM_TEACHER") and not active_losses(cfg.KD.LOSSES):
         yield "KD.INIT_FROM_TEACHER has no effect: no loss of KD.LOSSES counts, so no teacher is read"
     for name, block in active_losses(cfg.KD.LOSSES).items():
@@ -85,3 +88,20 @@ def scaled_config(cfg: CfgNode, processes: int) -> CfgNode:
 
 def _shortened(iterations: int, scale: float) -> int:
     return max(round(iterations / scale), 1) if iterations > 0 else iterations
+
+
+def _check_patience(cfg: CfgNode) -> None:
+    """Raises ConfigError for TEST.PATIENCE without an evaluation on the way that gives TEST.BEST."""
+    test, sets = cfg.TEST, list(cfg.DATASETS.TEST)
+    found = f"TEST.PATIENCE is {test.PATIENCE}"
+    if not test.PATIENCE:
+        return
+    if not test.BEST:
+        raise ConfigError(f"{found} and TEST.BEST is empty, expected the metric that it follows, such as bbox/AP")
+    if not (test.EVAL_PERIOD or test.get("EVAL_EPOCHS")):
+        raise ConfigError(f"{found} and TEST.EVAL_PERIOD is 0, expected evaluations on the way")
+    if cfg.FRAMEWORK != "detectron2" and len(sets) > 1 and not test.BEST.startswith(f"{sets[0]}/"):
+        raise ConfigError(
+            f"{found} and TEST.BEST {test.BEST!r}: evaluations on the way score the first of DATASETS.TEST, expected "
+            f"a metric that begins with {sets[0]}/"
+        )

@@ -1,5 +1,6 @@
 """What distillation is: taps, batch info, the distiller. Imports torch and nothing else."""
 
+from kd2.distill.average import WeightAverage, average_of
 from kd2.distill.batch_info import IGNORE_LABEL, AnchorGrid, BatchInfo, match_levels
 from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, no_batch_info
 from kd2.distill.errors import USER_ERRORS, ConfigError, DataError, NonFiniteLoss, naming, nearest
@@ -38,6 +39,8 @@ __all__ = [
     "TapError",
     "Taps",
     "Teacher",
+    "WeightAverage",
+    "average_of",
     "call",
     "check_inside",
     "check_maps",

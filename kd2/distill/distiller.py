@@ -86,6 +86,7 @@ class Distiller(nn.Module):
     Attributes:
         iteration: optimizer steps done so far. Every forward pass in train mode adds one; a loop that counts otherwise
             (a resumed one, or one that accumulates gradients) sets it before each pass.
+        batch: number of the next batch among those of its optimizer step; a loop that accumulates gradients sets it.
         stats: ``loss/name`` -> detached scalar of the last batch, for the log; an inactive loss has none.
     """
 
@@ -117,7 +118,7 @@ class Distiller(nn.Module):
         )
         self.run_student, self.run_teacher, self.batch_info = run_student, run_teacher, batch_info
         self.seed, self.whole_teacher = seed, whole_teacher
-        self.iteration = 0
+        self.iteration = self.batch = 0
         self.stats: dict[str, Tensor] = {}
         names = [name for loss in self.losses for name in loss_names(loss, self.losses[loss])]
         refuse_shared(names, own_losses)
@@ -175,9 +176,9 @@ class Distiller(nn.Module):
         return own, maps
 
     def placed_batch_info(self, batch: Any) -> BatchInfo:
-        """The batch info with what the run knows: iteration, seed, and which of its processes this is."""
+        """The batch info with what the run knows: iteration, batch, seed, and which of its processes this is."""
         info = self.batch_info(batch)
-        info.iteration, info.seed = self.iteration, self.seed
+        info.iteration, info.batch, info.seed = self.iteration, self.batch, self.seed
         if distributed.is_available() and distributed.is_initialized():
             info.rank, info.ranks = distributed.get_rank(), distributed.get_world_size()
         return info

@@ -73,11 +73,12 @@ def run_entry(cfg: CfgNode, classes: dict[str, list[str]], rng: list[dict[str, A
     }
 
 
-def best_of(cfg: CfgNode, resuming: bool) -> Best:
-    """The best student so far of a run that begins, or of one that goes on beside its model_best.pth."""
-    path = os.path.join(cfg.OUTPUT_DIR, BEST)
-    found = resuming and cfg.TEST.BEST and os.path.isfile(path)
-    return Best(cfg.TEST.BEST, cfg.DATASETS.TEST, saved_run(path)[0].get("best") if found else None)
+def best_of(cfg: CfgNode, saved: str | None) -> Best:
+    """The best student so far of a run that begins, or of one that goes on from ``saved`` beside its model_best.pth."""
+    path, metric = os.path.join(cfg.OUTPUT_DIR, BEST), cfg.TEST.BEST
+    kept = saved_run(path)[0].get("best") if saved and metric and os.path.isfile(path) else None
+    before = saved_run(saved)[0].get("best") if saved and metric else None
+    return Best(metric, cfg.DATASETS.TEST, kept, cfg.TEST.PATIENCE, before)
 
 
 def keep_final_as_best(folder: str, best: Best) -> None:

@@ -26,6 +26,7 @@ from kd2.engine.teacher_settings import settle_teacher
 from kd2.losses import active_losses
 from kd2.networks.group_norm import allow_single_values
 from kd2.runs import endings, folder
+from kd2.runs.best import Best
 from kd2.runs.files import write_atomically
 from kd2.runs.resume import check_resume
 
@@ -59,7 +60,9 @@ def train(experiment: Experiment) -> Scores:
 def _train(experiment: Experiment, saved: str | None) -> Scores:
     output = experiment.cfg.OUTPUT_DIR
     prepared = prepare(experiment, saved)
-    best = best_of(experiment.cfg, resuming=saved is not None)
+    best = best_of(experiment.cfg, saved)
+    if best.exhausted:
+        logger.warning("--resume: the run had ended: %s", best.reason())
     scores = experiment.fit(prepared, saved, best)
     improved = best.beaten_by(scores) if scores else False
     if experiment.first and scores:
@@ -70,13 +73,13 @@ def _train(experiment: Experiment, saved: str | None) -> Scores:
     return scores
 
 
-def begin(experiment: Experiment, saved: str | None) -> None:
+def begin(experiment: Experiment, saved: str | None, best: Best) -> None:
     """The moment before the first file of a run is written, by the first process: see ``kd2.runs.folder.begin``."""
     cfg = experiment.cfg
     if not experiment.first:
         return
     folder.begin(cfg.OUTPUT_DIR, cfg.dump(), experiment.args.overwrite)
-    if saved and saved_run(saved)[1] + 1 == cfg.SOLVER.MAX_ITER:
+    if saved and (best.exhausted or saved_run(saved)[1] + 1 == cfg.SOLVER.MAX_ITER):
         folder.keep_final(saved, cfg.OUTPUT_DIR)
 
 
@@ -196,7 +199,8 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
         check_pair(student, teacher, blocks, parts)
         step = experiment.step(student.module, teacher, student.color_order != teacher.color_order)
         further = [] if cfg.FRAMEWORK == "timm" else _further(experiment, student)
-        distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS, further)
+        statistics, batches = cfg.KD.TEACHER.BATCH_STATISTICS, cfg.SOLVER.ACCUMULATE
+        distiller = assemble(student, teacher, step, blocks, cfg.SEED, statistics, further, batches)
     if with_weights:
         student = _fill(experiment, student)
         if parts:

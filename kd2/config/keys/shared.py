@@ -31,6 +31,13 @@ EVERY = (
     Key("OUTPUT_DIR", "./output", str),
     #: Checkpoint of the whole student to start from or to evaluate; empty: a new student.
     Key("MODEL.WEIGHTS", "", str, path=True),
+    #: Evaluate and export the moving average of the student's weights and statistics; checkpoints have the weights that
+    #: train beside it.
+    Key("MODEL.EMA.ENABLED", False, bool),
+    #: The average keeps this share of itself in each optimizer step.
+    Key("MODEL.EMA.DECAY", 0.9999, v.BelowOne),
+    #: Smaller decay in the beginning: 1 - (1 + step)^(-2/3), up to DECAY.
+    Key("MODEL.EMA.WARMUP", True, bool),
     #: Names of the training sets, of the framework or of DATASETS.CUSTOM.
     Key("DATASETS.TRAIN", [], v.Texts),
     #: Names of the sets that are evaluated; those of an evaluation on the way: the first.
@@ -58,10 +65,16 @@ EVERY = (
     #: Processes (GPUs) that the config is written for; 0: any number. With another number k times as large, batch and
     #: learning rates become k times what they are, and all lengths in iterations a k-th, see docs/scaling.md.
     Key("SOLVER.REFERENCE_WORLD_SIZE", 0, v.CountOrZero),
+    #: End the training when TEST.BEST was no better in so many evaluations on the way, one after another; 0: never. The
+    #: last student is evaluated and saved as always.
+    Key("TEST.PATIENCE", 0, v.CountOrZero),
     #: Optimizer steps of the training.
     Key("SOLVER.MAX_ITER", 40000, v.Count),
-    #: Images of a step, over all processes.
+    #: Images of a batch, over all processes.
     Key("SOLVER.IMS_PER_BATCH", 16, v.Count),
+    #: Batches of an optimizer step, which takes the mean of their gradients. Everything that counts iterations counts
+    #: optimizer steps.
+    Key("SOLVER.ACCUMULATE", 1, v.Count),
     #: The learning rate of the whole batch; nothing but REFERENCE_WORLD_SIZE scales it with the number of processes.
     Key("SOLVER.BASE_LR", 0.001, v.NonNegative),
     #: Where cosine and poly end.
@@ -144,6 +157,20 @@ DENSE = (
     Key("INPUT.MAX_SIZE_TEST", 1333, v.Count),
     #: Mirror images in training, with probability 0.5.
     Key("INPUT.RANDOM_FLIP", "horizontal", v.one_of("horizontal", "vertical", "none")),
+    #: Large-scale jitter (arXiv 2012.07177) in place of MIN_SIZE_TRAIN and INPUT.CROP: a training image is resized to
+    #: fit into SIZE times a factor from RANGE, then a random piece of SIZE is cut. Smaller images are padded with the
+    #: batch, in semantic segmentation to SIZE.
+    Key("INPUT.SCALE_JITTER.ENABLED", False, bool),
+    #: (height, width) in pixels, the most that a training image has.
+    Key("INPUT.SCALE_JITTER.SIZE", [1024, 1024], v.Cells),
+    #: The smallest and the largest factor.
+    Key("INPUT.SCALE_JITTER.RANGE", [0.1, 2.0], Annotated[Sequence[v.Positive], v.Length((2,))]),
+    #: Above 0: the brightness of a training image is multiplied by a factor between 1 - BRIGHTNESS and 1 + BRIGHTNESS.
+    Key("INPUT.COLOR_JITTER.BRIGHTNESS", 0.0, v.Share),
+    #: As BRIGHTNESS, around the mean of the image.
+    Key("INPUT.COLOR_JITTER.CONTRAST", 0.0, v.Share),
+    #: As BRIGHTNESS, around the gray of each pixel.
+    Key("INPUT.COLOR_JITTER.SATURATION", 0.0, v.Share),
     #: Classes of RetinaNet and FCOS.
     Key("MODEL.RETINANET.NUM_CLASSES", 80, v.Count, _BOXES),
     #: Detections with smaller scores are left out.

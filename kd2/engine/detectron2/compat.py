@@ -7,6 +7,7 @@ import importlib.resources
 import importlib.util
 import logging
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, defaults
+from detectron2.engine import DefaultTrainer, SimpleTrainer, defaults, hooks
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.solver.build import get_default_optimizer_params
@@ -167,6 +168,44 @@ def name_losses(trainer: DefaultTrainer) -> None:
     loop._write_metrics = write_named
 
 
+def accumulated_step(loop: SimpleTrainer, batches: int) -> None:
+    """One step of the optimizer over the mean gradient of several batches, in place of ``loop.run_step()``.
+
+    The log has the means of the losses over the batches.
+    """
+    scaler, distiller = getattr(loop, "grad_scaler", None), getattr(loop.model, "module", loop.model)
+    mixed = torch.autocast("cuda", loop.precision) if scaler else contextlib.nullcontext()
+    means: dict[str, Tensor] = {}
+    waited = 0.0
+    loop.optimizer.zero_grad()
+    for number in range(batches):
+        start = time.perf_counter()
+        batch = next(loop._data_loader_iter)
+        waited += time.perf_counter() - start
+        distiller.iteration, distiller.batch = loop.iter, number
+        last = number == batches - 1 or distiller is loop.model
+        with contextlib.nullcontext() if last else loop.model.no_sync():  # processes meet at the last batch
+            with mixed:
+                losses = {name: loss / batches for name, loss in loop.model(batch).items()}
+                total = sum(losses.values())
+            (scaler.scale(total) if scaler else total).backward()
+        means = {name: means.get(name, 0.0) + loss.detach() for name, loss in losses.items()}
+    loop.after_backward()
+    loop._write_metrics(means, waited)
+    if scaler:
+        scaler.step(loop.optimizer), scaler.update()
+    else:
+        loop.optimizer.step()
+
+
+def end_behind_step(trainer: DefaultTrainer) -> None:
+    """Make the step of the hooks that run the last one of the training, for those that come behind too."""
+    trainer.max_iter = trainer.iter + 1
+    for hook in trainer._hooks:
+        if isinstance(hook, hooks.PeriodicCheckpointer):
+            hook.max_iter = trainer.max_iter
+
+
 def split_state(state: dict[str, Any]) -> dict[str, Any]:
     """A DefaultTrainer's state as the entries optimizer, scheduler, iteration and trainer of a checkpoint."""
     optimizer = state["_trainer"].pop("optimizer")
@@ -224,6 +263,12 @@ def panoptic_deeplab() -> types.ModuleType:
 def _rgb2id(colors: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8, the lowest byte first, as (H, W) ids of segments."""
     return (colors.astype(np.int64) << [0, 8, 16]).sum(2)
+
+
+def keep_results(trainer: DefaultTrainer, results: dict[str, Any]) -> dict[str, Any]:
+    """Make these the nested results of a trainer's last evaluation; returns them."""
+    trainer._last_eval_results = results
+    return results
 
 
 def model_zoo() -> types.ModuleType:

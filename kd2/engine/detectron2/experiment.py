@@ -152,7 +152,7 @@ class Detectron2Experiment(Experiment):
         return comm.is_main_process()
 
     def fit(self, prepared: Prepared, saved: str | None, best: Best) -> Scores:
-        cfg, trainer = self.cfg, Trainer(self.cfg, prepared, best, lambda: begin(self, saved))
+        cfg, trainer = self.cfg, Trainer(self.cfg, prepared, best, lambda: begin(self, saved, best))
         logs.log_into(cfg.OUTPUT_DIR)
         logger.info("%s\n%s\n%s", self.args, collect_env_info(), cfg.dump())
         if saved:

@@ -9,6 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 from torch import nn
 
+from kd2.config import train_size
 from kd2.distill import ConfigError, Probe, nearest
 from kd2.engine.detectron2 import lazy
 from kd2.engine.detectron2.batch_info import padded_size, square_of
@@ -56,8 +57,7 @@ def blank_probe(model: nn.Module, size: tuple[int, int]) -> Probe:
 
 def probe_size(cfg: CfgNode) -> tuple[int, int]:
     """(H, W) of the images that training crops, which some heads insist on; otherwise any that suits all strides."""
-    crop = cfg.INPUT.CROP
-    return tuple(crop.SIZE) if crop.ENABLED and crop.TYPE == "absolute" else (256, 256)
+    return train_size(cfg) or (256, 256)
 
 
 def class_keys(model: nn.Module, cfg: CfgNode) -> dict[str, tuple[str, int]]:

@@ -43,7 +43,7 @@ class LightningExperiment(Experiment):
 
     @abstractmethod
     def train_loader(self, data: list[Any], start: int, rank: int, ranks: int) -> DataLoader:
-        """An endless loader of this process's batches, from iteration ``start`` on."""
+        """An endless loader of this process's batches without the first ``start`` ones."""
 
     @abstractmethod
     def test_loader(self, data: Any, rank: int, ranks: int) -> DataLoader:
@@ -73,16 +73,17 @@ class LightningExperiment(Experiment):
         start = read_resumable(saved)["iteration"] + 1 if saved else 0
         rank, ranks = trainer.global_rank, trainer.world_size
         torch.manual_seed(cfg.SEED + rank)
-        batches = self.train_loader(prepared.train, start, rank, ranks)
+        batches = self.train_loader(prepared.train, start * cfg.SOLVER.ACCUMULATE, rank, ranks)
         during = None
         if tests and cfg.TEST.EVAL_PERIOD:
             module.test = tests[0]
             during = self.test_loader(tests[0], rank, ranks)
         module.configure_optimizers()  # its errors come before the first file
-        begin(self, saved)
+        begin(self, saved, best)
+        finished = saved is not None and (best.exhausted or start == cfg.SOLVER.MAX_ITER)
         with _launched(trainer), patient(lambda: ranks == 1 and not trainer.validating):
             trainer.fit(module, batches, during, ckpt_path=saved, weights_only=True)
-            if not saved or start < cfg.SOLVER.MAX_ITER:
+            if not finished:
                 trainer.save_checkpoint(os.path.join(cfg.OUTPUT_DIR, FINAL), weights_only=False)
         return self._scores(trainer, module, tests)
 

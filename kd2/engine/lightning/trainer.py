@@ -1,6 +1,7 @@
 """Lightning's Trainer from a config: logs, checkpoints, resuming, precision, processes."""
 
 import argparse
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +21,8 @@ from kd2.engine.rendezvous import join, meeting_point, reach, started
 from kd2.runs.endings import pending, raise_pending, take_signals
 from kd2.runs.files import save_atomically
 from kd2.runs.folder import BEST, keep, last_checkpoint
+
+logger = logging.getLogger(__name__)
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -46,7 +49,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class _Checkpoints(ModelCheckpoint):
-    """Those on the way, the best one, and one at a signal, which ends the training."""
+    """Those on the way, the best one, and one at a signal, which ends the training; so does ``TEST.PATIENCE``.
+
+    With a patience the checkpoint of a step is written behind its evaluation, and knows it: a resumed run does not
+    repeat it.
+    """
 
     FILE_EXTENSION = ".pth"
 
@@ -54,11 +61,22 @@ class _Checkpoints(ModelCheckpoint):
         """Nothing is remembered: the files say what is there, and the folder of a run may move."""
         return {}
 
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        trainer.should_stop = module.best.exhausted
+
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, module)
+        self._step = trainer.global_step
         take_signals()  # Lightning's answer to SIGTERM is exit code 0
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *args: Any) -> None:
+        if trainer.global_step == self._step:
+            return  # gradients are still collected
+        self._step = trainer.global_step
+        if not (module.best.patience and self._step % module.cfg.TEST.EVAL_PERIOD == 0):
+            self._save(trainer, module, *args)
+
+    def _save(self, trainer: lightning.Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
         if pending() and trainer.global_step < trainer.max_steps:
             path = os.path.join(str(self.dirpath), f"model_{trainer.global_step:07d}.pth")
@@ -67,8 +85,15 @@ class _Checkpoints(ModelCheckpoint):
             raise_pending()
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and module.best.beaten_by(module.named_scores()):
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        if module.best.beaten_by(module.named_scores()):
             trainer.save_checkpoint(os.path.join(str(self.dirpath), BEST))
+        if module.best.exhausted:
+            logger.info("%s: the training ends after iteration %d", module.best.reason(), trainer.global_step - 1)
+            trainer.should_stop = True
+        if module.best.patience:
+            self._save(trainer, module, None, None, 0)
 
 
 class _Bar(TQDMProgressBar):
@@ -96,7 +121,8 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Ca
         callbacks=[*writers, *bar, *callbacks],
         precision=_precision(cfg),
         max_steps=cfg.SOLVER.MAX_ITER,
-        val_check_interval=cfg.TEST.EVAL_PERIOD or None,
+        accumulate_grad_batches=cfg.SOLVER.ACCUMULATE,
+        val_check_interval=cfg.TEST.EVAL_PERIOD * cfg.SOLVER.ACCUMULATE or None,
         limit_val_batches=None if cfg.TEST.EVAL_PERIOD else 0,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,

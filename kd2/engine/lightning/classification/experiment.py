@@ -65,10 +65,9 @@ class ClassificationExperiment(LightningExperiment):
         if train:
             images = sum(map(len, train))
             write_iterations(cfg, images)
-            epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / images
-            logger.info(
-                "%d iterations of %d images: %.4g epochs", cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, epochs
-            )
+            step = cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE
+            epochs = cfg.SOLVER.MAX_ITER * step / images
+            logger.info("%d iterations of %d images: %.4g epochs", cfg.SOLVER.MAX_ITER, step, epochs)
 
     def build_student(self) -> BuiltModel:
         cfg = self.cfg

@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
+from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
 from kd2.data.detection import records
@@ -18,7 +19,7 @@ from kd2.data.segmentation.semantic import load_semantic
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.distill import DataError
 from kd2.engine.lightning.batches import images_a_rank, test_loader
-from kd2.engine.lightning.images import flips, named, record_image, resizing
+from kd2.engine.lightning.images import augmentation, named, record_image
 
 UNLABELED = "KD.UNLABELED.DATASETS"
 Sample = tuple[Tensor, dict[str, Tensor] | None, dict]  # image, target, record
@@ -72,7 +73,7 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 class DetectionMapper:
-    """A record to (image uint8 (3, H, W), target, record), with resizing and flips in training.
+    """A record to (image uint8 (3, H, W), target, record), augmented in training.
 
     A record without ``annotations`` has no labels: its target is None.
     """
@@ -80,7 +81,8 @@ class DetectionMapper:
     def __init__(self, cfg: CfgNode, training: bool, masks: bool):
         self.bgr, self.masks = cfg.INPUT.FORMAT == "BGR", masks
         self.pixel_range = cfg.INPUT.PIXEL_RANGE
-        self.augment = v2.Compose([resizing(cfg), *flips(cfg)]) if training else v2.Identity()
+        self.augment = augmentation(cfg) if training else v2.Identity()
+        self.cropped = training and cfg.INPUT.SCALE_JITTER.ENABLED
 
     def __call__(self, record: dict) -> Sample:
         image, target = record_image(record, self.pixel_range), {}
@@ -92,6 +94,8 @@ class DetectionMapper:
         if not target:
             return pixels, None, record
         plain = {k: v.as_subclass(Tensor) for k, v in target.items()}
+        if self.masks and self.cropped:
+            plain = _tight(plain)
         solid = (plain["boxes"][:, 2:] > plain["boxes"][:, :2]).all(1)  # a sliver may have no width left in float32
         return pixels, {k: v[solid] for k, v in plain.items()}, record
 
@@ -107,6 +111,13 @@ class DetectionMapper:
             target["masks"] = tv_tensors.Mask(_masks(instances, size))
         target["boxes"] = v2.functional.convert_bounding_box_format(target["boxes"], new_format="XYXY")
         return target
+
+
+def _tight(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The objects of which a crop left some of the mask, with the boxes of what is left."""
+    kept = {k: v[target["masks"].bool().flatten(1).any(1)] for k, v in target.items()}
+    boxes = masks_to_boxes(kept["masks"]) + torch.tensor([0.0, 0.0, 1.0, 1.0])  # of first and last pixels
+    return kept | {"boxes": boxes}
 
 
 def _masks(instances: list[dict], size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd2.config import train_size
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import BatchInfo, Probe
 from kd2.engine.build import BuiltModel, Step
@@ -88,7 +89,7 @@ class SegmentationExperiment(LightningExperiment):
         return enlarged(scores, batch.size).argmax(1)
 
     def _built(self, cfg: CfgNode, model: Segmenter, side: str, **facts: Any) -> BuiltModel:
-        size = tuple(self.cfg.INPUT.CROP.SIZE) if self.cfg.INPUT.CROP.ENABLED else _BLANK
+        size = train_size(self.cfg) or _BLANK
         probe = Probe(lambda: model(torch.zeros(1, 3, *size)), size)
         return self.built(model, probe, side, {"stuff": num_classes(cfg)}, color_order=cfg.INPUT.FORMAT, **facts)
 
