@@ -17,6 +17,8 @@ from kd2.config.keys import KEYS
 from kd2.distill import ConfigError, nearest
 
 SCHEME = "kd2://"
+# The config that a run leaves in its folder.
+RUN_CONFIG = "config.yaml"
 
 _TEACHER_KEYS = ("CONFIG_FILE", "WEIGHTS")
 

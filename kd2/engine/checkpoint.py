@@ -30,7 +30,8 @@ def read_checkpoint(source: str, key: str) -> dict[str, Any]:
     """The content of a checkpoint on the CPU, with its entries verified; no code of the file runs.
 
     Args:
-        source: a file of ``torch.save``, a pickle of arrays as Detectron2's zoo has them, or the address of one.
+        source: a file of ``torch.save``, a pickle of arrays as Detectron2's zoo has them, safetensors, or what else
+            ``local_file`` takes: the address or published name of one, the folder of a run.
         key: the config key that named it, for errors.
 
     Raises:
@@ -103,8 +104,8 @@ def class_names(content: dict[str, Any], kind: str) -> list[str]:
 
 
 def saved_classes(path: str, key: str) -> dict[str, list[str]]:
-    """Class names by kind that a checkpoint file knows; none for a URL and for files of other tools."""
-    if "://" in path or path.endswith((".pkl", ".pyth")):
+    """Class names by kind that a checkpoint file knows; none for names, addresses and files of other tools."""
+    if "://" in path or path.endswith((".pkl", ".pyth", ".yaml")):
         return {}
     content = read_checkpoint(path, key)
     return {kind: names for kind in ("things", "stuff", "images") if (names := class_names(content, kind))}

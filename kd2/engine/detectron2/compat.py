@@ -2,10 +2,7 @@
 
 import functools
 import importlib
-import importlib.resources
-import importlib.util
 import logging
-import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -151,16 +148,3 @@ def joined_state(content: dict[str, Any]) -> dict[str, Any]:
 def last_results(trainer: DefaultTrainer) -> dict[str, Any]:
     """The nested results of a trainer's last evaluation; empty before the first and on other processes."""
     return getattr(trainer, "_last_eval_results", None) or {}
-
-
-def model_zoo() -> types.ModuleType:
-    """``detectron2.model_zoo``, which imports one function of a package that setuptools dropped: pkg_resources."""
-    if importlib.util.find_spec("pkg_resources") is not None:
-        return importlib.import_module("detectron2.model_zoo")
-    stand_in = types.ModuleType("pkg_resources")
-    stand_in.resource_filename = lambda package, path: str(importlib.resources.files(package) / path)
-    sys.modules["pkg_resources"] = stand_in
-    try:
-        return importlib.import_module("detectron2.model_zoo")
-    finally:
-        del sys.modules["pkg_resources"]  # others look whether the real one is there

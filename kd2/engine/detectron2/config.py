@@ -65,7 +65,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
         ConfigError: no file is named, it does not exist or is of another framework; see ``kd2.config.assemble``.
     """
     name, cfg = cfg.KD.TEACHER.CONFIG_FILE, cfg.clone()
-    if name and not os.path.isfile(name):
+    if name and not os.path.exists(name):
         cfg.defrost()
         cfg.KD.TEACHER.CONFIG_FILE = zoo.config_path(name, "KD.TEACHER.CONFIG_FILE")
     own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", add_d2_config(get_cfg())))

@@ -1,16 +1,18 @@
 """The teachers' own config files and weights, for the roads that Lightning trains."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
 from kd2.config import load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import load_state, read_weights
 
 logger = logging.getLogger(__name__)
+Read = Callable[[str, str], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,19 @@ def _source(node: str, weights: str, cfg: CfgNode) -> TeacherSource:
     return TeacherSource(node, weights, cfg)
 
 
-def load_teacher(model: nn.Module, source: TeacherSource, partial: bool) -> float:
+def load_teacher(model: nn.Module, source: TeacherSource, partial: bool, read: Read = read_weights) -> float:
     """Fill a teacher from its file; returns the matched part of the model's weights, 0 to 1.
 
     Args:
         partial: ``KD.TEACHER.ALLOW_PARTIAL``.
+        read: from file and config key to weights under the model's names.
 
     Raises:
         ConfigError: no file, or weights that match less than 100 % and ``partial`` is false.
     """
     key = f"{source.node}.WEIGHTS"
     if not source.weights:
-        raise ConfigError(f"{key} is empty, expected a checkpoint file or URL")
-    match = load_state(model, read_weights(source.weights, key), source.weights, key, partial)
+        raise ConfigError(f"{key} is empty, expected a checkpoint file, a run folder, or a published name")
+    match = load_state(model, read(source.weights, key), source.weights, key, partial)
     logger.info("Teacher %s: %s", source.weights, match.text())
     return match.matched

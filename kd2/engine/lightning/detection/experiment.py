@@ -1,22 +1,33 @@
 """Detection and instance segmentation with torchvision: RetinaNet, FCOS, Faster and Mask R-CNN."""
 
+import logging
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd2.data.detection.records import Records, check_numbers
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.checkpoint import teacher_classes
+from kd2.engine.lightning.detection.conventions import in_model_names
 from kd2.engine.lightning.detection.data import Batch, finds_masks, load_all, load_one, test_batches, training_batches
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
-from kd2.engine.lightning.detection.models import BODY, NoResize, build_detector, first_label, num_classes
+from kd2.engine.lightning.detection.models import (
+    BODY,
+    NoResize,
+    anchor_generator,
+    build_detector,
+    first_label,
+    num_classes,
+)
 from kd2.engine.lightning.detection.step import BLANK, detection_step
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
+
+logger = logging.getLogger(__name__)
 
 
 class DetectionExperiment(LightningExperiment):
@@ -46,6 +57,12 @@ class DetectionExperiment(LightningExperiment):
         model.transform = NoResize(model.transform)
         names, key = teacher_classes(self.cfg, "things", self.teachers[0].weights)
         return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
+
+    def read_weights(self, model: nn.Module, path: str, key: str) -> dict[str, Tensor]:
+        state, left = in_model_names(super().read_weights(model, path, key), anchor_generator(model), f"{key}: {path}")
+        if left:
+            logger.warning("%s: %s is a Cascade R-CNN, its stages behind the first are left out", key, path)
+        return state
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         return detection_step(student, reverse_colors)
