@@ -10,6 +10,7 @@ Intermediate and final files are alike, on every road::
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -111,16 +112,21 @@ def saved_classes(path: str, key: str) -> dict[str, list[str]]:
     return {kind: names for kind in ("things", "stuff", "images") if (names := class_names(content, kind))}
 
 
-def teacher_classes(cfg: CfgNode, kind: str, weights: str) -> tuple[dict[str, list[str]], str]:
+def teacher_classes(
+    cfg: CfgNode, kind: str, weights: str, known: Sequence[str] = ()
+) -> tuple[dict[str, list[str]], str]:
     """The class names of the first teacher as far as they are known, and the key that tells them.
 
     Args:
         kind: what ``KD.TEACHER.CLASSES`` names.
         weights: the file of the teacher.
+        known: the names that its publisher tells.
     """
     own = list(cfg.KD.TEACHER.CLASSES)
     if own:
         return {kind: own}, "KD.TEACHER.CLASSES"
+    if known:
+        return {kind: list(known)}, "KD.TEACHER.WEIGHTS"
     return saved_classes(weights, "KD.TEACHER.WEIGHTS") if weights else {}, "KD.TEACHER.WEIGHTS"
 
 

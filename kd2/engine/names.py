@@ -70,23 +70,10 @@ def torchvision_weights(name: str, key: str) -> Any:
     return known[member or "DEFAULT"]
 
 
-def timm_config(name: str, key: str) -> dict[str, Any]:
-    """What timm says of the weights of a ``timm://`` name; raises ConfigError naming ``key`` for an unknown one."""
-    import timm
-
-    from kd2.engine.timm_backbone import is_model
-
-    own = name.removeprefix(TIMM)
-    found = timm.get_pretrained_cfg(own, allow_unregistered=True) if is_model(own) else None
-    if found is None:
-        raise ConfigError(f"{key}: timm has no {own!r}; {nearest(own, timm.list_models(pretrained=True))}")
-    return found.to_dict()
-
-
 def _of_timm(name: str, key: str) -> Published:
-    about = timm_config(name, key)
-    if not about.get("hf_hub_id"):
-        raise ConfigError(f"{key}: timm has no weights of {name.removeprefix(TIMM)!r}")
+    from kd2.engine.timm_backbone import pretrained
+
+    about = pretrained(name.removeprefix(TIMM), key)
     file = about.get("hf_hub_filename", "model.safetensors")
     address = f"https://huggingface.co/{about['hf_hub_id']}/resolve/main/{file}"
     return Published(address, about.get("license", "not told"))

@@ -6,7 +6,7 @@ from typing import Any
 from kd2.distill import ConfigError, nearest
 
 _ADDRESS = "https://dl.fbaipublicfiles.com/detectron2/"
-LICENSE = "CC BY-SA 3.0 (Detectron2's MODEL_ZOO.md); trained from ImageNet weights"
+LICENSE = "CC BY-SA 3.0 (Detectron2's MODEL_ZOO.md)"
 
 # Folder -> config without its ending -> file below the address.
 _FILES = {

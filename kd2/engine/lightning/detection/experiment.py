@@ -23,7 +23,8 @@ from kd2.engine.lightning.detection.models import (
     first_label,
     num_classes,
 )
-from kd2.engine.lightning.detection.step import BLANK, detection_step
+from kd2.engine.lightning.detection.published import blank_side, published_detector
+from kd2.engine.lightning.detection.step import detection_step
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
 
@@ -49,14 +50,19 @@ class DetectionExperiment(LightningExperiment):
 
     def build_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
-        return self._built(self.cfg, build_detector(self.cfg), "STUDENT", names=self.classes)
+        return self._built(self.cfg, build_detector(self.cfg), "STUDENT", num_classes(self.cfg), names=self.classes)
 
     def build_teacher(self) -> BuiltModel:
-        own = self.teachers[0].cfg
-        model = build_detector(own)
+        source, known = self.teachers[0], []
+        if source.builder:
+            model, count, known = published_detector(source, min(self.cfg.INPUT.MIN_SIZE_TRAIN))
+            classes = source.weights_key, count
+        else:
+            model, classes = build_detector(source.cfg), num_classes(source.cfg)
+        names, key = teacher_classes(self.cfg, "things", source.weights, known)
         model.transform = NoResize(model.transform)
-        names, key = teacher_classes(self.cfg, "things", self.teachers[0].weights)
-        return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
+        matched = self.load_teacher(model)
+        return self._built(source.cfg, model, "TEACHER", classes, matched=matched, names=names, names_key=key)
 
     def read_weights(self, model: nn.Module, path: str, key: str) -> dict[str, Tensor]:
         state, left = in_model_names(super().read_weights(model, path, key), anchor_generator(model), f"{key}: {path}")
@@ -84,16 +90,16 @@ class DetectionExperiment(LightningExperiment):
             outputs = student(batch.unit_images)
         return [output | {"labels": output["labels"] - first_label(student)} for output in outputs]
 
-    def _built(self, cfg: CfgNode, model: nn.Module, side: str, **facts: Any) -> BuiltModel:
-        key, count = num_classes(cfg)
-        probe = Probe(lambda: _run_blank(model), (BLANK, BLANK))
-        return self.built(model, probe, side, {"things": (key, count)}, color_order=cfg.INPUT.FORMAT, **facts)
+    def _built(self, cfg: CfgNode, model: nn.Module, side: str, classes: tuple[str, int], **facts: Any) -> BuiltModel:
+        blank = blank_side(self.cfg.KD.TEACHER.CONFIG_FILE)
+        probe = Probe(lambda: _run_blank(model, blank), (blank, blank))
+        return self.built(model, probe, side, {"things": classes}, color_order=cfg.INPUT.FORMAT, **facts)
 
 
-def _run_blank(model: nn.Module) -> None:
+def _run_blank(model: nn.Module, side: int) -> None:
     """A forward pass on a blank image in the size that it has."""
     resize, model.transform = model.transform, NoResize(model.transform)
     try:
-        model([torch.zeros(3, BLANK, BLANK)])
+        model([torch.zeros(3, side, side)])
     finally:
         model.transform = resize
