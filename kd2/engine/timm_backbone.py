@@ -25,7 +25,10 @@ def pretrained(name: str, key: str) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown network, or one without weights at the Hugging Face hub; names ``key``.
     """
-    found = timm.get_pretrained_cfg(name).to_dict() if is_model(name) else {}
+    try:
+        found = timm.get_pretrained_cfg(name).to_dict() if is_model(name) else {}
+    except RuntimeError:  # no such tag
+        found = {}
     if not found.get("hf_hub_id"):
         raise ConfigError(f"{key}: timm has no weights of {name!r}; {nearest(name, timm.list_models(pretrained=True))}")
     return found
