@@ -6,14 +6,16 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 pytest.importorskip("timm", reason="needs timm")
 
+import timm
 import torch
+from safetensors.torch import save_file
 
 from kd2.distill import ConfigError
 from kd2.engine.lightning.backbones import resnet
 from kd2.engine.lightning.teacher import timm_config
 
 from ...helpers import lightning_runs as runs
-from ...helpers import published_weights, tiny_detection, zoo_files
+from ...helpers import published_weights, tiny_classification, tiny_detection, zoo_files
 
 ZOO = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 
@@ -48,6 +50,17 @@ def test_a_network_of_timm_brings_its_classes_and_its_input():
         },
         "INPUT": {"SIZE": 160},
     }
+
+
+def test_a_network_of_timm_is_a_teacher(tmp_path, pictures):
+    torch.manual_seed(0)
+    state = timm.create_model("test_resnet", num_classes=3).state_dict()
+    save_file(state, tmp_path / "mine.safetensors")
+    own = {"CONFIG_FILE": "timm://test_resnet.r160_in1k", "WEIGHTS": str(tmp_path / "mine.safetensors")}
+    changes = {"KD": {"TEACHER": own | {"OPTS": ["MODEL.NUM_CLASSES", "3"]}, "LOSSES": {"logits": {"TAP": "logits"}}}}
+    found = runs.experiment(tiny_classification.write_config(tmp_path, pictures, changes)).build_teacher()
+    assert runs.same(found.module.state_dict(), state) == []
+    assert found.facts["input size"] == 160
 
 
 def test_a_detector_of_the_zoo_learns_other_classes_by_options(tmp_path, data):
