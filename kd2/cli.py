@@ -11,6 +11,7 @@ from kd2 import engine
 from kd2.data.survey import Survey, survey
 from kd2.distill import USER_ERRORS, ConfigError
 from kd2.engine import preflight as checks
+from kd2.engine.fetch import fetch
 from kd2.engine.rendezvous import leads
 from kd2.losses import import_losses
 from kd2.report.data_pictures import draw_sheet, sheet_path
@@ -35,6 +36,13 @@ what was repaired, left out and refused.
 The exit code is 1 when a data set cannot be used; the others are read nevertheless.
 """
 
+_FETCH = """Fetch published weights into a folder. A run takes them from there by the same names when $KD2_WEIGHTS names
+the folder; without a network, copy it.
+
+%(prog)s COCO-Detection/retinanet_R_101_FPN_3x.yaml torchvision://maskrcnn_resnet50_fpn_v2 timm://resnet50.a1_in1k \\
+    detectron2://ImageNetPretrained/MSRA/R-50.pkl --to weights
+"""
+
 
 def train() -> int:
     """The command ``kd2-train``."""
@@ -49,6 +57,11 @@ def preflight() -> int:
 def check_data() -> int:
     """The command ``kd2-check-data``."""
     return guarded(lambda: run_check_data(check_data_parser().parse_args()))
+
+
+def fetch_weights() -> int:
+    """The command ``kd2-fetch-weights``."""
+    return guarded(lambda: run_fetch(fetch_parser().parse_args()))
 
 
 def train_parser() -> argparse.ArgumentParser:
@@ -78,6 +91,14 @@ def check_data_parser() -> argparse.ArgumentParser:
     parser = Parser(_CHECK)
     parser.add_argument("--pictures", metavar="DIR", help="draw twelve pictures of each data set with its annotations")
     config_arguments(parser)
+    return parser
+
+
+def fetch_parser() -> argparse.ArgumentParser:
+    """The arguments of fetching weights."""
+    parser = Parser(_FETCH)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a name of a model zoo, or an address")
+    parser.add_argument("--to", required=True, metavar="DIR", help="the folder; files that are there stay")
     return parser
 
 
@@ -148,6 +169,13 @@ def run_check_data(args: argparse.Namespace) -> int:
     """Print a table a data set; the exit code is 1 when one cannot be used."""
     import_losses(args.imports)
     return 0 if _print_data(args, args.pictures) else 1
+
+
+def run_fetch(args: argparse.Namespace) -> int:
+    """Fetch weights and print where each lies, with its address, SHA-256, size in bytes and license."""
+    rows = [[x.name, x.size, x.sha256, x.license, x.address, x.path] for x in fetch(args.names, args.to)]
+    print(table(["name", "bytes", "sha256", "license", "address", "file"], rows))
+    return 0
 
 
 def _print_data(args: argparse.Namespace, pictures: str | None = None) -> bool:

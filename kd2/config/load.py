@@ -12,8 +12,8 @@ from fvcore.common.config import CfgNode
 from kd2.config.keys import KEYS, add_defaults
 from kd2.config.keys.detectron2 import ARCHITECTURES
 from kd2.config.merging import merge
-from kd2.config.paths import config_path, resolve_paths
-from kd2.config.reading import framework_of, read
+from kd2.config.paths import RUN_CONFIG, config_path, resolve_paths
+from kd2.config.reading import framework_of, read, with_options
 from kd2.config.schedule import check_schedule
 from kd2.config.training import check_training
 from kd2.data.images import check_pixel_range
@@ -21,6 +21,7 @@ from kd2.distill import ConfigError, Tap, naming, nearest
 from kd2.distill import values as v
 from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
+from kd2.zoo.detectron2 import is_name, torchvision_config
 
 # Arguments of a library, and those by which timm and torchvision come to weights.
 _LIBRARY_ARGS = ("MODEL.ARGS", "MODEL.BACKBONE.ARGS", "MODEL.TIMM.ARGS")
@@ -110,9 +111,14 @@ def teacher_blocks(cfg: CfgNode) -> dict[str, Mapping[str, Any]]:
 
 
 def load_teacher_config(
-    cfg: CfgNode, node: str = "KD.TEACHER", defaults: Callable[[Mapping[str, Any], str], CfgNode] | None = None
+    cfg: CfgNode,
+    node: str = "KD.TEACHER",
+    defaults: Callable[[Mapping[str, Any], str], CfgNode] | None = None,
+    published: Mapping[str, Any] | None = None,
 ) -> CfgNode:
     """A teacher's own config: ``CONFIG_FILE``, whose paths are relative to itself, then ``OPTS``.
+
+    ``CONFIG_FILE`` may be the folder of a run, which holds its config.
 
     What that file says of losses and of a teacher is left out: nothing learns there.
 
@@ -120,6 +126,8 @@ def load_teacher_config(
         cfg: the student's config, from ``load``.
         node: a name from ``teacher_blocks``.
         defaults: with FRAMEWORK detectron2 what gives the defaults, see ``load``, of what ``read`` gave and its file.
+        published: what a name in ``CONFIG_FILE`` stands for that only the engine knows; no file is read then. Names of
+            Detectron2's zoo are known here, for FRAMEWORK torchvision.
 
     Raises:
         ConfigError: no file is named or it does not exist; its FRAMEWORK is not the student's; see ``load``.
@@ -128,10 +136,14 @@ def load_teacher_config(
     name, key = block["CONFIG_FILE"], f"{node}.CONFIG_FILE"
     if not name:
         raise ConfigError(f"{key} is empty, but KD.LOSSES has losses that need a teacher")
-    path = config_path(name)
-    if not os.path.isfile(path):
-        raise ConfigError(f"{key}: {name!r} is no file beside the config or in the working folder")
-    loaded = read(path, [str(x) for x in block["OPTS"]])
+    path, options = config_path(name), [str(x) for x in block["OPTS"]]
+    if os.path.isdir(path):
+        path = os.path.join(path, RUN_CONFIG)
+    if published is None and cfg.FRAMEWORK == "torchvision" and is_name(name) and not os.path.isfile(path):
+        published = torchvision_config(name, key)
+    if published is None and not os.path.isfile(path):
+        raise ConfigError(f"{key}: {path!r} is no file beside the config or in the working folder")
+    loaded = read(path, options) if published is None else with_options(published, options)
     if framework_of(loaded, path) != cfg.FRAMEWORK:
         raise ConfigError(f"{key}: FRAMEWORK in {path} is not {cfg.FRAMEWORK}, the student's")
     wrapped = loaded.pop("KD", {}).get("STUDENT", {}).get("META_ARCHITECTURE", "")

@@ -18,6 +18,8 @@ from kd2.config.keys import KEYS
 from kd2.distill import ConfigError, nearest
 
 SCHEME, ZOO = "kd2://", "detectron2://"
+# The config that a run leaves in its folder.
+RUN_CONFIG = "config.yaml"
 _CONFIGS = (".yaml", ".py")
 
 _TEACHER_KEYS = ("CONFIG_FILE", "WEIGHTS")

@@ -41,6 +41,13 @@ def read(path: str, options: Sequence[str] = ()) -> dict[str, Any]:
     return loaded
 
 
+def with_options(loaded: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
+    """A copy of a plain dict with ``KEY VALUE`` pairs merged; see ``read``."""
+    merged = _unshared(dict(loaded))
+    _set(merged, options)
+    return merged
+
+
 def framework_of(loaded: Mapping[str, Any], path: str) -> str:
     """The value of ``FRAMEWORK`` in a dict from ``read`` (default detectron2); raises ConfigError when unknown."""
     name = loaded.get("FRAMEWORK", "detectron2")

@@ -10,6 +10,7 @@ Intermediate and final files are alike, on every road::
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +32,8 @@ def read_checkpoint(source: str, key: str) -> dict[str, Any]:
     """The content of a checkpoint on the CPU, with its entries verified; no code of the file runs.
 
     Args:
-        source: a file of ``torch.save``, a pickle of arrays as Detectron2's zoo has them, or the address of one.
+        source: a file of ``torch.save``, a pickle of arrays as Detectron2's zoo has them, safetensors, or what else
+            ``local_file`` takes: the address or published name of one, the folder of a run.
         key: the config key that named it, for errors.
 
     Raises:
@@ -105,24 +107,29 @@ def class_names(content: dict[str, Any], kind: str) -> list[str]:
 
 
 def saved_classes(path: str, key: str) -> dict[str, list[str]]:
-    """Class names by kind that a checkpoint file knows; none for a URL and for files of other tools."""
-    if "://" in path or path.endswith((".pkl", ".pyth")):
+    """Class names by kind that a checkpoint file knows; none for names, addresses and files of other tools."""
+    if "://" in path or path.endswith((".pkl", ".pyth", ".yaml")):
         return {}
     content = read_checkpoint(path, key)
     return {kind: names for kind in ("things", "stuff", "images") if (names := class_names(content, kind))}
 
 
-def teacher_classes(cfg: CfgNode, kind: str, weights: str, node: str) -> tuple[dict[str, list[str]], str]:
+def teacher_classes(
+    cfg: CfgNode, kind: str, weights: str, node: str, known: Sequence[str] = ()
+) -> tuple[dict[str, list[str]], str]:
     """The class names of a teacher as far as they are known, and the key that tells them.
 
     Args:
         kind: what the key CLASSES of the teacher names.
         weights: the file of the teacher.
         node: a name from ``teacher_blocks``.
+        known: the names that its publisher tells.
     """
     own = list(teacher_blocks(cfg)[node].get("CLASSES", ()))
     if own:
         return {kind: own}, f"{node}.CLASSES"
+    if known:
+        return {kind: list(known)}, f"{node}.WEIGHTS"
     return saved_classes(weights, f"{node}.WEIGHTS") if weights else {}, f"{node}.WEIGHTS"
 
 

@@ -29,7 +29,8 @@ EVERY = (
     Key("SEED", -1, Annotated[int, v.Range(low=-1, high=2**32 - 1)]),
     #: Folder of the run; a relative path starts at the working folder.
     Key("OUTPUT_DIR", "./output", str),
-    #: Checkpoint of the whole student to start from or to evaluate; empty: a new student.
+    #: Checkpoint of the whole student to start from or to evaluate: a file, the folder of a run, an address, or a
+    #: published name (docs/teachers.md); empty: a new student.
     Key("MODEL.WEIGHTS", "", str, path=True),
     #: Evaluate and export the moving average of the student's weights and statistics; checkpoints have the weights that
     #: train beside it.
@@ -122,10 +123,11 @@ EVERY = (
     Key("KD.LOSSES", {}, dict),
     #: The student's taps where they are not KD.TAPS; aliases as on the teacher's side.
     Key("KD.STUDENT.TAPS", [], v.Texts),
-    #: The teacher's own config file, or with detectron2 a name of its zoo such as
-    #: COCO-Detection/retinanet_R_101_FPN_3x.yaml. Its normalization and color order are read from there.
+    #: The teacher's own config file, the folder of its run, or a name such as
+    #: COCO-Detection/retinanet_R_101_FPN_3x.yaml of Detectron2's zoo, torchvision://NAME or timm://NAME
+    #: (docs/teachers.md). Its normalization and color order are read from there.
     Key("KD.TEACHER.CONFIG_FILE", "", str, path=True),
-    #: Its weights: a path, a URL, or with detectron2 a name of its zoo.
+    #: Its weights: a file, the folder of a run, an address, or a published name (docs/teachers.md).
     Key("KD.TEACHER.WEIGHTS", "", str, path=True),
     #: KEY VALUE pairs over the teacher's config file, of MODEL and INPUT.FORMAT or INPUT.SIZE.
     Key("KD.TEACHER.OPTS", [], Sequence[Any]),

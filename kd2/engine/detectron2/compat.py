@@ -3,8 +3,6 @@
 import contextlib
 import functools
 import importlib
-import importlib.resources
-import importlib.util
 import logging
 import sys
 import time

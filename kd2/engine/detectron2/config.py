@@ -55,7 +55,7 @@ def teacher_config(cfg: CfgNode, node: str = "KD.TEACHER") -> CfgNode:
     cfg.defrost()
     block = teacher_blocks(cfg)[node]
     name = block["CONFIG_FILE"]
-    if name and not os.path.isfile(name):
+    if name and not os.path.exists(name):
         block["CONFIG_FILE"] = zoo.config_path(name, f"{node}.CONFIG_FILE")
     own = plain_cfg(load_teacher_config(cfg, node, defaults_of))
     own.MODEL.DEVICE = cfg.MODEL.DEVICE

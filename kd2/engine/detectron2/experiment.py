@@ -20,11 +20,11 @@ from torch import nn
 
 from kd2.config import taps_of, teacher_blocks
 from kd2.data.detection.records import check_numbers
-from kd2.distill import Distiller
+from kd2.distill import ConfigError, Distiller
 from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
 from kd2.engine.checkpoint import Match, teacher_classes
-from kd2.engine.detectron2 import logs, zoo
+from kd2.engine.detectron2 import logs
 from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, teacher_config, write_student
 from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
@@ -100,8 +100,9 @@ class Detectron2Experiment(Experiment):
     def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
         own, block = teacher_config(self.cfg, node), teacher_blocks(self.cfg)[node]
         model = build_plain(own, f"{node}.CONFIG_FILE {block['CONFIG_FILE']}: MODEL.META_ARCHITECTURE")
-        key = f"{node}.WEIGHTS"
-        weights = zoo.weights_file(block["WEIGHTS"], key)
+        key, weights = f"{node}.WEIGHTS", block["WEIGHTS"]
+        if not weights:
+            raise ConfigError(f"{key} is empty, expected a checkpoint file, a run folder, or a published name")
         kinds = class_keys(model, own)
         names, names_key = teacher_classes(self.cfg, "things" if "things" in kinds else "stuff", weights, node)
         teacher = self._built(model, own, node.removeprefix("KD."), names=names, names_key=names_key)

@@ -1,4 +1,4 @@
-"""Names of Detectron2's model zoo: config files that it brings along, and the URLs of their weights."""
+"""Config files that Detectron2 brings along, by the names of its model zoo."""
 
 import glob
 import os
@@ -6,7 +6,6 @@ import os
 import detectron2
 
 from kd2.distill import ConfigError, nearest
-from kd2.engine.detectron2 import compat
 
 _FOLDER = os.path.join(os.path.dirname(detectron2.__file__), "model_zoo", "configs")
 
@@ -25,19 +24,3 @@ def config_path(name: str, key: str) -> str:
             f"{nearest(name, config_names())}"
         )
     return os.path.join(_FOLDER, name)
-
-
-def weights_file(name: str, key: str) -> str:
-    """Where the weights of a teacher lie: a path or URL is taken as it is, a name of the zoo has a URL.
-
-    Raises:
-        ConfigError: an empty name, or one of which the zoo has no weights; names ``key``.
-    """
-    if not name:
-        raise ConfigError(f"{key} is empty, expected a path, a URL or the name of a zoo config")
-    if os.path.isfile(name) or not name.endswith((".yaml", ".yml", ".py")):
-        return name
-    try:
-        return compat.model_zoo().get_checkpoint_url(name)
-    except RuntimeError:
-        raise ConfigError(f"{key}: the zoo has no weights of {name!r}; {nearest(name, config_names())}") from None

@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd2.config import taps_of
@@ -93,7 +93,11 @@ class LightningExperiment(Experiment):
         return self._scores(trainer, self.module(Distiller(student), [], {}), tests)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
-        return load_state(student, read_weights(path, key), path, key, partial)
+        return load_state(student, self.read_weights(student, path, key), path, key, partial)
+
+    def read_weights(self, model: nn.Module, path: str, key: str) -> dict[str, Tensor]:
+        """The weights in a file under the names of ``model``."""
+        return read_weights(path, key)
 
     def arrivals(self, train: list[Any]) -> tuple[torch.device, Iterator[Callable[[], Any]]]:
         device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
@@ -114,7 +118,8 @@ class LightningExperiment(Experiment):
 
     def load_teacher(self, model: nn.Module, source: TeacherSource) -> float:
         """Fill a teacher; returns the matched part of its weights."""
-        return load_teacher(model, source, self.cfg.KD.TEACHER.ALLOW_PARTIAL)
+        read = functools.partial(self.read_weights, model)
+        return load_teacher(model, source, self.cfg.KD.TEACHER.ALLOW_PARTIAL, read)
 
     def built(
         self, module: nn.Module, probe: Probe, side: str, classes: dict[str, tuple[str, int]], **facts: Any

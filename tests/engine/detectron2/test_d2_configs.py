@@ -22,6 +22,7 @@ from kd2.engine.detectron2.models import blank_probe, class_keys, probe_size
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.losses.registry import active_losses, build_losses
+from kd2.zoo.detectron2 import address
 
 from ...helpers.d2_tiny import distiller_of, load_config, student_of
 
@@ -75,7 +76,7 @@ def test_the_zoos_teacher_fits_the_student(name):
     cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "meta"])
     own = teacher_config(cfg)
     student, teacher = student_of(cfg), student_of(own)
-    assert zoo.weights_file(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
+    assert address(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
     assert cfg.KD.TEACHER.WEIGHTS == cfg.KD.TEACHER.CONFIG_FILE
     assert counts(student, cfg) == counts(teacher, own)
     assert cfg.INPUT.FORMAT == own.INPUT.FORMAT

@@ -1,23 +1,35 @@
 """Detection and instance segmentation with torchvision: RetinaNet, FCOS, Faster and Mask R-CNN."""
 
+import logging
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd2.data.detection.records import Records, check_numbers
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.checkpoint import teacher_classes
+from kd2.engine.lightning.detection.conventions import in_model_names
 from kd2.engine.lightning.detection.data import Batch, finds_masks, load_all, load_one, test_batches, training_batches
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
-from kd2.engine.lightning.detection.models import BODY, NoResize, build_detector, first_label, num_classes
-from kd2.engine.lightning.detection.step import BLANK, detection_step
+from kd2.engine.lightning.detection.models import (
+    BODY,
+    NoResize,
+    anchor_generator,
+    build_detector,
+    first_label,
+    num_classes,
+)
+from kd2.engine.lightning.detection.published import blank_side, published_detector
+from kd2.engine.lightning.detection.step import detection_step
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
 from kd2.engine.lightning.trainer import uses_gpu
+
+logger = logging.getLogger(__name__)
 
 
 class DetectionExperiment(LightningExperiment):
@@ -39,15 +51,25 @@ class DetectionExperiment(LightningExperiment):
 
     def build_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
-        return self._built(self.cfg, build_detector(self.cfg), "STUDENT", names=self.classes)
+        return self._built(self.cfg, build_detector(self.cfg), "STUDENT", num_classes(self.cfg), names=self.classes)
 
     def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
-        source = self.source(node)
-        model = build_detector(source.cfg)
+        source, known = self.source(node), []
+        if source.builder:
+            model, count, known = published_detector(source, min(self.cfg.INPUT.MIN_SIZE_TRAIN))
+            classes = source.weights_key, count
+        else:
+            model, classes = build_detector(source.cfg), num_classes(source.cfg)
+        names, key = teacher_classes(self.cfg, "things", source.weights, node, known)
         model.transform = NoResize(model.transform)
-        names, key = teacher_classes(self.cfg, "things", source.weights, node)
-        matched = self.load_teacher(model, source)
-        return self._built(source.cfg, model, node.removeprefix("KD."), matched=matched, names=names, names_key=key)
+        facts = {"matched": self.load_teacher(model, source), "names": names, "names_key": key}
+        return self._built(source.cfg, model, node.removeprefix("KD."), classes, **facts)
+
+    def read_weights(self, model: nn.Module, path: str, key: str) -> dict[str, Tensor]:
+        state, left = in_model_names(super().read_weights(model, path, key), anchor_generator(model), f"{key}: {path}")
+        if left:
+            logger.warning("%s: %s is a Cascade R-CNN, its stages behind the first are left out", key, path)
+        return state
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         return detection_step(student, reverse_colors, self.cfg.KD.UNLABELED)
@@ -78,16 +100,16 @@ class DetectionExperiment(LightningExperiment):
             evaluator.process(batch, self.predict(student, batch.to(device)))
         return evaluator.detections
 
-    def _built(self, cfg: CfgNode, model: nn.Module, side: str, **facts: Any) -> BuiltModel:
-        key, count = num_classes(cfg)
-        probe = Probe(lambda: _run_blank(model), (BLANK, BLANK))
-        return self.built(model, probe, side, {"things": (key, count)}, color_order=cfg.INPUT.FORMAT, **facts)
+    def _built(self, cfg: CfgNode, model: nn.Module, side: str, classes: tuple[str, int], **facts: Any) -> BuiltModel:
+        blank = max(blank_side(block["CONFIG_FILE"]) for block in teacher_blocks(self.cfg).values())
+        probe = Probe(lambda: _run_blank(model, blank), (blank, blank))
+        return self.built(model, probe, side, {"things": classes}, color_order=cfg.INPUT.FORMAT, **facts)
 
 
-def _run_blank(model: nn.Module) -> None:
+def _run_blank(model: nn.Module, side: int) -> None:
     """A forward pass on a blank image in the size that it has."""
     resize, model.transform = model.transform, NoResize(model.transform)
     try:
-        model([torch.zeros(3, BLANK, BLANK)])
+        model([torch.zeros(3, side, side)])
     finally:
         model.transform = resize

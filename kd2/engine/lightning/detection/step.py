@@ -13,12 +13,12 @@ from torchvision.models.detection.image_list import ImageList
 
 from kd2.distill import AnchorGrid, BatchInfo, eval_mode, match_levels, sees_all
 from kd2.engine.build import EVERYTHING, Step
+from kd2.engine.lightning.detection.anchors import Size, spacing
 from kd2.engine.lightning.detection.data import Batch
 from kd2.engine.lightning.detection.models import anchor_generator, first_label
 
 # The side of a blank image: a multiple of every stride up to P7.
 BLANK = 256
-Size = tuple[int, int]
 
 
 def detection_step(student: nn.Module, reverse_colors: bool, unlabeled: CfgNode) -> Step:
@@ -109,8 +109,8 @@ class _StudentAnchors:
     """
 
     def __init__(self, student: nn.Module):
-        generator = anchor_generator(student)
-        self.bases = [base.detach().cpu() for base in generator.cell_anchors] if generator else []
+        self.generator = anchor_generator(student)
+        self.bases = [base.detach().cpu() for base in self.generator.cell_anchors] if self.generator else []
         with eval_mode(student):
             maps = student.backbone(torch.zeros(1, 3, BLANK, BLANK)).values()
         self.strides = [BLANK // x.shape[2] for x in maps]
@@ -118,9 +118,8 @@ class _StudentAnchors:
     def grids(self, padded: Size, wanted: list[Size]) -> list[AnchorGrid]:
         """The grids of the levels whose maps have the ``wanted`` (H, W), in a batch of ``padded`` (H, W) pixels."""
         available = [(math.ceil(padded[0] / stride), math.ceil(padded[1] / stride)) for stride in self.strides]
-        # torchvision spaces anchors by the padded size over the cells, rounded down.
         return [
-            AnchorGrid(self.bases[i], (padded[0] // available[i][0], padded[1] // available[i][1]), available[i])
+            AnchorGrid(self.bases[i], spacing(self.generator, i, padded, available[i]), available[i])
             for i in match_levels(wanted, available)
         ]
 
