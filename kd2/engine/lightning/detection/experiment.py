@@ -8,6 +8,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kd2.config import teacher_blocks
 from kd2.data.detection.records import Records, check_numbers
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
