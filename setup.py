@@ -59,6 +59,7 @@ setup(
             "kd2-train = kd2.cli:train",
             "kd2-preflight = kd2.cli:preflight",
             "kd2-check-data = kd2.cli:check_data",
+            "kd2-fetch-weights = kd2.cli:fetch_weights",
         ]
     },
 )

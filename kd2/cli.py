@@ -11,6 +11,8 @@ from kd2 import engine
 from kd2.data.survey import Survey, survey
 from kd2.distill import USER_ERRORS, ConfigError
 from kd2.engine import preflight as checks
+from kd2.engine.fetch import fetch
+from kd2.engine.rendezvous import leads
 from kd2.losses import import_losses
 from kd2.report.data_pictures import draw_sheet, sheet_path
 from kd2.runs import endings
@@ -34,6 +36,13 @@ what was repaired, left out and refused.
 The exit code is 1 when a data set cannot be used; the others are read nevertheless.
 """
 
+_FETCH = """Fetch published weights into a folder. A run takes them from there by the same names when $KD2_WEIGHTS names
+the folder; without a network, copy it.
+
+%(prog)s COCO-Detection/retinanet_R_101_FPN_3x.yaml torchvision://maskrcnn_resnet50_fpn_v2 timm://resnet50.a1_in1k \\
+    detectron2://ImageNetPretrained/MSRA/R-50.pkl --to weights
+"""
+
 
 def train() -> int:
     """The command ``kd2-train``."""
@@ -48,6 +57,11 @@ def preflight() -> int:
 def check_data() -> int:
     """The command ``kd2-check-data``."""
     return guarded(lambda: run_check_data(check_data_parser().parse_args()))
+
+
+def fetch_weights() -> int:
+    """The command ``kd2-fetch-weights``."""
+    return guarded(lambda: run_fetch(fetch_parser().parse_args()))
 
 
 def train_parser() -> argparse.ArgumentParser:
@@ -80,6 +94,14 @@ def check_data_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def fetch_parser() -> argparse.ArgumentParser:
+    """The arguments of fetching weights."""
+    parser = Parser(_FETCH)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a name of a model zoo, or an address")
+    parser.add_argument("--to", required=True, metavar="DIR", help="the folder; files that are there stay")
+    return parser
+
+
 class Parser(argparse.ArgumentParser):
     """The arguments of a script, described by its docstring; wrong ones are a user's error like any other."""
 
@@ -92,7 +114,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config-file F``, ``--import MODULE``, ``--allow-pickle`` and, at the end, ``KEY VALUE ...``."""
+    """Add ``--config-file F``, ``--import MODULE``, ``--allow-pickle``, ``--allow-code``; last ``KEY VALUE ...``."""
     parser.add_argument("--config-file", required=True, metavar="FILE", help="or kd2://NAME, a config of the package")
     parser.add_argument(
         "--import", dest="imports", action="append", default=[], metavar="MODULE",
@@ -101,6 +123,10 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-pickle", action="store_true",
         help="unpickle files that hold more than arrays, which can run code: for files that you trust",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-code", action="store_true",
+        help="read LazyConfig files of Detectron2, student's and teacher's; they are Python: for files that you trust",
     )  # fmt: skip
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config file")
 
@@ -114,7 +140,7 @@ def run_train(args: argparse.Namespace) -> int:
         results = engine.run(args.config_file, args.opts, args)
     except endings.Interrupted as end:
         raise endings.Interrupted(end.signum, end.saved, _resuming(sys.argv)) from None
-    if results:
+    if results and leads():
         print(table(["metric", "value"], results.items()))
     return 0
 
@@ -122,9 +148,9 @@ def run_train(args: argparse.Namespace) -> int:
 def run_preflight(args: argparse.Namespace) -> int:
     """Print what would be distilled; the exit code is 1 when a loss would do nothing."""
     import_losses(args.imports)
-    if not _print_data(args.config_file, args.opts):
+    if not _print_data(args):
         return 1
-    with engine.dry_run(args.config_file, args.opts, args.allow_pickle) as dry_run:
+    with engine.dry_run(args.config_file, args.opts, args.allow_pickle, args.allow_code) as dry_run:
         print(table(checks.TAP_HEADER, checks.tap_rows(dry_run.distiller)), end="\n\n")
         print(table(["", "student", "teacher"], [[name, *sides] for name, sides in dry_run.facts.items()]), end="\n\n")
         rows = checks.loss_rows(dry_run)
@@ -142,12 +168,19 @@ def run_preflight(args: argparse.Namespace) -> int:
 def run_check_data(args: argparse.Namespace) -> int:
     """Print a table a data set; the exit code is 1 when one cannot be used."""
     import_losses(args.imports)
-    return 0 if _print_data(args.config_file, args.opts, args.pictures) else 1
+    return 0 if _print_data(args, args.pictures) else 1
 
 
-def _print_data(config_file: str, options: list[str], pictures: str | None = None) -> bool:
+def run_fetch(args: argparse.Namespace) -> int:
+    """Fetch weights and print where each lies, with its address, SHA-256, size in bytes and license."""
+    rows = [[x.name, x.size, x.sha256, x.license, x.address, x.path] for x in fetch(args.names, args.to)]
+    print(table(["name", "bytes", "sha256", "license", "address", "file"], rows))
+    return 0
+
+
+def _print_data(args: argparse.Namespace, pictures: str | None = None) -> bool:
     """Whether all data sets can be used; ``pictures`` is a folder for drawings."""
-    sets = engine.data_sets(config_file, options)
+    sets = engine.data_sets(args.config_file, args.opts, args.allow_code)
     paths = {name: sheet_path(name, pictures) for name in sets} if pictures else {}
     refused = []
     for name, load in sets.items():

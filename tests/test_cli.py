@@ -133,6 +133,7 @@ def test_train_hands_every_argument_to_the_engine(calls, monkeypatch, capsys):
         eval_only=False,
         imports=["mine", "more"],
         allow_pickle=False,
+        allow_code=False,
         config_file=file,
         opts=options,
     )

@@ -1,6 +1,7 @@
 """The config of the README, and its torchvision twin, from the command line to COCO AP, on files of COCO's layout.
 
-Only data and weights are drawn: they lie where the published ones would. Two iterations of one image.
+Only data and weights are drawn: they lie where the published ones would, the zoo's teacher in one file for both.
+Two iterations of one image.
 """
 
 import importlib.util
@@ -33,14 +34,15 @@ def run(request, tmp_path_factory) -> Namespace:
     """The finished command on one road: what it printed, its final checkpoint, and the teacher's weights."""
     if importlib.util.find_spec(NEEDS[request.param]) is None:
         pytest.skip(f"needs {NEEDS[request.param]}")
-    from .helpers.published_weights import write_torchvision_files, write_zoo_files
+    from .helpers import published_weights as published
 
     folder, name = tmp_path_factory.mktemp(request.param), CONFIGS[request.param]
     write_coco_2017(folder / "data")
+    teacher = published.write_retinanet(folder / "cache")
     if request.param == "detectron2":
-        teacher = write_zoo_files(folder / "cache")
+        published.write_msra_resnet(folder / "cache/detectron2/ImageNetPretrained/MSRA/R-50.pkl")
     else:
-        teacher = write_torchvision_files(folder / "cache", folder)
+        published.write_torchvision_resnet(folder / "cache")
     config = ["--config-file", str(ROOT / "configs" / f"{name}.yaml")]
     options = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "1"]
     places = {"DETECTRON2_DATASETS": "data", "FVCORE_CACHE": "cache", "TORCH_HOME": "cache"}

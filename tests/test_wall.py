@@ -15,9 +15,9 @@ FRAMEWORKS = ("detectron2", "torchvision", "timm", "lightning", "pytorch_lightni
 # What a room may import, from the lowest to the highest.
 BELOW: dict[str, set[str]] = {}
 BELOW["distill"] = set()
-BELOW["ops"] = BELOW["networks"] = BELOW["data"] = {"distill"}
+BELOW["ops"] = BELOW["networks"] = BELOW["data"] = BELOW["zoo"] = {"distill"}
 BELOW["losses"] = {"distill", "ops", "networks"}
-BELOW["config"] = {"distill", "data", "losses"}
+BELOW["config"] = {"distill", "data", "losses", "zoo"}
 BELOW["runs"] = {"distill", "config"}
 PLAIN = tuple(BELOW)
 BELOW["engine"] = set(PLAIN)

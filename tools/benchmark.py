@@ -1,7 +1,8 @@
 """Benchmarks.
 
     python tools/benchmark.py losses [--only NAME] [--threads one|all|both] [--device cuda] [--json FILE]
-    python tools/benchmark.py step --config-file FILE [KEY VALUE ...]
+    python tools/benchmark.py step [--rounds N] [--json FILE] --config-file FILE [KEY VALUE ...]
+    python tools/benchmark.py scaling --config-file FILE [KEY VALUE ...]
     python tools/benchmark.py read [--folder FOLDER]
 
 ``losses`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
@@ -10,7 +11,11 @@ largest error between their values and gradients relative to the largest element
 memory of the formula under torch.compile. Exit status 1 when an error is beyond the case's tolerance.
 
 ``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the losses alone and the
-whole distilled step (forward and backward), and the overhead: whole / (teacher + student + losses).
+whole distilled step (forward and backward), the overhead: whole / (teacher + student + losses), and the ratio: whole /
+student.
+
+``scaling`` counts what a step costs each GPU and sends the others, with and without adapters: bytes of gradient that
+are all-reduced, bytes of weights, operations, and bytes kept for the backward pass.
 
 ``read`` draws an annotation file of COCO train2017's size (about 450 MB, into a new FOLDER or a temporary one) and
 prints seconds and peak memory of reading it into checked records, with and without the headers of the pictures, beside
@@ -29,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies
 
 from benchmarks import loss_cases, rows
 from benchmarks.reading import IMAGES, OBJECTS, draw, read_rows
+from benchmarks.scaling import HEADER, scaling_rows
 from benchmarks.step import step_times
 from kd2 import engine
 from kd2.cli import Parser, config_arguments, guarded, table
@@ -42,7 +48,7 @@ _COMPILED = ("compiled_ms", "compiled_mib")
 
 
 def main() -> int:
-    """Parse the arguments and run one of the two commands."""
+    """Parse the arguments and run one of the commands."""
     parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     losses = commands.add_parser("losses", help="every loss against its plain formula")
@@ -53,8 +59,13 @@ def main() -> int:
     losses.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as a list")
     losses.set_defaults(run=run_losses)
     step = commands.add_parser("step", help="what distillation adds to a training step")
+    step.add_argument("--rounds", type=int, default=10, help="in each of which every part is timed once")
+    step.add_argument("--json", type=Path, metavar="FILE", help="also write the medians")
     config_arguments(step)
     step.set_defaults(run=run_step)
+    scaling = commands.add_parser("scaling", help="what a step costs each GPU and sends the others")
+    config_arguments(scaling)
+    scaling.set_defaults(run=run_scaling)
     read = commands.add_parser("read", help="an annotation file of COCO's size against Detectron2's reader")
     read.add_argument("--folder", type=Path, help="where to draw the files; default: a temporary folder")
     read.add_argument("--images", type=int, default=IMAGES)
@@ -83,8 +94,19 @@ def run_losses(arguments: argparse.Namespace) -> int:
 def run_step(arguments: argparse.Namespace) -> int:
     """Print the parts of a training step."""
     import_losses(arguments.imports)
+    with engine.dry_run(arguments.config_file, arguments.opts, arguments.allow_pickle, arguments.allow_code) as dry_run:
+        times = step_times(dry_run, arguments.rounds)
+    print(table(["", "median"], times.items()))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(times, indent=1) + "\n")
+    return 0
+
+
+def run_scaling(arguments: argparse.Namespace) -> int:
+    """Print a row a model that is held, run or sent."""
+    import_losses(arguments.imports)
     with engine.dry_run(arguments.config_file, arguments.opts, arguments.allow_pickle) as dry_run:
-        print(table(["", "median"], step_times(dry_run).items()))
+        print(table(HEADER, scaling_rows(dry_run)))
     return 0
 
 

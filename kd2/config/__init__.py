@@ -13,6 +13,7 @@ from kd2.config.load import (
 from kd2.config.merging import merge
 from kd2.config.paths import config_path, packaged_config, resolve_paths
 from kd2.config.reading import framework_of, read
+from kd2.config.training import train_size
 
 __all__ = [
     "add_kd_config",
@@ -29,4 +30,5 @@ __all__ = [
     "resolve_paths",
     "taps_of",
     "teacher_blocks",
+    "train_size",
 ]

@@ -13,7 +13,7 @@ _IN_EPOCHS = (
 
 def write_iterations(cfg: CfgNode, images: int) -> None:
     """Turn the keys that are given in epochs of ``images`` images into those in iterations; at least one each."""
-    epoch = images / cfg.SOLVER.IMS_PER_BATCH
+    epoch = images / (cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE)
     for node, given, wanted in _IN_EPOCHS:
         value = cfg[node][given]
         if value:

@@ -4,7 +4,7 @@ No model, checkpoint or data set is touched here.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -12,19 +12,24 @@ from fvcore.common.config import CfgNode
 from kd2.config.keys import KEYS, add_defaults
 from kd2.config.keys.detectron2 import ARCHITECTURES
 from kd2.config.merging import merge
-from kd2.config.paths import config_path, resolve_paths
-from kd2.config.reading import framework_of, read
+from kd2.config.paths import RUN_CONFIG, config_path, resolve_paths
+from kd2.config.reading import framework_of, read, with_options
 from kd2.config.schedule import check_schedule
+from kd2.config.training import check_training
 from kd2.data.images import check_pixel_range
 from kd2.distill import ConfigError, Tap, naming, nearest
+from kd2.distill import values as v
 from kd2.distill.tap import refuse_repeated
 from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
+from kd2.zoo.detectron2 import is_name, torchvision_config
 
 # Arguments of a library, and those by which timm and torchvision come to weights.
 _LIBRARY_ARGS = ("MODEL.ARGS", "MODEL.BACKBONE.ARGS", "MODEL.TIMM.ARGS")
 _WEIGHTS = ("cache_dir", "model_cfg", "feature_cfg", "progress")
 _TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": str, "WEIGHTS": str, "OPTS": Sequence[Any]}
+# Further ones of dense tasks teach losses of their own.
+_FURTHER = {"TAPS": v.Texts, "CLASSES": v.Texts, "WEIGHT": v.Positive}
 # What is read of a teacher's own config: it sees the images of the student's.
 _TEACHER_READS = ("MODEL", "INPUT.FORMAT", "INPUT.SIZE", "KD.STUDENT.META_ARCHITECTURE", "VERSION", "FRAMEWORK")
 
@@ -53,7 +58,8 @@ def assemble(defaults: CfgNode, loaded: Mapping[str, Any], config_file: str) -> 
     _refuse_foreign(defaults, loaded)
     cfg = merge(defaults.clone(), loaded)
     if "TEACHERS" in cfg.KD:
-        cfg.KD.TEACHERS = [_teacher_block(block, f"KD.TEACHERS[{i}]") for i, block in enumerate(cfg.KD.TEACHERS)]
+        known = _TEACHER_BLOCK | ({} if framework == "timm" else _FURTHER)
+        cfg.KD.TEACHERS = [_teacher_block(x, f"KD.TEACHERS[{i}]", known) for i, x in enumerate(cfg.KD.TEACHERS)]
     resolve_paths(cfg, config_file)
     check(cfg, loaded, defaults)
     return cfg
@@ -75,13 +81,14 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
     check_pixel_range(cfg.INPUT.PIXEL_RANGE)
     _check_student(cfg)
     check_schedule(cfg)
+    check_training(cfg)
     for name, value in _given(loaded, defaults):
         if value != _at(cfg, name):
             _refuse_unread(name, cfg)
     for node, block in teacher_blocks(cfg).items():
         _check_opts(f"{node}.OPTS", block["OPTS"])
-    for side in ("STUDENT", "TEACHER"):
-        _check_taps(*taps_of(cfg, side))
+    for node in ("KD.STUDENT", *teacher_blocks(cfg)):
+        _check_taps(*taps_of(cfg, node.removeprefix("KD.")))
     check_losses(cfg.KD.LOSSES)
 
 
@@ -89,10 +96,11 @@ def taps_of(cfg: CfgNode, side: str) -> tuple[list[str], str]:
     """The taps of one side, and the name of the key that gives them, for errors.
 
     Args:
-        side: ``STUDENT`` or ``TEACHER``.
+        side: ``STUDENT``, ``TEACHER``, or of a further teacher ``TEACHERS[0]`` and so on.
     """
-    own = list(cfg.KD[side].TAPS)
-    return (own, f"KD.{side}.TAPS") if own else (list(cfg.KD.TAPS), "KD.TAPS")
+    node = f"KD.{side}"
+    own = list(({"KD.STUDENT": cfg.KD.STUDENT} | teacher_blocks(cfg))[node].get("TAPS", ()))
+    return (own, f"{node}.TAPS") if own else (list(cfg.KD.TAPS), "KD.TAPS")
 
 
 def teacher_blocks(cfg: CfgNode) -> dict[str, Mapping[str, Any]]:
@@ -103,15 +111,24 @@ def teacher_blocks(cfg: CfgNode) -> dict[str, Mapping[str, Any]]:
     return {"KD.TEACHER": cfg.KD.TEACHER} | {f"KD.TEACHERS[{i}]": x for i, x in enumerate(cfg.KD.get("TEACHERS", []))}
 
 
-def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNode | None = None) -> CfgNode:
+def load_teacher_config(
+    cfg: CfgNode,
+    node: str = "KD.TEACHER",
+    defaults: Callable[[Mapping[str, Any], str], CfgNode] | None = None,
+    published: Mapping[str, Any] | None = None,
+) -> CfgNode:
     """A teacher's own config: ``CONFIG_FILE``, whose paths are relative to itself, then ``OPTS``.
+
+    ``CONFIG_FILE`` may be the folder of a run, which holds its config.
 
     What that file says of losses and of a teacher is left out: nothing learns there.
 
     Args:
         cfg: the student's config, from ``load``.
         node: a name from ``teacher_blocks``.
-        defaults: see ``load``.
+        defaults: with FRAMEWORK detectron2 what gives the defaults, see ``load``, of what ``read`` gave and its file.
+        published: what a name in ``CONFIG_FILE`` stands for that only the engine knows; no file is read then. Names of
+            Detectron2's zoo are known here, for FRAMEWORK torchvision.
 
     Raises:
         ConfigError: no file is named or it does not exist; its FRAMEWORK is not the student's; see ``load``.
@@ -120,16 +137,20 @@ def load_teacher_config(cfg: CfgNode, node: str = "KD.TEACHER", defaults: CfgNod
     name, key = block["CONFIG_FILE"], f"{node}.CONFIG_FILE"
     if not name:
         raise ConfigError(f"{key} is empty, but KD.LOSSES has losses that need a teacher")
-    path = config_path(name)
-    if not os.path.isfile(path):
-        raise ConfigError(f"{key}: {name!r} is no file beside the config or in the working folder")
-    loaded = read(path, [str(x) for x in block["OPTS"]])
+    path, options = config_path(name), [str(x) for x in block["OPTS"]]
+    if os.path.isdir(path):
+        path = os.path.join(path, RUN_CONFIG)
+    if published is None and cfg.FRAMEWORK == "torchvision" and is_name(name) and not os.path.isfile(path):
+        published = torchvision_config(name, key)
+    if published is None and not os.path.isfile(path):
+        raise ConfigError(f"{key}: {path!r} is no file beside the config or in the working folder")
+    loaded = read(path, options) if published is None else with_options(published, options)
     if framework_of(loaded, path) != cfg.FRAMEWORK:
         raise ConfigError(f"{key}: FRAMEWORK in {path} is not {cfg.FRAMEWORK}, the student's")
     wrapped = loaded.pop("KD", {}).get("STUDENT", {}).get("META_ARCHITECTURE", "")
     if wrapped:
         loaded["KD"] = {"STUDENT": {"META_ARCHITECTURE": wrapped}}
-    return assemble(defaults_of(cfg.FRAMEWORK) if defaults is None else defaults, loaded, path)
+    return assemble(defaults_of(cfg.FRAMEWORK) if defaults is None else defaults(loaded, path), loaded, path)
 
 
 def defaults_of(framework: str) -> CfgNode:
@@ -151,13 +172,13 @@ def _with_keys(cfg: CfgNode, framework: str) -> CfgNode:
     return cfg
 
 
-def _teacher_block(block: Any, name: str) -> dict[str, Any]:
+def _teacher_block(block: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(block, Mapping):
-        raise ConfigError(f"{name} is {shown(block)}, expected a group of keys: {', '.join(_TEACHER_BLOCK)}")
+        raise ConfigError(f"{name} is {shown(block)}, expected a group of keys: {', '.join(known)}")
     for key, value in block.items():
-        if key not in _TEACHER_BLOCK:
-            raise ConfigError(f"{name}.{key}: no such key; {nearest(key, _TEACHER_BLOCK)}")
-        check_value(f"{name}.{key}", value, _TEACHER_BLOCK[key])
+        if key not in known:
+            raise ConfigError(f"{name}.{key}: no such key; {nearest(key, known)}")
+        check_value(f"{name}.{key}", value, known[key])
     return {"CONFIG_FILE": "", "WEIGHTS": "", "OPTS": []} | dict(block)
 
 

@@ -6,6 +6,7 @@ place stays as it is, for whoever reads it to report. URLs and names of a model 
 """
 
 import importlib.resources
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,28 +17,49 @@ from fvcore.common.config import CfgNode
 from kd2.config.keys import KEYS
 from kd2.distill import ConfigError, nearest
 
-SCHEME = "kd2://"
+SCHEME, ZOO = "kd2://", "detectron2://"
+# The config that a run leaves in its folder.
+RUN_CONFIG = "config.yaml"
+_CONFIGS = (".yaml", ".py")
 
 _TEACHER_KEYS = ("CONFIG_FILE", "WEIGHTS")
 
 
 def config_path(name: str) -> str:
-    """The file that ``name`` means: a packaged one behind ``kd2://``, otherwise the path itself."""
-    return packaged_config(name) if name.startswith(SCHEME) else name
+    """The file that ``name`` means: see ``packaged_config``; otherwise the path itself."""
+    return packaged_config(name) if is_packaged(name) else name
+
+
+def is_packaged(name: str) -> bool:
+    """Whether ``name`` is one for ``packaged_config``. Detectron2's weights have addresses of the same form."""
+    return name.startswith(SCHEME) or name.startswith(ZOO) and name.endswith(_CONFIGS)
 
 
 def packaged_config(name: str) -> str:
-    """The path of a config that the package brings, from ``kd2://bccd/imitation.yaml`` or the part behind ``kd2://``.
+    """The path of a config that a package brings.
+
+    Args:
+        name: ``kd2://bccd/imitation.yaml``, or the part behind ``kd2://``; of Detectron2's zoo
+            ``detectron2://COCO-Detection/retinanet_R_50_FPN_1x.yaml``.
 
     Raises:
-        ConfigError: no such config, or a name that leads out of the folder of configs.
+        ConfigError: no such config, or a name that leads out of the folder of configs; Detectron2 is not installed.
     """
-    folder, inside = _folder(), name.removeprefix(SCHEME)
+    scheme, inside = (ZOO if name.startswith(ZOO) else SCHEME), name.removeprefix(SCHEME).removeprefix(ZOO)
+    folder = _zoo_folder(name) if scheme == ZOO else _folder()
     path = folder / inside
-    if ".." in Path(inside).parts or Path(inside).is_absolute() or not path.is_file() or path.suffix != ".yaml":
-        known = sorted(x.relative_to(folder).as_posix() for x in folder.rglob("*.yaml"))
-        raise ConfigError(f"{SCHEME}{inside}: the package has no such config; {nearest(inside, known)}")
+    if ".." in Path(inside).parts or Path(inside).is_absolute() or not path.is_file() or path.suffix not in _CONFIGS:
+        known = sorted(x.relative_to(folder).as_posix() for x in folder.rglob("*") if x.suffix in _CONFIGS)
+        raise ConfigError(f"{scheme}{inside}: the package has no such config; {nearest(inside, known)}")
     return str(path)
+
+
+def _zoo_folder(name: str) -> Path:
+    """The configs that Detectron2 brings; it is not imported."""
+    package = importlib.util.find_spec("detectron2")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError(f"{name}: Detectron2, which brings this config, is not installed")
+    return Path(package.submodule_search_locations[0]) / "model_zoo" / "configs"
 
 
 def _folder() -> Path:
@@ -52,9 +74,9 @@ def _folder() -> Path:
 def found_path(name: str, config_file: str) -> str | None:
     """The absolute path of ``name`` beside ``config_file`` or in the working folder; None where neither has it.
 
-    ``kd2://NAME`` is the packaged config; see ``packaged_config`` for what it raises.
+    A name of a packaged config is that file; see ``packaged_config`` for it, and for what it raises.
     """
-    if name.startswith(SCHEME):
+    if is_packaged(name):
         return packaged_config(name)
     if not name or "://" in name:
         return None

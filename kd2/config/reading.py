@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kd2.config.paths import found_path, packaged_config
+from kd2.config.paths import config_path, found_path
 from kd2.distill import ConfigError, nearest
 from kd2.distill.values import is_small, shown
 
@@ -27,7 +27,8 @@ def read(path: str, options: Sequence[str] = ()) -> dict[str, Any]:
     """A config file with its ``_BASE_`` files and then ``KEY VALUE`` pairs merged, as a plain dict.
 
     Args:
-        path: a file, or ``kd2://NAME`` for one that the package brings.
+        path: a file, or ``kd2://NAME`` for one that the package brings. A LazyConfig file of Detectron2 (``.py``), here
+            or as a base, is not opened: it becomes the value of ``MODEL.LAZY_CONFIG``.
         options: pairs such as ``["SOLVER.MAX_ITER", "9"]``; a value is the Python literal that it spells, or text. Of
             two values of one key the last wins.
 
@@ -35,9 +36,16 @@ def read(path: str, options: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: a missing or unsafe file; text that is no YAML mapping of texts, numbers, True, False and None; a
             key that stands twice in one mapping; more than a config has; an odd number of options.
     """
-    loaded = _with_bases(packaged_config(path) if path.startswith("kd2://") else path, (), iter(range(_MOST_FILES)))
+    loaded = _with_bases(config_path(path), (), iter(range(_MOST_FILES)))
     _set(loaded, options)
     return loaded
+
+
+def with_options(loaded: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
+    """A copy of a plain dict with ``KEY VALUE`` pairs merged; see ``read``."""
+    merged = _unshared(dict(loaded))
+    _set(merged, options)
+    return merged
 
 
 def framework_of(loaded: Mapping[str, Any], path: str) -> str:
@@ -122,6 +130,8 @@ def _base_path(base: str, path: str) -> str:
 
 
 def _file(path: str) -> dict[str, Any]:
+    if path.endswith(".py"):  # read by the engine, where the command line allows it
+        return {"MODEL": {"LAZY_CONFIG": os.path.abspath(path)}}
     try:
         with open(path, "rb") as file:
             text = file.read(_MOST_BYTES + 1)

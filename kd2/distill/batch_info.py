@@ -18,6 +18,8 @@ Size = tuple[int, int]
 
 # What labels hold where a pixel or an image has no class: no loss and no metric counts it.
 IGNORE_LABEL = 255
+# More streams of random numbers than a loss draws from for one batch.
+_STREAMS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class BatchInfo:
         boxes: per image (M, 4), float32; M is 0 in a task without boxes. They stay where the data loader put them (the
             host): index work on them then costs no synchronization.
         iteration: optimizer steps done before this one.
+        batch: number of this batch among those of its optimizer step, from 0.
         seed: the run's seed; random draws of a loss come from ``generator`` or ``uniform_per_image``.
         loss_name: name of the loss that is being evaluated; two losses of one type draw differently.
         rank, ranks: this process among those that share a training step. Image i here is image ``i * ranks + rank`` of
@@ -129,6 +132,7 @@ class BatchInfo:
     padded_size: Size
     boxes: list[Tensor] = field(default_factory=list)
     iteration: int = 0
+    batch: int = 0
     seed: int = 0
     loss_name: str = ""
     rank: int = 0
@@ -144,9 +148,10 @@ class BatchInfo:
         self.boxes = self.boxes or [torch.zeros(0, 4) for _ in self.image_sizes]
 
     def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
-        """A generator on ``device`` that seed, iteration, loss and ``stream`` decide: a resumed run repeats it."""
+        """A generator on ``device`` by seed, iteration, batch, loss and ``stream``: a resumed run repeats it."""
         mixed = 0
-        for part in (self.seed, self.iteration, zlib.crc32(self.loss_name.encode()), stream):
+        place = stream + self.batch * _STREAMS
+        for part in (self.seed, self.iteration, zlib.crc32(self.loss_name.encode()), place):
             mixed = mixed * 1_000_003 + part
         return torch.Generator(device).manual_seed(mixed % (1 << 63))
 

@@ -6,7 +6,7 @@ teacher that looks at what the student sampled runs behind the student.
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch import Tensor, distributed, nn
 
 from kd2.distill.batch_info import BatchInfo
 from kd2.distill.errors import ConfigError, naming
-from kd2.distill.finite import check_maps
+from kd2.distill.grids import cut_to_student
+from kd2.distill.inactive import inactive_losses
 from kd2.distill.loss_names import loss_names, refuse_shared
 from kd2.distill.schedule import Schedule
+from kd2.distill.shared_classes import SharedClasses
 from kd2.distill.taps import Captured, Maps, Taps
-from kd2.distill.teacher import Teacher
+from kd2.distill.teacher import OtherTeacher, Teacher
 from kd2.distill.weighting import GradientShare, gradients_at
 
 Losses = dict[str, Tensor]
@@ -36,11 +38,15 @@ class LossConfig:
         schedule: its weight over time; with ``calibrate`` its share, see ``kd2.distill.weighting``.
         calibrate: iterations of every hundred in which gradients are measured for a share; 0: the schedule is that of
             a weight.
+        teacher: name of the ``OtherTeacher`` that teaches it; empty: the first one.
+        shared: channels of both sides that it compares; None: all.
     """
 
     tap: str
     schedule: Schedule
     calibrate: int = 0
+    teacher: str = ""
+    shared: SharedClasses | None = None
 
 
 def call(model: nn.Module, batch: Any) -> Any:
@@ -74,6 +80,8 @@ class Distiller(nn.Module):
         own_losses: names of the student's own losses, as far as they are known; none of distillation may be among them.
         student_first: the student runs before the teacher; otherwise after it, which needs less memory.
         seed: the run's seed, handed to the losses through the batch info.
+        others: further teachers, whose losses name them.
+        whole_teacher: run the teacher to its end instead of behind its last tap.
 
     Raises:
         ConfigError: a name in the log that two losses would share.
@@ -81,6 +89,7 @@ class Distiller(nn.Module):
     Attributes:
         iteration: optimizer steps done so far. Every forward pass in train mode adds one; a loop that counts otherwise
             (a resumed one, or one that accumulates gradients) sets it before each pass.
+        batch: number of the next batch among those of its optimizer step; a loop that accumulates gradients sets it.
         stats: ``loss/name`` -> detached scalar of the last batch, for the log; an inactive loss has none.
     """
 
@@ -98,21 +107,23 @@ class Distiller(nn.Module):
         own_losses: Collection[str] = (),
         student_first: bool = False,
         seed: int = 0,
+        others: Sequence[OtherTeacher] = (),
+        whole_teacher: bool = False,
     ):
         super().__init__()
         self.student = student
         self.losses = nn.ModuleDict(losses or {})
         self.configs = dict(configs or {})
         self.student_taps = student_taps
-        self.teacher = teacher
+        self.teacher, self.others = teacher, list(others)
+        self.shared = nn.ModuleDict({name: c.shared for name, c in self.configs.items() if c.shared is not None})
         self.shares = nn.ModuleDict(
             {name: self._share(config) for name, config in self.configs.items() if config.calibrate}
         )
         self.run_student, self.run_teacher, self.batch_info = run_student, run_teacher, batch_info
-        self.student_first, self.seed = student_first, seed
-        self.iteration = 0
+        self.student_first, self.seed, self.whole_teacher = student_first, seed, whole_teacher
+        self.iteration = self.batch = 0
         self.stats: dict[str, Tensor] = {}
-        self._teacher_checked = False
         names = [name for loss in self.losses for name in loss_names(loss, self.losses[loss])]
         refuse_shared(names, own_losses)
 
@@ -138,10 +149,8 @@ class Distiller(nn.Module):
             self._release_teacher()
             own = dict(self.run_student(self.student, batch))
             distilled = {}
-        zero = _zero_of(own, distilled)
-        for name in factors:
-            if not factors[name]:
-                distilled |= self._inactive(name, zero)
+        idle = {name: self.losses[name] for name, factor in factors.items() if not factor}
+        distilled |= inactive_losses(idle, [*own.values(), *distilled.values()])
         refuse_shared([*distilled], own)
         self.iteration += 1
         return own | distilled
@@ -158,21 +167,10 @@ class Distiller(nn.Module):
         return own, self.distillation_losses(own, student, teacher, self.placed_batch_info(batch), factors)
 
     def teacher_features(self, batch: Any) -> Maps:
-        """The teacher's maps of a batch. Its forward pass ends behind the last tapped module.
-
-        Raises:
-            ConfigError: NaN or infinity in the first maps ever; later ones are not checked, that would wait for the
-                device.
-        """
-        teacher = self.teacher
-        assert teacher is not None and teacher.taps is not None, "without losses there is no teacher"
-        teacher.enforce_mode()
-        with torch.no_grad(), teacher.taps.capture(stop=True) as maps:
-            self.run_teacher(teacher.model, batch)
-        if not self._teacher_checked:
-            check_maps(maps)
-            self._teacher_checked = True
-        return maps
+        """The maps of all teachers of a batch, see ``Teacher.features``."""
+        assert self.teacher is not None, "without losses there is no teacher"
+        maps = self.teacher.features(self.run_teacher, batch, stop=not self.whole_teacher)
+        return {alias: x for each in (maps, *(t.features(batch) for t in self.others)) for alias, x in each.items()}
 
     def student_features(self, batch: Any) -> tuple[Losses, Captured]:
         """The student's own losses of a batch, and its maps."""
@@ -182,9 +180,9 @@ class Distiller(nn.Module):
         return own, maps
 
     def placed_batch_info(self, batch: Any) -> BatchInfo:
-        """The batch info with what the run knows: iteration, seed, and which of its processes this is."""
+        """The batch info with what the run knows: iteration, batch, seed, and which of its processes this is."""
         info = self.batch_info(batch)
-        info.iteration, info.seed = self.iteration, self.seed
+        info.iteration, info.batch, info.seed = self.iteration, self.batch, self.seed
         if distributed.is_available() and distributed.is_initialized():
             info.rank, info.ranks = distributed.get_rank(), distributed.get_world_size()
         return info
@@ -203,7 +201,8 @@ class Distiller(nn.Module):
         found: Losses = {}
         for name, factor in active.items():
             tap, info.loss_name = self.configs[name].tap, name
-            call_loss = functools.partial(self._values, name, teacher=teacher[tap], info=info)
+            taught = self._taught(name, teacher, student[tap])
+            call_loss = functools.partial(self._values, name, teacher=taught, info=info)
             with naming(f"KD.LOSSES.{name}"):
                 if name not in self.shares:
                     found |= {key: factor * value for key, value in call_loss(student[tap]).items()}
@@ -218,12 +217,11 @@ class Distiller(nn.Module):
     def _values(self, name: str, student: list[Tensor], teacher: list[Tensor], info: BatchInfo) -> Losses:
         """The values of one loss, unweighted, by their names in the log."""
         loss = self.losses[name]
+        if name in self.shared:
+            student, teacher = self.shared[name](student, teacher)
         value = loss(student, teacher, info)
-        named = (
-            {f"loss_{name}_{part}": x for part, x in value.items()}
-            if isinstance(value, dict)
-            else {f"loss_{name}": value}
-        )
+        several = isinstance(value, dict)
+        named = {f"loss_{name}_{part}": x for part, x in value.items()} if several else {f"loss_{name}": value}
         if sorted(named) != sorted(loss_names(name, loss)):
             raise ConfigError(
                 f"the loss gave {', '.join(sorted(named))}, its attribute 'parts' announces "
@@ -232,31 +230,30 @@ class Distiller(nn.Module):
         self.stats |= {f"{name}/{stat}": x for stat, x in getattr(loss, "stats", {}).items()}
         return named
 
+    def _taught(self, name: str, teachers: Maps, student: list[Tensor]) -> list[Tensor]:
+        """The maps that a loss reads of its teacher, on the student's grid."""
+        tap, named = self.configs[name].tap, self.configs[name].teacher
+        teacher = next((other.teacher for other in self.others if other.name == named), self.teacher)
+        assert teacher and teacher.taps and self.student_taps, "a loss reads a tap of both"
+        maps = teachers[f"{named}.{tap}" if named else tap]
+        return cut_to_student(maps, student, teacher.taps.specs[tap], self.student_taps.specs[tap])
+
     def _measured(self, factors: Mapping[str, float]) -> set[str]:
         """The taps at which a loss with a factor other than 0 measures its share in this iteration."""
-        names = (name for name, factor in factors.items() if factor and name in self.shares)
-        return {self.configs[name].tap for name in names if self.shares[name].measures(self.iteration)}
+        shares: dict[str, Any] = dict(self.shares.items())
+        active = [name for name, factor in factors.items() if factor and name in shares]
+        return {self.configs[name].tap for name in active if shares[name].measures(self.iteration)}
 
     def _share(self, config: LossConfig) -> GradientShare:
         assert self.student_taps is not None, "a loss reads a tap"
         return GradientShare(len(self.student_taps.specs[config.tap]), config.calibrate)
 
-    def _inactive(self, name: str, zero: Tensor) -> Losses:
-        """Exact zeros under the names of an inactive loss; they reach its parameters, as distributed training asks."""
-        loss = self.losses[name]
-        kept = sum((p.flatten()[0] * 0.0 for p in loss.parameters() if p.requires_grad), zero)
-        return dict.fromkeys(loss_names(name, loss), kept)
-
     def _release_teacher(self) -> None:
         if self.teacher is not None and all(c.schedule.over(self.iteration) for c in self.configs.values()):
-            self.teacher = None
+            self.teacher, self.others = None, []
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "Distiller":
-        if self.teacher is not None:
-            self.teacher.apply(fn)
+        for teacher in (self.teacher, *(other.teacher for other in self.others)):
+            if teacher is not None:
+                teacher.apply(fn)
         return super()._apply(fn, *args, **kwargs)
-
-
-def _zero_of(own: Losses, distilled: Losses) -> Tensor:
-    values = [*own.values(), *distilled.values()]
-    return torch.zeros((), device=values[0].device) if values else torch.zeros(())

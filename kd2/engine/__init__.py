@@ -12,6 +12,7 @@ from typing import Any
 
 from kd2.config import config_path, framework_of, read
 from kd2.distill import ConfigError
+from kd2.engine.permission import code_allowed
 from kd2.engine.unpickle import pickles_allowed
 
 _ROADS = {
@@ -25,7 +26,7 @@ _ROADS = {
 # What a command hands over that asks for nothing special.
 ONE_PROCESS = Namespace(
     num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, overwrite=False, eval_only=False,
-    imports=[], allow_pickle=False,
+    imports=[], allow_pickle=False, allow_code=False,
 )  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
         options: KEY VALUE pairs over the file.
         args: num_gpus, num_machines, machine_rank, dist_url, resume, eval_only as in Detectron2's scripts; overwrite: a
             former run in OUTPUT_DIR is removed; imports: modules with losses of the user's own; allow_pickle: whether
-            files that the config names may run code.
+            files that the config names may run code; allow_code: whether configs may be Python.
 
     Raises:
         ConfigError, DataError, NonFiniteLoss: what is wrong with the config, the data or a loss.
@@ -45,27 +46,42 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
     """
     path = config_path(config_file)
     loaded = read(path, options)
-    with pickles_allowed(args.allow_pickle):
+    with pickles_allowed(args.allow_pickle), code_allowed(args.allow_code):
         return _road(loaded, path).run(loaded, path, args)
 
 
 @contextlib.contextmanager
-def dry_run(config_file: str, options: list[str], allow_pickle: bool = False) -> Iterator[Any]:
+def dry_run(
+    config_file: str, options: list[str], allow_pickle: bool = False, allow_code: bool = False
+) -> Iterator[Any]:
     """Everything of a training up to its first step, as a ``DryRun``. Raises like training would."""
     path = config_path(config_file)
     loaded = read(path, options)
-    with pickles_allowed(allow_pickle), _road(loaded, path).dry_run(loaded, path) as found:
+    with pickles_allowed(allow_pickle), code_allowed(allow_code), _road(loaded, path).dry_run(loaded, path) as found:
         yield found
 
 
-def data_sets(config_file: str, options: list[str]) -> dict[str, Callable[[], Any]]:
+@contextlib.contextmanager
+def evaluating(
+    config_file: str, options: list[str], allow_pickle: bool = False, allow_code: bool = False
+) -> Iterator[Any]:
+    """The ``Experiment`` of a config whose model is to be built and run, and not trained."""
+    path = config_path(config_file)
+    loaded = read(path, options)
+    args = Namespace(**(vars(ONE_PROCESS) | {"eval_only": True}))
+    with pickles_allowed(allow_pickle), code_allowed(allow_code):
+        yield _road(loaded, path).experiment_of(loaded, path, args)
+
+
+def data_sets(config_file: str, options: list[str], allow_code: bool = False) -> dict[str, Callable[[], Any]]:
     """Name of every data set of a config -> what reads it as ``Records``, ``SemanticRecords`` or ``ImageDataset``.
 
     No model is built. What reads raises ConfigError, DataError or OSError like training would.
     """
     path = config_path(config_file)
     loaded = read(path, options)
-    return _road(loaded, path).data_sets(loaded, path)
+    with code_allowed(allow_code):
+        return _road(loaded, path).data_sets(loaded, path)
 
 
 def _road(loaded: dict[str, Any], config_file: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,40 +19,17 @@ from kd2.distill import (
     Taps,
     Teacher,
     call,
+    check_inside,
     no_batch_info,
+    on_students_grids,
     probed,
 )
+from kd2.engine.built_model import BuiltModel
+from kd2.engine.further_teachers import FurtherTeacher, further_losses
 from kd2.losses import active_losses, build_losses, class_losses
 
 # What a loss may need of the batch info, see ``BatchInfo``.
 EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images", "coding", "proposals"})
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model, student or teacher, as the builder wants it.
-
-    Attributes:
-        module: the network.
-        probe: one full forward pass on a blank batch, and that batch's size.
-        taps: as texts; ``taps_key`` is the config key that gave them, for errors.
-        classes: kind of class (``things``, ``stuff``, ``images``) -> config key of their number, and the number.
-        names: kind -> their names in order, as far as they are known; ``names_key`` is what gave them, for errors.
-        color_order: RGB or BGR.
-        matched: matched part of its weights in the file they came from, 0 to 1; None where there was no file.
-        facts: more lines for the report of a dry run.
-    """
-
-    module: nn.Module
-    probe: Probe
-    taps: Sequence[str]
-    taps_key: str
-    classes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    color_order: str = "RGB"
-    matched: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    names_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +41,8 @@ class Step:
         offers: what ``batch_info`` tells, a subset of ``EVERYTHING``.
         reasons: of what it does not tell, why, as far as there is more to say.
         student_first: see ``Distiller``.
+        unlabeled: whether a detector's batches end with images without labels. Run to its end, the teacher leaves its
+            detections there as their boxes.
     """
 
     run_student: RunStudent = call
@@ -73,6 +52,7 @@ class Step:
     offers: Collection[str] = frozenset()
     reasons: Mapping[str, str] = field(default_factory=dict)
     student_first: bool = False
+    unlabeled: bool = False
 
 
 def make_distiller(
@@ -135,12 +115,16 @@ def assemble(
     blocks: Mapping[str, Mapping[str, Any]],
     seed: int = 0,
     batch_statistics: bool = False,
+    further: Sequence[FurtherTeacher] = (),
+    batches: int = 1,
 ) -> Distiller:
     """The Distiller of two models. Making adapters draws nothing from the global random stream.
 
     Args:
         blocks: of ``KD.LOSSES``.
         batch_statistics: of the teacher, see ``Teacher``.
+        further: teachers beside the first one.
+        batches: of an optimizer step; a share is measured over so many times its iterations.
 
     Raises:
         ConfigError: see ``make_distiller``.
@@ -148,26 +132,37 @@ def assemble(
     active = active_losses(blocks)
     with torch.random.fork_rng(devices=[]):
         student_taps, teacher_taps = (_probed(model) for model in (student, teacher))
-        losses, configs = build_losses(active, student_taps.specs, teacher_taps.specs)
-    for name, loss in losses.items():
-        missing = set(getattr(loss, "needs", ())) - set(step.offers)
+        specs = student_taps.specs
+        losses, configs = build_losses(active, specs, on_students_grids(teacher_taps.specs, specs))
+        others = [further_losses(f, _probed(f.model), active, student, specs) for f in further]
+        for _, more_losses, more_configs in others:
+            losses, configs = losses | more_losses, configs | more_configs
+    needs = {name: set(getattr(loss, "needs", ())) for name, loss in losses.items()}
+    for name, needed in needs.items():
+        missing = needed - set(step.offers)
         if missing:
             raise ConfigError(
                 f"KD.LOSSES.{name} needs {', '.join(sorted(missing))} of the batch, this task offers "
                 f"{', '.join(sorted(step.offers)) or 'none'}{_reasons(missing, step)}"
             )
+    if step.unlabeled:
+        for taps in (student_taps, teacher_taps, *(other.teacher.taps for other, _, _ in others)):
+            assert taps is not None, "a teacher of a loss is tapped"
+            check_inside(taps, {config.tap for config in configs.values()})
     return Distiller(
         student.module,
         Teacher(teacher.module, teacher_taps, batch_statistics),
         student_taps,
         losses,
-        configs,
+        {name: replace(config, calibrate=config.calibrate * batches) for name, config in configs.items()},
         run_student=step.run_student,
         run_teacher=step.run_teacher,
         batch_info=step.batch_info,
         own_losses=step.own_losses,
         student_first=step.student_first,
         seed=seed,
+        others=[other for other, _, _ in others],
+        whole_teacher=step.unlabeled and any("boxes" in needed for needed in needs.values()),
     )
 
 

@@ -10,6 +10,7 @@ Intermediate and final files are alike, on every road::
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from kd2 import __version__
+from kd2.config import teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.fetch import local_file
 from kd2.engine.schema import check_run, verified, weights
@@ -30,7 +32,8 @@ def read_checkpoint(source: str, key: str) -> dict[str, Any]:
     """The content of a checkpoint on the CPU, with its entries verified; no code of the file runs.
 
     Args:
-        source: a file of ``torch.save``, a pickle of arrays as Detectron2's zoo has them, or the address of one.
+        source: a file of ``torch.save``, a pickle of arrays as Detectron2's zoo has them, safetensors, or what else
+            ``local_file`` takes: the address or published name of one, the folder of a run.
         key: the config key that named it, for errors.
 
     Raises:
@@ -72,11 +75,12 @@ def run_entry(cfg: CfgNode, classes: dict[str, list[str]], rng: list[dict[str, A
     }
 
 
-def best_of(cfg: CfgNode, resuming: bool) -> Best:
-    """The best student so far of a run that begins, or of one that goes on beside its model_best.pth."""
-    path = os.path.join(cfg.OUTPUT_DIR, BEST)
-    found = resuming and cfg.TEST.BEST and os.path.isfile(path)
-    return Best(cfg.TEST.BEST, cfg.DATASETS.TEST, saved_run(path)[0].get("best") if found else None)
+def best_of(cfg: CfgNode, saved: str | None) -> Best:
+    """The best student so far of a run that begins, or of one that goes on from ``saved`` beside its model_best.pth."""
+    path, metric = os.path.join(cfg.OUTPUT_DIR, BEST), cfg.TEST.BEST
+    kept = saved_run(path)[0].get("best") if saved and metric and os.path.isfile(path) else None
+    before = saved_run(saved)[0].get("best") if saved and metric else None
+    return Best(metric, cfg.DATASETS.TEST, kept, cfg.TEST.PATIENCE, before)
 
 
 def keep_final_as_best(folder: str, best: Best) -> None:
@@ -103,24 +107,30 @@ def class_names(content: dict[str, Any], kind: str) -> list[str]:
 
 
 def saved_classes(path: str, key: str) -> dict[str, list[str]]:
-    """Class names by kind that a checkpoint file knows; none for a URL and for files of other tools."""
-    if "://" in path or path.endswith((".pkl", ".pyth")):
+    """Class names by kind that a checkpoint file knows; none for names, addresses and files of other tools."""
+    if "://" in path or path.endswith((".pkl", ".pyth", ".yaml")):
         return {}
     content = read_checkpoint(path, key)
     return {kind: names for kind in ("things", "stuff", "images") if (names := class_names(content, kind))}
 
 
-def teacher_classes(cfg: CfgNode, kind: str, weights: str) -> tuple[dict[str, list[str]], str]:
-    """The class names of the first teacher as far as they are known, and the key that tells them.
+def teacher_classes(
+    cfg: CfgNode, kind: str, weights: str, node: str, known: Sequence[str] = ()
+) -> tuple[dict[str, list[str]], str]:
+    """The class names of a teacher as far as they are known, and the key that tells them.
 
     Args:
-        kind: what ``KD.TEACHER.CLASSES`` names.
+        kind: what the key CLASSES of the teacher names.
         weights: the file of the teacher.
+        node: a name from ``teacher_blocks``.
+        known: the names that its publisher tells.
     """
-    own = list(cfg.KD.TEACHER.CLASSES)
+    own = list(teacher_blocks(cfg)[node].get("CLASSES", ()))
     if own:
-        return {kind: own}, "KD.TEACHER.CLASSES"
-    return saved_classes(weights, "KD.TEACHER.WEIGHTS") if weights else {}, "KD.TEACHER.WEIGHTS"
+        return {kind: own}, f"{node}.CLASSES"
+    if known:
+        return {kind: list(known)}, f"{node}.WEIGHTS"
+    return saved_classes(weights, f"{node}.WEIGHTS") if weights else {}, f"{node}.WEIGHTS"
 
 
 def _first(error: Exception) -> str:

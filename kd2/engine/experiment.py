@@ -14,7 +14,7 @@ from torch import nn
 from kd2.data.classification.image_dataset import ImageDataset
 from kd2.data.detection.records import Records
 from kd2.data.segmentation.semantic import SemanticRecords
-from kd2.distill import Distiller
+from kd2.distill import ConfigError, Distiller
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.checkpoint import Match
 from kd2.runs.best import Best
@@ -65,8 +65,8 @@ class Experiment(ABC):
         """The student with its initial weights drawn from SEED."""
 
     @abstractmethod
-    def build_teacher(self) -> BuiltModel:
-        """The teacher of KD.TEACHER with its weights."""
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        """The teacher of ``node``, a name from ``kd2.config.teacher_blocks``, with its weights."""
 
     @abstractmethod
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
@@ -100,6 +100,14 @@ class Experiment(ABC):
     @abstractmethod
     def score(self, student: nn.Module, tests: list[Any]) -> Scores:
         """Evaluate a student on every test set."""
+
+    def find(self, student: nn.Module, data: Any) -> list[dict[str, Any]]:
+        """What a detector in eval mode finds on the images of a data set, see ``kd2.engine.coco.detections``.
+
+        Raises:
+            ConfigError: the task has no detectors.
+        """
+        raise ConfigError("this task finds no objects, expected the config of a detector")
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,89 @@
-"""Files behind addresses: fetched once, kept under the whole address."""
+"""Files behind names and addresses: fetched once, kept under the whole address."""
 
 import hashlib
 import http.client
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from iopath.common.file_io import get_cache_dir
 
 from kd2.distill import ConfigError, nearest
+from kd2.engine.names import published
+from kd2.runs.folder import BEST, FINAL
 
+# Names a folder that ``fetch`` filled, on a machine without a network.
+FOLDER = "KD2_WEIGHTS"
 # The first digits of a file's SHA-256, as torch, torchvision and OpenMMLab write them into its name; no date.
 _SHA256 = re.compile(r"-(?!20\d{6}\.)([0-9a-f]{8,64})\.\w+$")
 
 
-def local_file(source: str, key: str) -> str:
-    """The file that a config key names: a path as it is, the file of an address after it was fetched.
+@dataclass(frozen=True)
+class Fetched:
+    """A file of published weights on this machine; ``size`` in bytes, ``sha256`` in hexadecimal digits."""
 
-    Fetched files lie in the folder ``kd2`` of ``torch.hub.get_dir()``, each under the SHA-256 of its address: two that
-    end in one name stay two. What Detectron2 and torchvision keep of what they publish themselves is taken from there.
+    name: str
+    address: str
+    path: str
+    size: int
+    sha256: str
+    license: str
+
+
+def local_file(source: str, key: str) -> str:
+    """The file that a config key names.
+
+    A path stays as it is, a folder of a run stands for its model_best.pth or, without one, its model_final.pth. What a
+    name or address (``kd2.engine.names``) means is taken from the folder ``$KD2_WEIGHTS`` where it has the file.
+    Otherwise it is fetched into the folder ``kd2`` of ``torch.hub.get_dir()``, each under the SHA-256 of its address:
+    two that end in one name stay two. What Detectron2 and torchvision keep of what they publish themselves is taken
+    from there.
 
     Args:
         key: for errors.
 
     Raises:
-        ConfigError: no such file; an address that is none, cannot be reached, or whose file has another SHA-256 than
-            its name says.
+        ConfigError: no such file; a name or address that is none, cannot be reached, or whose file has another SHA-256
+            than its name says.
     """
-    if "://" not in source:
+    if os.path.isdir(source):
+        best = os.path.join(source, BEST)
+        source = best if os.path.isfile(best) else os.path.join(source, FINAL)
+    found = None if os.path.isfile(source) else published(source, key)
+    if found is None:
         check_file(source, key)
         return source
-    if not source.startswith(("http://", "https://")):
-        raise ConfigError(f"{key}: {source} is no address, expected one that begins with https:// or http://")
-    kept = _published(source)
-    if not os.path.isfile(kept):
-        kept = os.path.join(torch.hub.get_dir(), "kd2", hashlib.sha256(source.encode()).hexdigest())
-    if not os.path.isfile(kept):
-        _fetch(source, kept, key)
+    address, hub = found.address, os.path.join(torch.hub.get_dir(), "kd2")
+    kept = os.path.join(hub, hashlib.sha256(address.encode()).hexdigest())
+    for path in (_below(os.environ.get(FOLDER, ""), address), _cached(address), kept):
+        if os.path.isfile(path):
+            return path
+    _fetch(address, kept, key)
     return kept
+
+
+def fetch(names: Sequence[str], folder: str) -> list[Fetched]:
+    """Bring the files of names and addresses into ``folder``, from where ``$KD2_WEIGHTS`` gives them to runs.
+
+    Files that are there stay.
+
+    Raises:
+        ConfigError: see ``local_file``; a path among the names.
+    """
+    rows = []
+    for name in names:
+        found = published(name, "NAME")
+        if found is None:
+            raise ConfigError(f"NAME: {name} is a path, expected the name or the address of published weights")
+        path = _below(folder, found.address)
+        if not os.path.isfile(path):
+            _fetch(found.address, path, "NAME")
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        rows.append(Fetched(name, found.address, path, os.path.getsize(path), digest, found.license))
+    return rows
 
 
 def check_file(path: str, key: str) -> None:
@@ -48,14 +94,25 @@ def check_file(path: str, key: str) -> None:
         raise ConfigError(f"{key}: no file {path}; {near}")
 
 
-def _published(source: str) -> str:
+def _plain(address: str) -> str:
+    """Host and path of an address, or nothing where they would not do as the names of folders and a file."""
+    rest = re.sub(r"^https?://", "", address)
+    return rest if re.fullmatch(r"(\w[\w.%:-]*/)+\w[\w.%-]*", rest) else ""
+
+
+def _below(folder: str, address: str) -> str:
+    """Where ``fetch`` keeps the file of an address; empty without a folder."""
+    name = _plain(address) or hashlib.sha256(address.encode()).hexdigest()
+    return os.path.join(folder, name) if folder else ""
+
+
+def _cached(address: str) -> str:
     """Where the library that publishes an address keeps its file; empty for others."""
-    host, _, path = source.removeprefix("https://").partition("/")
-    if re.fullmatch(r"(\w[\w.%-]*/)*\w[\w.%-]*", path):
-        if host == "dl.fbaipublicfiles.com":
-            return os.path.join(get_cache_dir(), path)
-        if host == "download.pytorch.org":
-            return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(path))
+    host, _, path = _plain(address).partition("/")
+    if address.startswith("https://") and host == "dl.fbaipublicfiles.com":
+        return os.path.join(get_cache_dir(), path)
+    if address.startswith("https://") and host == "download.pytorch.org":
+        return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(path))
     return ""
 
 

@@ -19,11 +19,14 @@ from kd2.distill import ConfigError, Distiller, Schedule
 from kd2.engine.build import BuiltModel, assemble, check_pair, facts_of
 from kd2.engine.checkpoint import best_of, keep_final_as_best, saved_classes, saved_run
 from kd2.engine.experiment import DataSet, DryRun, Experiment, Facts, Prepared, Scores
+from kd2.engine.further_teachers import FurtherTeacher
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.preflight import first_with_objects, start_up
+from kd2.engine.teacher_settings import settle_teacher
 from kd2.losses import active_losses
 from kd2.networks.group_norm import allow_single_values
 from kd2.runs import endings, folder
+from kd2.runs.best import Best
 from kd2.runs.files import write_atomically
 from kd2.runs.resume import check_resume
 
@@ -57,7 +60,9 @@ def train(experiment: Experiment) -> Scores:
 def _train(experiment: Experiment, saved: str | None) -> Scores:
     output = experiment.cfg.OUTPUT_DIR
     prepared = prepare(experiment, saved)
-    best = best_of(experiment.cfg, resuming=saved is not None)
+    best = best_of(experiment.cfg, saved)
+    if best.exhausted:
+        logger.warning("--resume: the run had ended: %s", best.reason())
     scores = experiment.fit(prepared, saved, best)
     improved = best.beaten_by(scores) if scores else False
     if experiment.first and scores:
@@ -68,13 +73,13 @@ def _train(experiment: Experiment, saved: str | None) -> Scores:
     return scores
 
 
-def begin(experiment: Experiment, saved: str | None) -> None:
+def begin(experiment: Experiment, saved: str | None, best: Best) -> None:
     """The moment before the first file of a run is written, by the first process: see ``kd2.runs.folder.begin``."""
     cfg = experiment.cfg
     if not experiment.first:
         return
     folder.begin(cfg.OUTPUT_DIR, cfg.dump(), experiment.args.overwrite)
-    if saved and saved_run(saved)[1] + 1 == cfg.SOLVER.MAX_ITER:
+    if saved and (best.exhausted or saved_run(saved)[1] + 1 == cfg.SOLVER.MAX_ITER):
         folder.keep_final(saved, cfg.OUTPUT_DIR)
 
 
@@ -193,14 +198,31 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
         allow_single_values(teacher.module)
         check_pair(student, teacher, blocks, parts)
         step = experiment.step(student.module, teacher, student.color_order != teacher.color_order)
-        distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS)
+        further = [] if cfg.FRAMEWORK == "timm" else _further(experiment, student)
+        statistics, batches = cfg.KD.TEACHER.BATCH_STATISTICS, cfg.SOLVER.ACCUMULATE
+        distiller = assemble(student, teacher, step, blocks, cfg.SEED, statistics, further, batches)
     if with_weights:
         student = _fill(experiment, student)
         if parts:
             partial = cfg.KD.INIT_FROM_TEACHER_PARTIAL
             copied = init_from_teacher(student.module, teacher.module, parts, experiment.backbone, partial)
             logger.info("KD.INIT_FROM_TEACHER %s: %s", parts, copied.text())
+    settle_teacher(distiller.teacher, teacher, cfg.KD.TEACHER, distiller.whole_teacher)
+    for other, built in zip(distiller.others, further, strict=True):
+        settle_teacher(other.teacher, built.model, cfg.KD.TEACHER)
     return distiller, facts_of(student, teacher)
+
+
+def _further(experiment: Experiment, student: BuiltModel) -> list[FurtherTeacher]:
+    """The teachers of ``KD.TEACHERS``; a classifier's are one teacher with the first."""
+    found = []
+    for number, (node, block) in enumerate(list(teacher_blocks(experiment.cfg).items())[1:], 2):
+        teacher = experiment.build_teacher(node)
+        allow_single_values(teacher.module)
+        check_pair(student, teacher, {})
+        run = experiment.step(student.module, teacher, student.color_order != teacher.color_order).run_teacher
+        found.append(FurtherTeacher(teacher, run, f"teacher{number}", node, block.get("WEIGHT", 1.0)))
+    return found
 
 
 def _fill(experiment: Experiment, student: BuiltModel) -> BuiltModel:

@@ -19,6 +19,21 @@ def is_model(name: str) -> bool:
     return not {"/", ":"} & set(name) and timm.is_model(name)
 
 
+def pretrained(name: str, key: str) -> dict[str, Any]:
+    """What timm says of the weights of a network, ``NAME.TAG``: where they lie, the input that they expect.
+
+    Raises:
+        ConfigError: an unknown network, or one without weights at the Hugging Face hub; names ``key``.
+    """
+    try:
+        found = timm.get_pretrained_cfg(name).to_dict() if is_model(name) else {}
+    except RuntimeError:  # no such tag
+        found = {}
+    if not found.get("hf_hub_id"):
+        raise ConfigError(f"{key}: timm has no weights of {name!r}; {nearest(name, timm.list_models(pretrained=True))}")
+    return found
+
+
 @dataclass(frozen=True)
 class TimmNetwork:
     """A network of timm as a config names it.

@@ -1,4 +1,4 @@
-"""Files of ``torch.save`` and pickles, read without running code; only ``--allow-pickle`` lets a file run any."""
+"""Files of ``torch.save``, pickles and safetensors, read without code; only ``--allow-pickle`` lets a file run any."""
 
 import contextlib
 import pickle
@@ -16,7 +16,7 @@ _allowed = ContextVar("pickles may run code", default=False)
 _ZIP = b"PK\x03\x04"
 # The number that begins the files of torch before 1.6, as pickle writes it.
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# How the two readers say that a file holds more than data.
+# How the readers say that a file holds more than data.
 _FOREIGN = ("Unsupported global", "unsupported GLOBAL", "unrecognized function", "it builds")
 
 
@@ -62,6 +62,10 @@ def read_file(path: str, where: str) -> Any:
 
 
 def _plain(path: str) -> Any:
+    if _head(path)[8:10] == b'{"':
+        from safetensors.torch import load_file  # comes with timm, whose files have this form
+
+        return load_file(path)
     if _of_torch(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     with open(path, "rb") as file:

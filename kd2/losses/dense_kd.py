@@ -102,6 +102,8 @@ class DenseKd(nn.Module):
         check_cells(student, teacher)
         if box == "giou" and len(student) % 2:
             raise ConfigError(f"BOX is giou, the tap has {len(student)} maps, expected one of scores and boxes a level")
+        if box == "none" and _with_boxes(student):
+            raise ConfigError("BOX is none, the tap has every level twice, expected the scores alone, or BOX giou")
         self.beta, self.positions, self.psi, self.box, self.box_weight = beta, positions, psi, box, box_weight
         self.strides = [s.stride for s in student]
         masked = {"mask": ["boxes", "anchors"], "gt_box": ["boxes"]}.get(positions, [])
@@ -156,6 +158,12 @@ class DenseKd(nn.Module):
             assert batch_info.anchors is not None, "the builder refuses a loss whose needs no one meets"
             masks = anchor_masks(batch_info.boxes, batch_info.anchors(sizes), self.psi)
         return [m.flatten(1)[:, None].to(x.device, non_blocking=True) for m, x in zip(masks, maps, strict=True)]
+
+
+def _with_boxes(specs: list[FeatureSpec]) -> bool:
+    """Whether the second half of the maps lies on the levels of the first."""
+    half = len(specs) // 2
+    return len(specs) > 1 and [s.stride for s in specs[:half]] == [s.stride for s in specs[half:]]
 
 
 def _check_padding(student: list[Tensor], teacher: list[Tensor]) -> None:

@@ -1,13 +1,17 @@
-"""The best student of a run by the metric of ``TEST.BEST``; ``model_best.pth`` in ``OUTPUT_DIR`` holds it."""
+"""The best student of a run by the metric of ``TEST.BEST``, and the end of a run in which it gets no better.
+
+``model_best.pth`` in ``OUTPUT_DIR`` holds the best student.
+"""
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from kd2.distill import ConfigError, nearest
 
 logger = logging.getLogger(__name__)
+Number = TypeVar("Number", int, float)
 
 
 class Best:
@@ -16,17 +20,27 @@ class Best:
     Args:
         metric: a name such as ``bbox/AP``; empty: nothing is followed.
         tests: names of the data sets that are scored.
-        entry: ``kd2.best`` of the model_best.pth that a resumed run finds. One of another metric or other data sets
+        kept: ``kd2.best`` of the model_best.pth that a resumed run finds. One of another metric or other data sets
             does not count.
+        patience: ``TEST.PATIENCE``; 0: a run never ends early.
+        saved: ``kd2.best`` of the checkpoint from which a resumed run goes on: the evaluations behind it come again,
+            also where model_best.pth is of one of them.
+
+    Attributes:
+        value: of model_best.pth.
+        level, waited: the largest value so far, and the evaluations since.
     """
 
-    def __init__(self, metric: str, tests: Sequence[str] = (), entry: Any = None):
-        self.metric, self.tests, self.value = metric, list(tests), -math.inf
-        known = entry if isinstance(entry, Mapping) else {}
-        same = (known.get("metric"), known.get("tests")) == (metric, self.tests)
-        if same and isinstance(known.get("value"), (int, float)):
-            self.value = float(known["value"])
+    def __init__(self, metric: str, tests: Sequence[str] = (), kept: Any = None, patience: int = 0, saved: Any = None):
+        self.metric, self.tests, self.patience = metric, list(tests), patience
+        self.value = self._known(kept, "value", -math.inf)
+        self.level, self.waited = self._known(saved, "level", -math.inf), self._known(saved, "waited", 0)
         self._choices: list[str] = []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the run ends here: ``patience`` evaluations in a row were no better than ``level``."""
+        return 0 < self.patience <= self.waited
 
     def beaten_by(self, scores: Mapping[str, float]) -> bool:
         """Whether ``scores`` of one evaluation are the best so far, whose student is to be saved then."""
@@ -36,17 +50,31 @@ class Best:
             self._choices = list(scores)
             logger.warning("TEST.BEST: %s is not among the scores; %s", self.metric, nearest(self.metric, scores))
             return False
-        better = scores[self.metric] > self.value
+        found = float(scores[self.metric])
+        self.level, self.waited = (found, 0) if found > self.level else (self.level, self.waited + 1)
+        better = found > self.value
         if better:
-            self.value = scores[self.metric]
+            self.value = found
         return better
 
+    def reason(self) -> str:
+        """Why the run is ``exhausted``."""
+        return f"TEST.PATIENCE: {self.metric} was not above {self.level:.5g} in {self.waited} evaluations"
+
     def entry(self) -> dict[str, Any]:
-        """What model_best.pth says of itself, as ``kd2.best``."""
-        return {"metric": self.metric, "value": self.value, "tests": self.tests}
+        """What a checkpoint says of the evaluations so far, as ``kd2.best``."""
+        names = ("metric", "value", "tests", "level", "waited")
+        return {name: getattr(self, name) for name in names}
 
     def check(self) -> None:
         """At the end of a run: raises ConfigError when no evaluation had the metric, or none a finite value of it."""
         if self.metric and self.value == -math.inf:
             reason = nearest(self.metric, self._choices) if self._choices else "it was never a number"
             raise ConfigError(f"TEST.BEST is {self.metric!r}, which no evaluation gave; {reason}")
+
+    def _known(self, entry: Any, name: str, default: Number) -> Number:
+        """``name`` of an entry that is of this metric and these data sets; ``default`` where it is no such number."""
+        found = entry if isinstance(entry, Mapping) else {}
+        same = (found.get("metric"), found.get("tests")) == (self.metric, self.tests)
+        value = found.get(name)
+        return value if same and isinstance(value, type(default)) else default

@@ -38,7 +38,7 @@ def claimed(folder: str, args: Namespace, needed: Iterable[str] = ()) -> Iterato
 
     Args:
         args: resume and overwrite, as on the command line.
-        needed: files that the run reads: ``overwrite`` must not remove them.
+        needed: files, and folders of runs, that the run reads: ``overwrite`` must not remove them.
 
     Raises:
         ConfigError: the folder is not writable, another process trains there, it holds a run and neither ``resume``
@@ -162,7 +162,7 @@ def _refuse_removal(folder: str, needed: Iterable[str]) -> None:
     kept = {os.path.realpath(path) for path in needed if path}
     for name in _named(folder, rf"{_OWN}|{_LOGS}"):
         path = os.path.join(folder, name)
-        if os.path.isdir(path) or os.path.realpath(path) in kept:
+        if os.path.isdir(path) or {os.path.realpath(path), os.path.realpath(folder)} & kept:
             why = "a folder, which no run wrote" if os.path.isdir(path) else "a file that this run reads"
             raise ConfigError(f"--overwrite would remove {path}, {why}; name another OUTPUT_DIR")
 

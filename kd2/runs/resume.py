@@ -26,6 +26,8 @@ FATES = {
     "KD.TEACHER.CLASSES": FREE,
     "DATASETS.ALLOW_OUTSIDE": FREE,
     "KD.TEACHER.ALLOW_PARTIAL": FREE,
+    "KD.TEACHER.CHANNELS_LAST": APPLIED,
+    "KD.TEACHER.COMPILE": APPLIED,
     # Where the run computes, and what it leaves.
     "OUTPUT_DIR": APPLIED,
     "MODEL.DEVICE": APPLIED,
@@ -106,6 +108,8 @@ def check_resume(entry: Entry, iteration: int, cfg: CfgNode, classes: dict[str, 
         raise ConfigError(
             f"--resume: {'; '.join(refused)}; a run keeps these to its end: give the old values, or start another run"
         )
+    if cfg.MODEL.EMA.ENABLED and "raw_model" not in entry:
+        raise ConfigError("--resume: MODEL.EMA.ENABLED is True, but the checkpoint has no kd2.raw_model to train on")
     if iteration >= cfg.SOLVER.MAX_ITER:
         raise ConfigError(
             f"--resume: SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, the checkpoint has {iteration + 1} iterations behind "

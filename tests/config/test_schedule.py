@@ -4,7 +4,7 @@ import pytest
 
 from kd2.config import defaults_of, merge
 from kd2.config.load import check
-from kd2.config.schedule import scale_losses, without_effect
+from kd2.config.schedule import scaled_config, without_effect
 from kd2.distill import ConfigError
 
 
@@ -54,11 +54,47 @@ def test_a_run_whose_keys_all_count_is_told_nothing():
     assert not list(without_effect(config({"MAX_ITER": 10, "STEPS": [9], "WARMUP_ITERS": 9}, {"mgd": {}})))
 
 
+REFERENCE = {"REFERENCE_WORLD_SIZE": 4, "IMS_PER_BATCH": 16, "BASE_LR": 0.1, "BASE_LR_END": 0.01, "MAX_ITER": 1000}
+LENGTHS = {"STEPS": [500, 801], "WARMUP_ITERS": 0, "CHECKPOINT_PERIOD": 1}
+
+
+def test_twice_the_processes_take_twice_the_images_and_rates_and_half_the_iterations():
+    solver = scaled_config(config(REFERENCE | LENGTHS), 8).SOLVER
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.BASE_LR_END) == (32, 0.2, 0.02)
+    assert (solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD) == (500, [250, 400], 0, 1)
+    assert solver.REFERENCE_WORLD_SIZE == 8
+
+
+def test_half_of_them_take_half_and_twice():
+    solver = scaled_config(config(REFERENCE | LENGTHS), 2).SOLVER
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MAX_ITER) == (8, 0.05, 2000)
+
+
 def test_the_iterations_of_losses_follow_the_length_of_the_run():
-    cfg = config({}, {"mgd": {"START_ITER": 400, "RAMP_ITERS": 101, "STOP_ITER": 1000}, "hint": {"STOP_ITER": -1}})
-    scale_losses(cfg, 0.5)
-    assert cfg.KD.LOSSES.mgd == {"START_ITER": 200, "RAMP_ITERS": 50, "STOP_ITER": 500}
-    assert cfg.KD.LOSSES.hint == {"STOP_ITER": -1}
+    losses = {"mgd": {"START_ITER": 400, "RAMP_ITERS": 102, "STOP_ITER": 1000}, "hint": {"STOP_ITER": -1}}
+    scaled = scaled_config(config(REFERENCE, losses), 8).KD.LOSSES
+    assert scaled.mgd == {"START_ITER": 200, "RAMP_ITERS": 51, "STOP_ITER": 500}
+    assert scaled.hint == {"STOP_ITER": -1}
+
+
+def test_unlabeled_images_follow_the_batch():
+    cfg = config(REFERENCE)
+    cfg.KD.UNLABELED.IMS_PER_BATCH = 8
+    assert scaled_config(cfg, 8).KD.UNLABELED.IMS_PER_BATCH == 16
+
+
+@pytest.mark.parametrize(("reference", "processes"), [(0, 8), (4, 4)])
+def test_a_run_as_the_config_is_written_for_is_left_alone(reference, processes):
+    cfg = config(REFERENCE | {"REFERENCE_WORLD_SIZE": reference})
+    assert scaled_config(cfg, processes) is cfg
+
+
+def test_a_reference_that_does_not_divide_the_batch_is_refused():
+    cfg = config(REFERENCE | {"REFERENCE_WORLD_SIZE": 3})
+    with pytest.raises(
+        ConfigError, match="^SOLVER.REFERENCE_WORLD_SIZE is 3, expected a divisor of SOLVER.IMS_PER_BATCH, 16$"
+    ):
+        scaled_config(cfg, 1)
 
 
 def test_a_start_from_a_teacher_that_no_loss_needs_is_told():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kd2.distill import ConfigError, check_maps
-from kd2.distill import distiller as distiller_module
+from kd2.distill import teacher as teacher_module
 
 from ..helpers.toys import IMITATION, batch, distiller, unweighted
 
@@ -45,7 +45,7 @@ def test_a_loss_that_begins_late_brings_the_check_then():
 
 def test_a_run_checks_once(monkeypatch):
     checks = []
-    monkeypatch.setattr(distiller_module, "check_maps", lambda maps: checks.append(check_maps(maps)))
+    monkeypatch.setattr(teacher_module, "check_maps", lambda maps: checks.append(check_maps(maps)))
     model = distiller({"imitation": IMITATION, "hint": {"RELU": False}})
     for model.iteration in range(4):
         model(batch(model.iteration))

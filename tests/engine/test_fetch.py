@@ -3,14 +3,18 @@
 import hashlib
 import http.server
 import pathlib
+import pickle
+import re
 import threading
 
+import numpy as np
 import pytest
 import torch
 
+from kd2 import cli
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import read_weights
-from kd2.engine.fetch import local_file
+from kd2.engine.fetch import Fetched, fetch, local_file
 
 
 class Server:
@@ -122,3 +126,128 @@ def test_what_a_library_keeps_under_a_name_is_not_taken_for_another_address(serv
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"wrong")
     assert pathlib.Path(local_file(f"{server.address}/a.pth", "KEY")).read_bytes() == b"right"
+
+
+ZOO = "COCO-Detection/retinanet_R_101_FPN_3x.yaml"
+ZOO_FILE = "dl.fbaipublicfiles.com/detectron2/COCO-Detection/retinanet_R_101_FPN_3x/190397697/model_final_971ab9.pkl"
+
+
+@pytest.fixture
+def publish(serve, monkeypatch):
+    """Starts a server in the place of every other one; nothing else is reached."""
+
+    def start(content: bytes) -> Server:
+        server, fetch_from = serve(content), torch.hub.download_url_to_file
+        monkeypatch.setattr(
+            torch.hub,
+            "download_url_to_file",
+            lambda url, *more: fetch_from(re.sub(r"^https?://[^/]*", server.address, url), *more),
+        )
+        return server
+
+    return start
+
+
+def zoo_pickle(**arrays: np.ndarray) -> bytes:
+    """A file of Detectron2's zoo."""
+    return pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}, protocol=2)
+
+
+def test_a_fetched_file_is_told_with_address_digest_size_and_license(publish, tmp_path):
+    content = zoo_pickle(x=np.ones(2, np.float32))
+    publish(content)
+    assert fetch([ZOO], str(tmp_path / "weights")) == [
+        Fetched(
+            ZOO,
+            f"https://{ZOO_FILE}",
+            str(tmp_path / "weights" / ZOO_FILE),
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+            "CC BY-SA 3.0 (Detectron2's MODEL_ZOO.md)",
+        )
+    ]
+
+
+def test_the_same_name_reads_the_fetched_file_without_a_network(publish, tmp_path, monkeypatch):
+    server = publish(zoo_pickle(x=np.full(2, 3.0, np.float32)))
+    fetch([ZOO], str(tmp_path / "weights"))
+    server.http.shutdown()
+    monkeypatch.setenv("KD2_WEIGHTS", str(tmp_path / "weights"))
+    assert read_weights(ZOO, "KEY")["x"].tolist() == [3, 3]
+    assert server.asked == 1
+
+
+def test_what_is_there_is_not_fetched_again(publish, tmp_path):
+    server = publish(b"content")
+    for _ in range(2):
+        fetch([ZOO], str(tmp_path))
+    assert server.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        (
+            "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
+            "dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-50.pkl",
+        ),
+        ("timm://test_resnet.r160_in1k", "huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"),
+    ],
+)
+def test_every_kind_of_name_has_its_place(publish, tmp_path, name, file):
+    publish(b"content")
+    assert fetch([name], str(tmp_path))[0].path == str(tmp_path / file)
+
+
+def test_the_sha256_in_a_published_name_is_checked(publish, tmp_path):
+    publish(b"something else")
+    with pytest.raises(
+        ConfigError, match=r"^NAME: https://.*-[0-9a-f]{8}.pth could not be fetched: invalid hash value"
+    ):
+        fetch(["torchvision://ssdlite320_mobilenet_v3_large/COCO_V1"], str(tmp_path))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "torch" not in path.parts]
+
+
+def test_a_file_of_timm_is_read(publish):
+    safetensors = pytest.importorskip("safetensors.torch", reason="comes with timm")
+    publish(safetensors.save({"conv.weight": torch.full((2,), 5.0)}))
+    assert read_weights("timm://test_resnet.r160_in1k", "KEY")["conv.weight"].tolist() == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("model.pth", "NAME: model.pth is a path, expected the name or the address of published weights"),
+        (
+            "COCO-Detection/retinanet_R_101_FPN_9x.yaml",
+            "NAME: the zoo has no weights of 'COCO-Detection/retinanet_R_10",
+        ),
+        ("torchvision://resnet51", "NAME: torchvision has no 'resnet51'; did you mean resnet50"),
+        ("timm://resnet50.nothing", "NAME: timm has no weights of 'resnet50.nothing'; did you mean resnet50."),
+        ("ftp://a/b.pth", "NAME: ftp://a/b.pth is no address, expected one that begins with https:// or http://"),
+    ],
+)
+def test_what_is_no_name_is_refused(tmp_path, name, text):
+    with pytest.raises(ConfigError) as caught:
+        fetch([name], str(tmp_path))
+    assert str(caught.value).startswith(text)
+
+
+def test_the_command_prints_a_row_a_file(publish, tmp_path, capsys):
+    publish(b"content")
+    cli.run_fetch(cli.fetch_parser().parse_args([ZOO, "--to", str(tmp_path)]))
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[2].split("|")[1:-1]]
+    assert row[:3] == [ZOO, "7", hashlib.sha256(b"content").hexdigest()]
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_the_folder_of_a_run_stands_for_its_best_or_final_checkpoint(tmp_path, best):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "model_final.pth")
+    if best:
+        torch.save({"x": torch.ones(1)}, tmp_path / "model_best.pth")
+    assert read_weights(str(tmp_path), "KEY")["x"].item() == best
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"^KEY: no file .*model_final.pth"):
+        local_file(str(tmp_path), "KEY")

@@ -16,6 +16,8 @@ from kd2.engine import flow
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.run import experiment_of
 
+from .contents import different as different
+
 
 def merged(base: dict, changes: dict) -> dict:
     """``base`` with the entries of ``changes``, group by group."""
@@ -82,13 +84,6 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
     return sorted(set(a) ^ set(b)) + [name for name in a if name in b and not torch.equal(a[name], b[name])]
 
 
-def different(a: Any, b: Any) -> list[str]:
-    """Paths of what differs between two nested checkpoints, tensors compared bit for bit."""
-    one, other = _flat(a), _flat(b)
-    values = [name for name in one.keys() & other.keys() if not _equal(one[name], other[name])]
-    return sorted([*(one.keys() ^ other.keys()), *values])
-
-
 def resumed(config: str, finished: Path, step: int, output: Path, *options: str) -> None:
     """Train from a copy of the checkpoint that a run in ``finished`` left after ``step`` steps, in ``output``."""
     output.mkdir()
@@ -97,14 +92,3 @@ def resumed(config: str, finished: Path, step: int, output: Path, *options: str)
     (output / "last_checkpoint").write_text(name)
     torch.manual_seed(12345)  # what a new process would draw is anybody's guess
     train(config, *options, "OUTPUT_DIR", str(output), resume=True)
-
-
-def _flat(content: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(content, dict | list | tuple):
-        return {path: content}
-    items = content.items() if isinstance(content, dict) else enumerate(content)
-    return {name: value for key, x in items for name, value in _flat(x, f"{path}.{key}").items()}
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b

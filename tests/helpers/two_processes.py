@@ -25,6 +25,9 @@ class Witness(lightning.Callback):
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
         if not self.scored:
             self.scored = {name: x.clone() for name, x in pl_module.named_buffers() if ".losses." not in name}
+            if pl_module.average is not None:
+                of_average = pl_module.average.network.named_buffers()
+                self.scored |= {f"average.{name}": x.clone() for name, x in of_average}
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         named = pl_module.distiller.named_parameters()

@@ -110,6 +110,11 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(found, loss(student.float(), teacher.float(), info([(16, 16)])))
 
 
+def test_boxes_on_the_tap_that_nobody_reads_are_refused():
+    with pytest.raises(ConfigError, match="BOX is none, the tap has every level twice, expected the scores alone"):
+        DenseKd([SCORES, BOXES], [SCORES, BOXES])
+
+
 def test_maps_that_are_no_boxes_are_refused():
     module = DenseKd([SCORES, SCORES], [SCORES, SCORES], box="giou")
     maps = [torch.zeros(1, 6, 2, 2)] * 2

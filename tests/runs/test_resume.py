@@ -47,6 +47,7 @@ def test_the_same_config_says_nothing():
         ("SOLVER__MAX_ITER", 8, "SOLVER.MAX_ITER was 40000, is 8"),
         ("SOLVER__CHECKPOINT_PERIOD", 7, "SOLVER.CHECKPOINT_PERIOD was 5000, is 7"),
         ("TEST__EVAL_PERIOD", 7, "TEST.EVAL_PERIOD was 0, is 7"),
+        ("TEST__PATIENCE", 7, "TEST.PATIENCE was 0, is 7"),
         ("DATALOADER__NUM_WORKERS", 0, "DATALOADER.NUM_WORKERS was 4, is 0"),
         ("OUTPUT_DIR", "new", "OUTPUT_DIR was './output', is 'new'"),
         ("DATASETS__CUSTOM__other__JSON", "new.json", "DATASETS.CUSTOM.other.JSON was 'other.json', is 'new.json'"),
@@ -62,6 +63,9 @@ def test_what_is_applied_is_said(key, value, text):
         ("SEED", 3),
         ("SOLVER__OPTIMIZER", "AdamW"),
         ("SOLVER__IMS_PER_BATCH", 2),
+        ("SOLVER__ACCUMULATE", 2),
+        ("MODEL__EMA__ENABLED", True),
+        ("INPUT__SCALE_JITTER__ENABLED", True),
         ("SOLVER__CLIP_GRADIENTS__ENABLED", True),
         ("SOLVER__CLIP_GRADIENTS__CLIP_TYPE", "norm"),
         ("SOLVER__AMP__ENABLED", True),
@@ -79,6 +83,11 @@ def test_what_is_applied_is_said(key, value, text):
 def test_what_a_run_keeps_to_its_end_is_refused_by_name(key, value):
     with pytest.raises(ConfigError, match=rf"^--resume: {key.replace('__', '.')} was .*, is .*; a run keeps these"):
         resumed(**{key: value})
+
+
+def test_an_average_without_the_weights_that_train_is_refused():
+    with pytest.raises(ConfigError, match="^--resume: MODEL.EMA.ENABLED is True, but the checkpoint has no kd2.raw_m"):
+        resumed(MODEL__EMA__ENABLED=True, before={"MODEL__EMA__ENABLED": True})
 
 
 def test_every_refused_key_is_named_at_once():

@@ -16,6 +16,8 @@ ARCHITECTURES = (*DETECTRON2_DETECTORS, *DETECTRON2_SEGMENTERS)
 KEYS = (
     *EVERY,
     *DENSE,
+    #: Of mixed precision; fp16, with scaled losses, is plain Detectron2's.
+    Key("SOLVER.AMP.PRECISION", "fp16", v.one_of("bf16", "fp16")),
     #: [data set name, factor] pairs for the weighted samplers; other data sets count once.
     Key("DATASETS.TRAIN_REPEAT_FACTOR", [], Sequence[Any]),
     #: PSPNetHead: factor of the auxiliary head's loss, on the first of IN_FEATURES (0.4 in the paper; 0: no such head).
@@ -26,6 +28,12 @@ KEYS = (
     Key("MODEL.ESPNET.LEVEL2_BLOCKS", 2, v.CountOrZero),
     #: build_espnet_backbone: ESP modules that repeat at stride 8, q in the paper.
     Key("MODEL.ESPNET.LEVEL3_BLOCKS", 8, v.CountOrZero),
+    #: A LazyConfig file of Detectron2 (.py, also a name of its zoo), which describes the model in place of the other
+    #: keys of MODEL; its settings of training are the defaults of this config. --config-file FILE.py and _BASE_:
+    #: FILE.py set it. It is Python, which runs: --allow-code on the command line alone allows that.
+    Key("MODEL.LAZY_CONFIG", "", str, path=True),
+    #: Changes of what that file says, in the form of Detectron2's lazyconfig_train_net.py: ["model.num_classes=3"].
+    Key("MODEL.LAZY_OVERRIDES", [], v.Texts),
     #: Of build_timm_backbone, build_timm_fpn_backbone (p2 to p6) and build_retinanet_timm_fpn_backbone (p3 to p7): any
     #: timm model that gives feature maps of the strides 4, 8, 16 and 32, here called res2 to res5.
     Key("MODEL.TIMM.NAME", "resnet18", str),
@@ -56,7 +64,7 @@ _CHECKS: dict[Any, str] = {
     v.CountOrZero: """MODEL.RETINANET.NUM_CONVS MODEL.ROI_BOX_HEAD.NUM_FC MODEL.ROI_BOX_HEAD.NUM_CONV
         MODEL.ROI_MASK_HEAD.NUM_CONV MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO
         MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO
-        MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT SOLVER.REFERENCE_WORLD_SIZE VIS_PERIOD""",
+        MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT VIS_PERIOD""",
     v.NonNegative: """SOLVER.BIAS_LR_FACTOR SOLVER.POLY_LR_CONSTANT_ENDING DATALOADER.REPEAT_THRESHOLD
         MODEL.PROPOSAL_GENERATOR.MIN_SIZE MODEL.RPN.LOSS_WEIGHT MODEL.RPN.BBOX_REG_LOSS_WEIGHT
         MODEL.RPN.SMOOTH_L1_BETA MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA

@@ -12,7 +12,9 @@ SEGMENTERS = ("PSPNet", "DeepLabV3", "FCN", "LRASPP", "SemSegFPN", "ESPNetC", "E
 DETECTRON2_DETECTORS = ("RetinaNet", "FCOS", "GeneralizedRCNN", "ProposalNetwork", "PanopticFPN")
 DETECTRON2_SEGMENTERS = ("SemanticSegmentor", "PanopticDeepLab")
 _BOXES = tuple(dict.fromkeys((*DETECTORS, *DETECTRON2_DETECTORS)))
+_FINDERS = (*DETECTORS, "GeneralizedRCNN")
 _PIXELS = (*SEGMENTERS, *DETECTRON2_SEGMENTERS)
+_UNLABELED = (*_FINDERS, *_PIXELS)
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupPolyLR")
 Means = Annotated[Sequence[float], v.Length((3,))]
 Deviations = Annotated[Sequence[v.Positive], v.Length((3,))]
@@ -27,8 +29,16 @@ EVERY = (
     Key("SEED", -1, Annotated[int, v.Range(low=-1, high=2**32 - 1)]),
     #: Folder of the run; a relative path starts at the working folder.
     Key("OUTPUT_DIR", "./output", str),
-    #: Checkpoint of the whole student to start from or to evaluate; empty: a new student.
+    #: Checkpoint of the whole student to start from or to evaluate: a file, the folder of a run, an address, or a
+    #: published name (docs/teachers.md); empty: a new student.
     Key("MODEL.WEIGHTS", "", str, path=True),
+    #: Evaluate and export the moving average of the student's weights and statistics; checkpoints have the weights that
+    #: train beside it.
+    Key("MODEL.EMA.ENABLED", False, bool),
+    #: The average keeps this share of itself in each optimizer step.
+    Key("MODEL.EMA.DECAY", 0.9999, v.BelowOne),
+    #: Smaller decay in the beginning: 1 - (1 + step)^(-2/3), up to DECAY.
+    Key("MODEL.EMA.WARMUP", True, bool),
     #: Names of the training sets, of the framework or of DATASETS.CUSTOM.
     Key("DATASETS.TRAIN", [], v.Texts),
     #: Names of the sets that are evaluated; those of an evaluation on the way: the first.
@@ -53,12 +63,20 @@ EVERY = (
     #: A metric such as bbox/AP, by the name that an evaluation prints: the student with the largest value so far is
     #: kept as model_best.pth.
     Key("TEST.BEST", "", str),
+    #: Processes (GPUs) that the config is written for; 0: any number. With another number k times as large, batch and
+    #: learning rates become k times what they are, and all lengths in iterations a k-th, see docs/scaling.md.
+    Key("SOLVER.REFERENCE_WORLD_SIZE", 0, v.CountOrZero),
+    #: End the training when TEST.BEST was no better in so many evaluations on the way, one after another; 0: never. The
+    #: last student is evaluated and saved as always.
+    Key("TEST.PATIENCE", 0, v.CountOrZero),
     #: Optimizer steps of the training.
     Key("SOLVER.MAX_ITER", 40000, v.Count),
-    #: Images of a step, over all processes.
+    #: Images of a batch, over all processes.
     Key("SOLVER.IMS_PER_BATCH", 16, v.Count),
-    #: The learning rate of the whole batch; nothing scales it with the number of GPUs, except Detectron2's
-    #: REFERENCE_WORLD_SIZE.
+    #: Batches of an optimizer step, which takes the mean of their gradients. Everything that counts iterations counts
+    #: optimizer steps.
+    Key("SOLVER.ACCUMULATE", 1, v.Count),
+    #: The learning rate of the whole batch; nothing but REFERENCE_WORLD_SIZE scales it with the number of processes.
     Key("SOLVER.BASE_LR", 0.001, v.NonNegative),
     #: Where cosine and poly end.
     Key("SOLVER.BASE_LR_END", 0.0, v.NonNegative),
@@ -105,10 +123,11 @@ EVERY = (
     Key("KD.LOSSES", {}, dict),
     #: The student's taps where they are not KD.TAPS; aliases as on the teacher's side.
     Key("KD.STUDENT.TAPS", [], v.Texts),
-    #: The teacher's own config file, or with detectron2 a name of its zoo such as
-    #: COCO-Detection/retinanet_R_101_FPN_3x.yaml. Its normalization and color order are read from there.
+    #: The teacher's own config file, the folder of its run, or a name such as
+    #: COCO-Detection/retinanet_R_101_FPN_3x.yaml of Detectron2's zoo, torchvision://NAME or timm://NAME
+    #: (docs/teachers.md). Its normalization and color order are read from there.
     Key("KD.TEACHER.CONFIG_FILE", "", str, path=True),
-    #: Its weights: a path, a URL, or with detectron2 a name of its zoo.
+    #: Its weights: a file, the folder of a run, an address, or a published name (docs/teachers.md).
     Key("KD.TEACHER.WEIGHTS", "", str, path=True),
     #: KEY VALUE pairs over the teacher's config file, of MODEL and INPUT.FORMAT or INPUT.SIZE.
     Key("KD.TEACHER.OPTS", [], Sequence[Any]),
@@ -117,6 +136,12 @@ EVERY = (
     #: Let the teacher normalize by the batch's statistics and drop out, as in the authors' segmentation code of TaT.
     #: Its weights stay frozen, its running statistics drift.
     Key("KD.TEACHER.BATCH_STATISTICS", False, bool),
+    #: Its forward pass, whatever SOLVER.AMP says of the student; empty: as the student. Its weights stay as they are.
+    Key("KD.TEACHER.PRECISION", "", v.one_of("", "fp32", "bf16", "fp16")),
+    #: Lay its weights out with the channels last, which some GPUs compute faster.
+    Key("KD.TEACHER.CHANNELS_LAST", False, bool),
+    #: Compile its backbone (a classifier: all of it); its taps must be what the compiled part gives.
+    Key("KD.TEACHER.COMPILE", False, bool),
     #: Go on although the checkpoint lacks weights of the teacher.
     Key("KD.TEACHER.ALLOW_PARTIAL", False, bool),
 )
@@ -134,6 +159,20 @@ DENSE = (
     Key("INPUT.MAX_SIZE_TEST", 1333, v.Count),
     #: Mirror images in training, with probability 0.5.
     Key("INPUT.RANDOM_FLIP", "horizontal", v.one_of("horizontal", "vertical", "none")),
+    #: Large-scale jitter (arXiv 2012.07177) in place of MIN_SIZE_TRAIN and INPUT.CROP: a training image is resized to
+    #: fit into SIZE times a factor from RANGE, then a random piece of SIZE is cut. Smaller images are padded with the
+    #: batch, in semantic segmentation to SIZE.
+    Key("INPUT.SCALE_JITTER.ENABLED", False, bool),
+    #: (height, width) in pixels, the most that a training image has.
+    Key("INPUT.SCALE_JITTER.SIZE", [1024, 1024], v.Cells),
+    #: The smallest and the largest factor.
+    Key("INPUT.SCALE_JITTER.RANGE", [0.1, 2.0], Annotated[Sequence[v.Positive], v.Length((2,))]),
+    #: Above 0: the brightness of a training image is multiplied by a factor between 1 - BRIGHTNESS and 1 + BRIGHTNESS.
+    Key("INPUT.COLOR_JITTER.BRIGHTNESS", 0.0, v.Share),
+    #: As BRIGHTNESS, around the mean of the image.
+    Key("INPUT.COLOR_JITTER.CONTRAST", 0.0, v.Share),
+    #: As BRIGHTNESS, around the gray of each pixel.
+    Key("INPUT.COLOR_JITTER.SATURATION", 0.0, v.Share),
     #: Classes of RetinaNet and FCOS.
     Key("MODEL.RETINANET.NUM_CLASSES", 80, v.Count, _BOXES),
     #: Detections with smaller scores are left out.
@@ -168,10 +207,18 @@ DENSE = (
     #: Class names of the teacher in the order of its outputs, where its checkpoint does not tell them: losses on scores
     #: need the student's names and order.
     Key("KD.TEACHER.CLASSES", [], v.Texts),
-    #: Images without labels, for the losses alone.
-    Key("KD.UNLABELED.DATASETS", [], v.Texts, _PIXELS),
+    #: Further teachers, a list of {CONFIG_FILE, WEIGHTS, OPTS, TAPS, CLASSES, WEIGHT}. Each teaches every loss whose
+    #: TAP is among its taps (KD.TAPS where it has none of its own), as LOSS_teacher2 and so on, with WEIGHT (1.0) times
+    #: the strength of the loss. Losses on scores compare the classes that both sides know, by name.
+    Key("KD.TEACHERS", [], Sequence[Any]),
+    #: Images without labels, for the losses alone; labels that these sets have are left out. Of detectors, the losses'
+    #: taps lie in the backbone then, and losses that need boxes take the teacher's own detections there.
+    Key("KD.UNLABELED.DATASETS", [], v.Texts, _UNLABELED),
     #: So many of them (over all processes) follow the labeled ones in every batch. Both keys or none are given.
-    Key("KD.UNLABELED.IMS_PER_BATCH", 0, v.CountOrZero, _PIXELS),
+    Key("KD.UNLABELED.IMS_PER_BATCH", 0, v.CountOrZero, _UNLABELED),
+    #: Detections of the teacher with smaller scores are no boxes of an unlabeled image. Suppression and number of
+    #: detections are those of the teacher's own evaluation.
+    Key("KD.UNLABELED.SCORE_THRESH", 0.5, v.Share, _FINDERS),
 )
 
 # Of the frameworks that Lightning trains.

@@ -28,12 +28,6 @@ KEYS = (
     Key("MODEL.CHANNELS_LAST", True, bool),
     #: Of the student's own loss.
     Key("MODEL.LABEL_SMOOTHING", 0.0, v.BelowOne),
-    #: Train and export the moving average of the student's weights and statistics (timm's ModelEmaV3).
-    Key("MODEL.EMA.ENABLED", False, bool),
-    #: Of the moving average.
-    Key("MODEL.EMA.DECAY", 0.9999, v.Share),
-    #: Smaller decay in the beginning: 1 - (1 + step)^(-2/3), up to DECAY.
-    Key("MODEL.EMA.WARMUP", True, bool),
     #: Side of the network's square input in pixels. A teacher's own config gives the teacher's.
     Key("INPUT.SIZE", 224, v.Count),
     #: Evaluation brings the shorter side to this many times SIZE and takes the center; 1.0 takes a square image whole.

@@ -28,6 +28,9 @@ KEYS = (
     #: Stages frozen from the stem on, as in Detectron2 (0: none, 2: stem and the first stage). Only the parameters: use
     #: FrozenBN to keep batch statistics as well.
     Key("MODEL.BACKBONE.FREEZE_AT", 0, Annotated[int, v.Range(low=0, high=5)], _WITH_BACKBONE),
+    #: The strides of a ResNet from 50 on stand in the first 1x1 of a block instead of its 3x3, as in MSRA's ResNets and
+    #: those of Detectron2's zoo but X101.
+    Key("MODEL.BACKBONE.STRIDE_IN_1X1", False, bool, _WITH_BACKBONE),
     #: Keyword arguments of the library's constructor: {output_stride: 8} dilates a timm network and {stem_type: deep,
     #: stem_width: 64} gives its ResNet three convolutions as a stem, for example; {replace_stride_with_dilation:
     #: [False, True, True]} dilates torchvision's ResNets from 50 on, {dilated: True} its MobileNetV3.
@@ -36,6 +39,12 @@ KEYS = (
     Key("MODEL.FPN.OUT_CHANNELS", 256, v.Count, _WITH_FPN),
     #: Norm layer.
     Key("MODEL.FPN.NORM", "", v.one_of("", "BN", "GN"), _WITH_FPN),
+    #: The map under P6 and P7 of RetinaNet and FCOS: the pyramid's P5 or the backbone's C5.
+    Key("MODEL.FPN.P6_FROM", "P5", v.one_of("P5", "C5"), ("RetinaNet", "FCOS")),
+    #: detectron2: anchors that are not rounded and stand on exact strides, RoIAlign aligned and sampled by the size of
+    #: a cell, RetinaNet's boxes clipped behind their suppression, masks sampled at the centers of pixels. Its files
+    #: need it; those of torchvision were trained without.
+    Key("MODEL.CONVENTIONS", "torchvision", v.one_of("torchvision", "detectron2"), _WITH_ANCHORS),
     #: Sides in pixels: one list for all levels times 2^level is not implied; give a list per level.
     Key("MODEL.ANCHOR_GENERATOR.SIZES", _ANCHORS, Sequence[Sequence[v.Positive]], _WITH_ANCHORS),
     #: Height / width; one list for all levels or one a level.

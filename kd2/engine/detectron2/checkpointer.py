@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.catalog import ModelCatalog
-from detectron2.utils.file_io import Detectron2Handler
 from torch import nn
 
 from kd2.distill import ConfigError
@@ -66,10 +65,8 @@ class CheckedCheckpointer(DetectionCheckpointer):
 
 
 def _address(name: str, key: str) -> str:
-    """A path or URL; names of Detectron2's own schemes become URLs."""
+    """What ``local_file`` takes; names of Detectron2's catalog become URLs."""
     scheme, found, rest = name.partition("://")
-    if found and scheme == "detectron2":
-        return f"{Detectron2Handler.S3_DETECTRON2_PREFIX}{rest}"
     if found and scheme == "catalog":
         try:
             return ModelCatalog.get(rest)

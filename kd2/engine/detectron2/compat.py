@@ -1,20 +1,23 @@
 """Every private or version-dependent corner of Detectron2; of the packages that its evaluation needs, see packages."""
 
+import contextlib
 import functools
 import importlib
-import importlib.resources
-import importlib.util
 import logging
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, defaults
+from detectron2.engine import DefaultTrainer, SimpleTrainer, defaults, hooks
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.solver.build import get_default_optimizer_params
+from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor, nn
@@ -88,8 +91,24 @@ def set_precision(cfg: CfgNode) -> None:
         defaults._set_float32_precision(cfg.FLOAT32_PRECISION)
 
 
-def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
-    """The groups of ``model`` by the keys of ``SOLVER``, as Detectron2's own ``build_optimizer`` makes them."""
+@contextlib.contextmanager
+def parallel_on(device: str) -> Iterator[None]:
+    """Let a DefaultTrainer that is made inside the block share a model on the CPU; it names a GPU for it."""
+    plain = defaults.create_ddp_model
+    if not device.startswith("cuda"):
+        defaults.create_ddp_model = functools.partial(plain, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = plain
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module, **more: Any) -> list[dict[str, Any]]:
+    """The groups of ``model`` by the keys of ``SOLVER``, as Detectron2's own ``build_optimizer`` makes them.
+
+    Args:
+        more: further arguments of Detectron2's ``get_default_optimizer_params``.
+    """
     return get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
@@ -97,7 +116,26 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        **more,
     )
+
+
+@contextlib.contextmanager
+def preprocessed(model: nn.Module, images: ImageList) -> Iterator[None]:
+    """Let a model take ``images`` inside the block, in place of what it makes of the batch that it is called with."""
+    model.preprocess_image = lambda _batch: images
+    try:
+        yield
+    finally:
+        del model.preprocess_image  # that of its class is there again
+
+
+def set_mixed_precision(trainer: DefaultTrainer) -> None:
+    """Let a trainer whose ``SOLVER.AMP.PRECISION`` is bf16 compute in it; its range needs no scaled losses."""
+    amp = trainer.cfg.SOLVER.AMP
+    if amp.ENABLED and amp.PRECISION == "bf16":
+        loop = trainer._trainer
+        loop.precision, loop.grad_scaler = torch.bfloat16, torch.amp.GradScaler("cuda", enabled=False)
 
 
 def endless_order(sampler: Sampler) -> Callable[[], Iterator[int]]:
@@ -128,6 +166,44 @@ def name_losses(trainer: DefaultTrainer) -> None:
     loop._write_metrics = write_named
 
 
+def accumulated_step(loop: SimpleTrainer, batches: int) -> None:
+    """One step of the optimizer over the mean gradient of several batches, in place of ``loop.run_step()``.
+
+    The log has the means of the losses over the batches.
+    """
+    scaler, distiller = getattr(loop, "grad_scaler", None), getattr(loop.model, "module", loop.model)
+    mixed = torch.autocast("cuda", loop.precision) if scaler else contextlib.nullcontext()
+    means: dict[str, Tensor] = {}
+    waited = 0.0
+    loop.optimizer.zero_grad()
+    for number in range(batches):
+        start = time.perf_counter()
+        batch = next(loop._data_loader_iter)
+        waited += time.perf_counter() - start
+        distiller.iteration, distiller.batch = loop.iter, number
+        last = number == batches - 1 or distiller is loop.model
+        with contextlib.nullcontext() if last else loop.model.no_sync():  # processes meet at the last batch
+            with mixed:
+                losses = {name: loss / batches for name, loss in loop.model(batch).items()}
+                total = sum(losses.values())
+            (scaler.scale(total) if scaler else total).backward()
+        means = {name: means.get(name, 0.0) + loss.detach() for name, loss in losses.items()}
+    loop.after_backward()
+    loop._write_metrics(means, waited)
+    if scaler:
+        scaler.step(loop.optimizer), scaler.update()
+    else:
+        loop.optimizer.step()
+
+
+def end_behind_step(trainer: DefaultTrainer) -> None:
+    """Make the step of the hooks that run the last one of the training, for those that come behind too."""
+    trainer.max_iter = trainer.iter + 1
+    for hook in trainer._hooks:
+        if isinstance(hook, hooks.PeriodicCheckpointer):
+            hook.max_iter = trainer.max_iter
+
+
 def split_state(state: dict[str, Any]) -> dict[str, Any]:
     """A DefaultTrainer's state as the entries optimizer, scheduler, iteration and trainer of a checkpoint."""
     optimizer = state["_trainer"].pop("optimizer")
@@ -151,6 +227,46 @@ def joined_state(content: dict[str, Any]) -> dict[str, Any]:
 def last_results(trainer: DefaultTrainer) -> dict[str, Any]:
     """The nested results of a trainer's last evaluation; empty before the first and on other processes."""
     return getattr(trainer, "_last_eval_results", None) or {}
+
+
+def add_project_keys(cfg: CfgNode) -> CfgNode:
+    """Add the keys of Detectron2's projects DeepLab, PointRend and Panoptic-DeepLab that training here reads.
+
+    Importing them puts their parts into Detectron2's registries. Panoptic-DeepLab's sets another default of
+    SOLVER.OPTIMIZER, which stays as it is; COLOR_AUG_SSD belongs to a script of PointRend's.
+    """
+    optimizer = cfg.SOLVER.OPTIMIZER
+    add_pointrend_config(cfg)
+    panoptic_deeplab().add_panoptic_deeplab_config(cfg)
+    cfg.SOLVER.OPTIMIZER = optimizer
+    cfg.INPUT.pop("COLOR_AUG_SSD")
+    return cfg
+
+
+def panoptic_deeplab() -> types.ModuleType:
+    """The project, which imports one function of a package that is not on PyPI: panopticapi."""
+    name = "detectron2.projects.panoptic_deeplab"
+    if name in sys.modules or importlib.util.find_spec("panopticapi") is not None:
+        return importlib.import_module(name)
+    parts = {part: types.ModuleType(part) for part in ("panopticapi", "panopticapi.utils")}
+    parts["panopticapi.utils"].rgb2id = _rgb2id
+    sys.modules |= parts
+    try:
+        return importlib.import_module(name)
+    finally:
+        for part in parts:
+            del sys.modules[part]  # others look whether the real one is there
+
+
+def _rgb2id(colors: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, the lowest byte first, as (H, W) ids of segments."""
+    return (colors.astype(np.int64) << [0, 8, 16]).sum(2)
+
+
+def keep_results(trainer: DefaultTrainer, results: dict[str, Any]) -> dict[str, Any]:
+    """Make these the nested results of a trainer's last evaluation; returns them."""
+    trainer._last_eval_results = results
+    return results
 
 
 def model_zoo() -> types.ModuleType:

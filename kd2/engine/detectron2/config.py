@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import DefaultTrainer
-from detectron2.projects.deeplab import add_deeplab_config
 
-from kd2.config import add_kd_config, assemble, load_teacher_config
-from kd2.config.schedule import scale_losses
+from kd2.config import add_kd_config, assemble, load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
-from kd2.engine.detectron2 import zoo
+from kd2.engine.detectron2 import compat, lazy, zoo
+from kd2.runs.files import write_atomically
+from kd2.runs.folder import FINAL
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +20,12 @@ logger = logging.getLogger(__name__)
 def add_d2_config(cfg: CfgNode) -> CfgNode:
     """Add every key that training with Detectron2 reads to Detectron2's ``get_cfg()``; returns ``cfg``."""
     add_kd_config(cfg)
-    # Keys of Detectron2's DeepLab heads, and of SOLVER.LR_SCHEDULER_NAME WarmupPolyLR.
-    add_deeplab_config(cfg)
-    return cfg
+    return compat.add_project_keys(cfg)
+
+
+def defaults_of(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
+    """Detectron2's and kd2's defaults of a config, those of its LazyConfig file included: see ``lazy.set_defaults``."""
+    return lazy.set_defaults(add_d2_config(get_cfg()), loaded, config_file)
 
 
 def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
@@ -34,41 +36,28 @@ def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     Raises:
         ConfigError: see ``kd2.config.assemble``; lists whose lengths do not fit; a device that is absent.
     """
-    cfg = plain_cfg(assemble(add_d2_config(get_cfg()), loaded, config_file))
+    cfg = plain_cfg(assemble(defaults_of(loaded, config_file), loaded, config_file))
     _check_lengths(cfg)
     _choose_device(cfg, given="DEVICE" in loaded.get("MODEL", {}))
     return cfg
 
 
-def scaled_config(cfg: CfgNode, processes: int) -> CfgNode:
-    """``cfg`` for another number of processes than its ``SOLVER.REFERENCE_WORLD_SIZE``, if it has one.
+def teacher_config(cfg: CfgNode, node: str = "KD.TEACHER") -> CfgNode:
+    """Detectron2's defaults, a teacher's own file (a path or a zoo name), then its ``OPTS``.
 
-    Detectron2 scales batch, learning rate and length of the run; the losses' iterations follow its length.
-
-    Raises:
-        ConfigError: the reference does not divide ``SOLVER.IMS_PER_BATCH``.
-    """
-    reference, images = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
-    if reference in (0, processes):
-        return cfg
-    if images % reference:
-        raise ConfigError(f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, expected a divisor of IMS_PER_BATCH, {images}")
-    scaled = DefaultTrainer.auto_scale_workers(cfg, processes)
-    scale_losses(scaled, reference / processes)
-    return scaled
-
-
-def teacher_config(cfg: CfgNode) -> CfgNode:
-    """Detectron2's defaults, the teacher's own file (a path or a zoo name), then ``KD.TEACHER.OPTS``.
+    Args:
+        node: a name from ``kd2.config.teacher_blocks``.
 
     Raises:
         ConfigError: no file is named, it does not exist or is of another framework; see ``kd2.config.assemble``.
     """
-    name, cfg = cfg.KD.TEACHER.CONFIG_FILE, cfg.clone()
-    if name and not os.path.isfile(name):
-        cfg.defrost()
-        cfg.KD.TEACHER.CONFIG_FILE = zoo.config_path(name, "KD.TEACHER.CONFIG_FILE")
-    own = plain_cfg(load_teacher_config(cfg, "KD.TEACHER", add_d2_config(get_cfg())))
+    cfg = cfg.clone()
+    cfg.defrost()
+    block = teacher_blocks(cfg)[node]
+    name = block["CONFIG_FILE"]
+    if name and not os.path.exists(name):
+        block["CONFIG_FILE"] = zoo.config_path(name, f"{node}.CONFIG_FILE")
+    own = plain_cfg(load_teacher_config(cfg, node, defaults_of))
     own.MODEL.DEVICE = cfg.MODEL.DEVICE
     own.MODEL.TIMM.PRETRAINED = False
     return own
@@ -89,6 +78,18 @@ def plain_cfg(cfg: CfgNode) -> CfgNode:
     return _named(cfg, cfg.KD.STUDENT.META_ARCHITECTURE, "") if wrapped else cfg.clone()
 
 
+def write_student(cfg: CfgNode, folder: str) -> None:
+    """Write ``student.yaml``: the config of the student alone, with its final weights, for plain Detectron2.
+
+    Of a student by a LazyConfig file it is one as Detectron2's ``LazyConfig.load`` reads it.
+    """
+    weights, path = os.path.join(folder, FINAL), os.path.join(folder, "student.yaml")
+    if cfg.MODEL.LAZY_CONFIG:
+        lazy.save_student(cfg, weights, path)
+    else:
+        write_atomically(student_cfg(cfg, weights).dump(), path)
+
+
 def student_cfg(cfg: CfgNode, weights: str) -> CfgNode:
     """The config of the student alone: the keys of Detectron2's ``get_cfg()``, and those that its parts need besides.
 
@@ -98,6 +99,7 @@ def student_cfg(cfg: CfgNode, weights: str) -> CfgNode:
     own, defaults = cfg.clone(), add_d2_config(get_cfg())
     own.defrost()
     own.MODEL.WEIGHTS, own.MODEL.TIMM.PRETRAINED = weights, False
+    own.MODEL.EMA = defaults.MODEL.EMA
     for part in ("TIMM", "ESPNET"):
         if part.lower() not in own.MODEL.BACKBONE.NAME:
             own.MODEL[part] = defaults.MODEL[part]

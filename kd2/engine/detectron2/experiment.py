@@ -18,20 +18,29 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
-from kd2.config import taps_of
+from kd2.config import taps_of, teacher_blocks
 from kd2.data.detection.records import check_numbers
-from kd2.distill import Distiller
+from kd2.distill import ConfigError, Distiller
 from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
 from kd2.engine.checkpoint import Match, teacher_classes
-from kd2.engine.detectron2 import logs, zoo
+from kd2.engine.detectron2 import logs
 from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
-from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
+from kd2.engine.detectron2.config import plain_cfg, teacher_config, write_student
 from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
-from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, check_data_classes, class_keys, probe_size
+from kd2.engine.detectron2.models import (
+    METADATA,
+    blank_probe,
+    build_plain,
+    check_data_classes,
+    check_square,
+    class_keys,
+    probe_size,
+)
+from kd2.engine.detectron2.records_evaluator import detections_of
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
@@ -40,8 +49,6 @@ from kd2.engine.flow import begin, build_distiller
 from kd2.engine.proposals import check_stages
 from kd2.losses import active_losses
 from kd2.runs.best import Best
-from kd2.runs.files import write_atomically
-from kd2.runs.folder import FINAL
 
 logger = logging.getLogger(__name__)
 
@@ -87,26 +94,29 @@ class Detectron2Experiment(Experiment):
         check_data_classes(model, cfg, self._names)
         check_windows(cfg, model)
         check_augmentation(cfg, model)
+        check_square(cfg, model)
         self._student = self._built(model, cfg, "STUDENT", names=self.classes)
         return self._student
 
-    def build_teacher(self) -> BuiltModel:
-        own, block = teacher_config(self.cfg), self.cfg.KD.TEACHER
-        model = build_plain(own, f"KD.TEACHER.CONFIG_FILE {block.CONFIG_FILE}: MODEL.META_ARCHITECTURE")
-        key = "KD.TEACHER.WEIGHTS"
-        weights = zoo.weights_file(block.WEIGHTS, key)
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        own, block = teacher_config(self.cfg, node), teacher_blocks(self.cfg)[node]
+        model = build_plain(own, f"{node}.CONFIG_FILE {block['CONFIG_FILE']}: MODEL.META_ARCHITECTURE")
+        key, weights = f"{node}.WEIGHTS", block["WEIGHTS"]
+        if not weights:
+            raise ConfigError(f"{key} is empty, expected a checkpoint file, a run folder, or a published name")
         kinds = class_keys(model, own)
-        names, names_key = teacher_classes(self.cfg, "things" if "things" in kinds else "stuff", weights)
-        teacher = self._built(model, own, "TEACHER", names=names, names_key=names_key)
-        # Before the weights, whose error would speak of shapes.
-        check_pair(self._student, teacher, active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER)
-        match = self.load_weights(model, weights, key, block.ALLOW_PARTIAL)
+        names, names_key = teacher_classes(self.cfg, "things" if "things" in kinds else "stuff", weights, node)
+        teacher = self._built(model, own, node.removeprefix("KD."), names=names, names_key=names_key)
+        check_square(self.cfg, model, self._student.module)
+        if node == "KD.TEACHER":  # before the weights, whose error would speak of shapes
+            check_pair(self._student, teacher, active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER)
+        match = self.load_weights(model, weights, key, self.cfg.KD.TEACHER.ALLOW_PARTIAL)
         return replace(teacher, matched=match.matched)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         for side in ("STUDENT", "TEACHER"):
             check_stages(*taps_of(self.cfg, side))
-        return step_of(student, reverse_colors, teacher)
+        return step_of(student, reverse_colors, self.cfg.KD.UNLABELED, teacher)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
         checkpointer = CheckedCheckpointer(student, key, partial)
@@ -146,15 +156,14 @@ class Detectron2Experiment(Experiment):
         return comm.is_main_process()
 
     def fit(self, prepared: Prepared, saved: str | None, best: Best) -> Scores:
-        cfg, trainer = self.cfg, Trainer(self.cfg, prepared, best, lambda: begin(self, saved))
+        cfg, trainer = self.cfg, Trainer(self.cfg, prepared, best, lambda: begin(self, saved, best))
         logs.log_into(cfg.OUTPUT_DIR)
         logger.info("%s\n%s\n%s", self.args, collect_env_info(), cfg.dump())
         if saved:
             trainer.restore(saved)
         results = trainer.train()
         if self.first:
-            folder = os.path.abspath(cfg.OUTPUT_DIR)
-            write_atomically(student_cfg(cfg, os.path.join(folder, FINAL)).dump(), os.path.join(folder, "student.yaml"))
+            write_student(cfg, os.path.abspath(cfg.OUTPUT_DIR))
         return flatten_results_dict(results)
 
     def score(self, student: nn.Module, tests: list[str]) -> Scores:
@@ -166,9 +175,18 @@ class Detectron2Experiment(Experiment):
             verify_results(cfg, results)
         return flatten_results_dict(results)
 
+    @torch.no_grad()
+    def find(self, student: nn.Module, data: DataSet) -> list[dict[str, Any]]:
+        register(self.cfg, [data.name])
+        found: list[dict[str, Any]] = []
+        for batch in Trainer.build_test_loader(self.cfg, data.name):
+            for given, output in zip(batch, student(batch), strict=True):
+                found += detections_of(output["instances"], given["image_id"], self.cfg.MODEL.MASK_ON)
+        return found
+
     def _built(self, model: nn.Module, cfg: CfgNode, side: str, **names: Any) -> BuiltModel:
         taps, key = taps_of(self.cfg, side)
-        probe = blank_probe(model, len(cfg.MODEL.PIXEL_MEAN), probe_size(self.cfg))
+        probe = blank_probe(model, probe_size(self.cfg))
         return BuiltModel(model, probe, taps, key, class_keys(model, cfg), cfg.INPUT.FORMAT, **names)
 
 

@@ -1,5 +1,6 @@
 """What is saved of a run of Detectron2's trainer, and when."""
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +8,19 @@ from typing import Any
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from torch import nn
 
 from kd2.data.seeding import random_states, restore_random_states
-from kd2.distill import check_weights
+from kd2.distill import WeightAverage, check_weights
 from kd2.engine.detectron2 import compat
 from kd2.runs.endings import pending, raise_pending
 from kd2.runs.files import save_atomically
 from kd2.runs.folder import BEST, keep, last_checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 class RunCheckpointer(DetectionCheckpointer):
@@ -25,7 +29,7 @@ class RunCheckpointer(DetectionCheckpointer):
     Args:
         student: under its own key names it is the entry ``model``.
         folder: ``OUTPUT_DIR``.
-        content: gives the other entries.
+        content: gives the other entries, and with an average of the student that one as ``model``.
         most: ``SOLVER.KEEP_CHECKPOINTS``.
     """
 
@@ -106,7 +110,9 @@ class StopAtSignal(HookBase):
 
 
 class KeepBest(HookBase):
-    """Saves the student after an evaluation on the way that is the best so far. Comes behind the hook that evaluates.
+    """Saves the student after an evaluation on the way that is the best so far; ends the training by ``TEST.PATIENCE``.
+
+    Comes behind the hook that evaluates.
 
     Args:
         period: iterations between evaluations; the last one is seen to when the training is over.
@@ -117,6 +123,32 @@ class KeepBest(HookBase):
 
     def after_step(self) -> None:
         trainer, done = self.trainer, self.trainer.iter + 1
-        evaluated = self.period and done % self.period == 0 and done != trainer.max_iter and comm.is_main_process()
-        if evaluated and trainer.best.beaten_by(flatten_results_dict(compat.last_results(trainer))):
+        if not self.period or done % self.period or done == trainer.max_iter:
+            return
+        best = trainer.best
+        if comm.is_main_process() and best.beaten_by(flatten_results_dict(compat.last_results(trainer))):
             trainer.checkpointer.save(BEST.removesuffix(".pth"))
+        if best.patience and any(comm.all_gather(best.exhausted)):
+            logger.info("%s: the training ends after iteration %d", best.reason(), trainer.iter)
+            trainer.end_early()
+
+
+class Averaging(HookBase):
+    """Takes the student of every step into its average. Comes before all hooks that save or evaluate."""
+
+    def __init__(self, average: WeightAverage):
+        self.average = average
+
+    def after_step(self) -> None:
+        self.average.update()
+
+
+def saving_last(found: list[HookBase]) -> list[HookBase]:
+    """The hooks with those that save behind the evaluation: a checkpoint then knows that of its step.
+
+    A resumed run does not repeat it, and ``TEST.PATIENCE`` counts.
+    """
+    late = [hook for hook in found if isinstance(hook, (PeriodicCheckpointer, StopAtSignal))]
+    found = [hook for hook in found if hook not in late]
+    place = next(i for i, hook in enumerate(found) if isinstance(hook, KeepBest)) + 1
+    return [*found[:place], *late, *found[place:]]

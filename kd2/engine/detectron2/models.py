@@ -9,8 +9,10 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 from torch import nn
 
+from kd2.config import train_size
 from kd2.distill import ConfigError, Probe, nearest
-from kd2.engine.detectron2.batch_info import padded_size
+from kd2.engine.detectron2 import lazy
+from kd2.engine.detectron2.batch_info import padded_size, square_of
 
 # Where Detectron2's metadata have the names of what ``class_keys`` counts.
 METADATA = {"things": "thing_classes", "stuff": "stuff_classes"}
@@ -30,11 +32,13 @@ _LOSSES = {
 
 
 def build_plain(cfg: CfgNode, key: str) -> nn.Module:
-    """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, exactly as plain Detectron2 builds it.
+    """The model of ``MODEL.META_ARCHITECTURE`` or ``LAZY_CONFIG`` on ``MODEL.DEVICE``, as plain Detectron2 builds it.
 
     Raises:
-        ConfigError: no such architecture; names ``key``.
+        ConfigError: no such architecture; names ``key``. See ``lazy.build_model``.
     """
+    if cfg.MODEL.LAZY_CONFIG:
+        return lazy.build_model(cfg).to(torch.device(cfg.MODEL.DEVICE))
     name = cfg.MODEL.META_ARCHITECTURE
     choices = [known for known, _ in META_ARCH_REGISTRY if known != "Distiller"]
     if name not in choices:
@@ -42,21 +46,24 @@ def build_plain(cfg: CfgNode, key: str) -> nn.Module:
     return META_ARCH_REGISTRY.get(name)(cfg).to(torch.device(cfg.MODEL.DEVICE))
 
 
-def blank_probe(model: nn.Module, channels: int, size: tuple[int, int]) -> Probe:
-    """A forward pass on one blank image of ``size`` (H, W), padded to a multiple of every stride of ``model``."""
-    height, width = padded_size([size], model.backbone)
-    image = torch.zeros(channels, height, width, dtype=torch.uint8)
+def blank_probe(model: nn.Module, size: tuple[int, int]) -> Probe:
+    """A forward pass on one blank image of ``size`` (H, W), padded to a multiple of every stride of ``model``, or of
+    the one size that it takes."""
+    square = square_of(model.backbone)
+    height, width = padded_size([(square, square) if square else size], model)
+    image = torch.zeros(len(model.pixel_mean), height, width, dtype=torch.uint8)
     return Probe(lambda: model([{"image": image, "height": height, "width": width}]), (height, width))
 
 
 def probe_size(cfg: CfgNode) -> tuple[int, int]:
     """(H, W) of the images that training crops, which some heads insist on; otherwise any that suits all strides."""
-    crop = cfg.INPUT.CROP
-    return tuple(crop.SIZE) if crop.ENABLED and crop.TYPE == "absolute" else (256, 256)
+    return train_size(cfg) or (256, 256)
 
 
 def class_keys(model: nn.Module, cfg: CfgNode) -> dict[str, tuple[str, int]]:
     """Config key and class count of the heads that ``model`` has: for ``things`` (boxes) and ``stuff`` (pixels)."""
+    if cfg.MODEL.LAZY_CONFIG:
+        return lazy.class_counts(cfg)
     found = {}
     if isinstance(model, RetinaNet):
         found["things"] = ("MODEL.RETINANET.NUM_CLASSES", cfg.MODEL.RETINANET.NUM_CLASSES)
@@ -75,6 +82,32 @@ def check_data_classes(student: nn.Module, cfg: CfgNode, names: Iterable[str]) -
             if classes is not None and len(classes) != count:
                 found = f"{len(classes)} classes ({', '.join(classes[:9])})"
                 raise ConfigError(f"{key} is {count}, data set {name!r} has {found}")
+
+
+def check_square(cfg: CfgNode, model: nn.Module, student: nn.Module | None = None) -> None:
+    """Refuse images larger than the square to which ``model`` pads, and a teacher that pads less than its student.
+
+    Args:
+        cfg: of the run.
+        student: of which ``model`` is the teacher.
+
+    Raises:
+        ConfigError: the largest side of ``INPUT`` is beyond the square; the student pads to a square, the teacher to
+            another or none.
+    """
+    square, wanted = square_of(model.backbone), square_of(student.backbone) if student else 0
+    if wanted and square != wanted:
+        raise ConfigError(
+            f"the student pads its images to {wanted} x {wanted} pixels, the teacher of KD.TEACHER.CONFIG_FILE to "
+            f"{f'{square} x {square}' if square else 'what they need'}; expected the same"
+        )
+    for split in ("TRAIN",) if student else ("TRAIN", "TEST"):
+        largest = cfg.INPUT[f"MAX_SIZE_{split}"]
+        if square and largest > square and lazy.mapper_options(cfg, split.lower()) is None:
+            raise ConfigError(
+                f"INPUT.MAX_SIZE_{split} is {largest}, the {'teacher' if student else 'student'} pads its images to "
+                f"{square} x {square} pixels; expected {square} at most"
+            )
 
 
 def own_losses(model: nn.Module) -> set[str]:

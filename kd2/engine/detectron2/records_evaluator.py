@@ -6,6 +6,7 @@ import os
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from kd2.data.detection.records import Records
@@ -13,6 +14,14 @@ from kd2.engine.coco import detections, score
 from kd2.runs.files import write_atomically
 
 _RESULTS = "coco_instances_results.json"
+
+
+def detections_of(instances: Instances, place: int, masks: bool) -> list[dict]:
+    """Detectron2's instances of the image at ``place``, in its original size, as ``kd2.engine.coco`` has them."""
+    instances = instances.to("cpu")
+    columns = (instances.pred_boxes.tensor, instances.scores, instances.pred_classes)
+    boxes, scores, classes = (x.numpy() for x in columns)
+    return detections(place, boxes, scores, classes, instances.pred_masks.numpy() if masks else None)
 
 
 class RecordsEvaluator(DatasetEvaluator):
@@ -35,12 +44,8 @@ class RecordsEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Take in Detectron2's instances of images in their original size."""
         for given, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to("cpu")
-            boxes, scores, classes = (
-                x.numpy() for x in (instances.pred_boxes.tensor, instances.scores, instances.pred_classes)
-            )
-            masks = instances.pred_masks.numpy() if "segm" in self.kinds else None
-            self._found += detections(self._places[given["image_id"]], boxes, scores, classes, masks)
+            place = self._places[given["image_id"]]
+            self._found += detections_of(output["instances"], place, "segm" in self.kinds)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """See ``kd2.engine.coco.score``; None on all processes but the first."""

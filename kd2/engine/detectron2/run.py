@@ -13,21 +13,23 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from kd2.config import assemble
+from kd2.config.schedule import scaled_config
 from kd2.distill import ConfigError
 from kd2.engine import ONE_PROCESS, flow
 from kd2.engine.checkpoint import saved_run
 from kd2.engine.detectron2 import compat, logs
-from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_config
+from kd2.engine.detectron2.config import defaults_of, run_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DataSet, DryRun, Scores
-from kd2.engine.rendezvous import meeting_point, reach
+from kd2.engine.permission import code_allowed
+from kd2.engine.rendezvous import join, meeting_point, reach, started
 from kd2.engine.unpickle import pickles_allowed
 from kd2.losses.registry import import_losses
 from kd2.runs.endings import TOLD, Interrupted, reported, signals_raise
@@ -51,9 +53,13 @@ def run(loaded: dict[str, Any], config_file: str, args: Namespace) -> Scores:
     """
     cfg = run_config(loaded, config_file)
     check_writable(cfg.OUTPUT_DIR)
-    processes = _processes(cfg, args)
+    place = started(args)
     try:
-        return launched(_work, processes, args, (cfg, args))
+        if place:
+            join(place, cfg.MODEL.DEVICE.startswith("cuda"))
+            comm.create_local_process_group(place.local_size)
+            return _work(cfg, args)
+        return launched(_work, _processes(cfg, args), args, (cfg, args))
     except Interrupted as end:
         raise Interrupted(end.signum, None if args.eval_only else last_checkpoint(cfg.OUTPUT_DIR)) from None
 
@@ -67,8 +73,13 @@ def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[
 
 def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[], DataSet]]:
     """See ``kd2.engine.flow.data_sets``."""
-    cfg = assemble(add_d2_config(get_cfg()), loaded, config_file)
+    cfg = assemble(defaults_of(loaded, config_file), loaded, config_file)
     return flow.data_sets(Detectron2Experiment(cfg, ONE_PROCESS))
+
+
+def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> Detectron2Experiment:
+    """The experiment of a config that was read, in this process."""
+    return _seeded(run_config(loaded, config_file), args)
 
 
 def launched(work: Callable[..., Any], processes: int, args: Namespace, work_args: tuple) -> Any:
@@ -102,9 +113,9 @@ def launched(work: Callable[..., Any], processes: int, args: Namespace, work_arg
 
 def _telling(work: Callable[..., Any], folder: str, work_args: tuple) -> None:
     """Run ``work``; its result, or the kind and text of an error, are left in a file of this process in ``folder``."""
-    started = multiprocessing.parent_process() is not None
+    child = multiprocessing.parent_process() is not None
     try:
-        with signals_raise() if started else contextlib.nullcontext(), reported():
+        with signals_raise() if child else contextlib.nullcontext(), reported():
             result = work(*work_args)
     except TOLD as error:
         kind = next(known.__name__ for known in TOLD if isinstance(error, known))
@@ -128,7 +139,7 @@ def _work(cfg: CfgNode, args: Namespace) -> Scores:
     import_losses(args.imports)
     logging.getLogger("kd2").handlers.clear()  # the command's: the next line makes those of a run
     logs.log_on_screen()
-    with pickles_allowed(args.allow_pickle):  # in a started process, too
+    with pickles_allowed(args.allow_pickle), code_allowed(args.allow_code):  # in a started process, too
         return flow.run(_seeded(cfg, args))
 
 

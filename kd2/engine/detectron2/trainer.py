@@ -11,10 +11,10 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultTrainer, HookBase, hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.projects.deeplab import build_lr_scheduler
-from detectron2.solver import LRScheduler
+from detectron2.solver import LRMultiplier, LRScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
@@ -22,13 +22,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kd2.config import merge
-from kd2.distill import ConfigError, Distiller, loss_groups
+from kd2.distill import ConfigError, Distiller, average_of, loss_groups
 from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry
-from kd2.engine.detectron2 import compat
+from kd2.engine.detectron2 import compat, lazy
 from kd2.engine.detectron2.config import add_d2_config
 from kd2.engine.detectron2.data import eval_loader, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
-from kd2.engine.detectron2.hooks import KeepBest, ProcessStates, RunCheckpointer, StopAtSignal
+from kd2.engine.detectron2.hooks import Averaging, KeepBest, ProcessStates, RunCheckpointer, StopAtSignal, saving_last
 from kd2.engine.detectron2.windows import windowed
 from kd2.engine.experiment import Prepared
 from kd2.engine.optimizer import build_optimizer, clip_gradients
@@ -52,8 +52,10 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode, prepared: Prepared, best: Best, begin: Callable[[], None]):
         self.distiller, self.classes = prepared.distiller, prepared.classes
-        self.run_cfg, self.best, self.begin = cfg, best, begin
-        super().__init__(cfg)
+        self.run_cfg, self.best, self.begin, self._ends = cfg, best, begin, False
+        with compat.parallel_on(cfg.MODEL.DEVICE):
+            super().__init__(cfg)
+        compat.set_mixed_precision(self)
         compat.name_losses(self)
 
     def restore(self, path: str) -> None:
@@ -64,7 +66,11 @@ class Trainer(DefaultTrainer):
         """
         content = read_checkpoint(path, "--resume")
         check_run(content, f"--resume: {path}")
-        load_state(self.distiller.student, content["model"], path, "--resume", partial=False)
+        raw = content["kd2"].get("raw_model", content["model"])
+        load_state(self.distiller.student, raw, path, "--resume", partial=False)
+        if self.average is not None:
+            load_state(self.average.network, content["model"], path, "--resume", partial=False)
+            self.average.resume(content["iteration"] + 1)
         self._check_groups(content["kd2"]["config"])
         rates = rates_of(self.optimizer)
         try:
@@ -76,7 +82,7 @@ class Trainer(DefaultTrainer):
             raise ConfigError(f"--resume: {path} is of a run with other losses or optimizer: {error}") from None
         apply_rates(self.optimizer, self.scheduler, rates)
         self.start_iter = self.distiller.iteration = self.iter + 1
-        self.data_loader.batch_sampler.start = self.start_iter
+        self.data_loader.batch_sampler.start = self.start_iter * self.cfg.SOLVER.ACCUMULATE
         compat.warm_up()
         if self._precise_bn_loader is not None and self.cfg.TEST.EVAL_PERIOD > 0:
             done = self.start_iter // self.cfg.TEST.EVAL_PERIOD
@@ -97,16 +103,44 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> dict[str, Any]:
         """Run training; returns the nested results of the last evaluation (on the main process)."""
+        if self.best.exhausted:
+            self.max_iter = self.start_iter
         with patient(lambda: comm.get_world_size() == 1):
-            super().train()
+            try:
+                super().train()
+            except _Ended:  # Detectron2 has evaluated the student, and no more
+                if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+                    verify_results(self.cfg, compat.last_results(self))
         return compat.last_results(self)
 
+    def run_step(self) -> None:
+        if self.cfg.SOLVER.ACCUMULATE == 1:
+            return super().run_step()
+        self._trainer.iter = self.iter
+        compat.accumulated_step(self._trainer, self.cfg.SOLVER.ACCUMULATE)
+
+    def end_early(self) -> None:
+        """End the training behind this step, which becomes the last one."""
+        compat.end_behind_step(self)
+        self._ends = True
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self._ends:
+            self.iter += 1  # as behind the last step of the loop
+            raise _Ended
+
     def content(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the model, see ``kd2.engine.checkpoint``."""
+        """What a checkpoint holds beside the student, see ``kd2.engine.checkpoint``."""
         run = run_entry(self.run_cfg, self.classes, self.process_states.rng, self.best)
         run["shares"] = self.distiller.shares.state_dict()
-        adapters = self.distiller.losses.state_dict()
-        return {"adapters": adapters, **compat.split_state(self.state_dict()), "kd2": run}
+        found = {"adapters": self.distiller.losses.state_dict(), **compat.split_state(self.state_dict()), "kd2": run}
+        if self.average is not None:
+            run["raw_model"], found["model"] = self.distiller.student.state_dict(), self.average.network.state_dict()
+        return found
+
+    def _evaluated(self) -> nn.Module:
+        return self.distiller.student if self.average is None else self.average.network
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; checkpoints hold the student, precise BN runs the student alone."""
@@ -116,6 +150,7 @@ class Trainer(DefaultTrainer):
             student, cfg.OUTPUT_DIR, lambda: trainer.content(), cfg.SOLVER.KEEP_CHECKPOINTS
         )
         self.process_states = ProcessStates(cfg, student)
+        self.average = average_of(student, cfg.MODEL.EMA)
         self._precise_bn_loader = None
         found = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PreciseBN)]
         saving = next(i for i, h in enumerate(found) if isinstance(h, (hooks.PeriodicCheckpointer, hooks.EvalHook)))
@@ -125,18 +160,25 @@ class Trainer(DefaultTrainer):
         if cfg.TEST.AUG.ENABLED:
             evaluation = next(i for i, hook in enumerate(found) if isinstance(hook, hooks.EvalHook))
             found.insert(evaluation + 1, hooks.EvalHook(0, self._augmented))
+        if self.average is not None:
+            found.insert(saving, Averaging(self.average))
         writing = next((i for i, h in enumerate(found) if isinstance(h, hooks.PeriodicCheckpointer)), saving)
         found.insert(writing + 1, StopAtSignal())
         evaluation = next(i for i, hook in enumerate(found) if isinstance(hook, hooks.EvalHook))
+        if self.average is not None:
+            found[evaluation] = hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._test_average)
         found.insert(evaluation + 1, KeepBest(cfg.TEST.EVAL_PERIOD))
-        return found
+        return saving_last(found) if self.best.patience else found
 
     def build_writers(self) -> list[EventWriter]:
         self.begin()
         return super().build_writers()
 
+    def _test_average(self) -> OrderedDict:
+        return compat.keep_results(self, self.test(self.cfg, self._evaluated()))
+
     def _augmented(self) -> OrderedDict:
-        results = self.test_augmented(self.cfg, self.distiller.student)
+        results = self.test_augmented(self.cfg, self._evaluated())
         compat.last_results(self).update(results)
         return results
 
@@ -157,6 +199,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        multiplier = lazy.multiplier(cfg)
+        if multiplier is not None:
+            return LRMultiplier(optimizer, multiplier, cfg.SOLVER.MAX_ITER)
         own = cfg.clone()
         own.defrost()
         # Detectron2 leaves out steps behind the end, but breaks at one that is the end.
@@ -194,6 +239,10 @@ class Trainer(DefaultTrainer):
         return OrderedDict((f"{task}_TTA", scores) for task, scores in results.items())
 
 
+class _Ended(BaseException):
+    """Leaves Detectron2's loop, which logs every Exception as a failure."""
+
+
 def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.ModuleDict) -> torch.optim.Optimizer:
     """``SOLVER.OPTIMIZER`` over the student's groups, as plain Detectron2 makes them, then those of the losses.
 
@@ -203,7 +252,7 @@ def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.ModuleDict) -
     Raises:
         ConfigError: see ``kd2.engine.optimizer.build_optimizer``.
     """
-    groups = compat.parameter_groups(cfg, student)
+    groups = compat.parameter_groups(cfg, student, **lazy.rate_options(cfg))
     groups += loss_groups(losses, functools.partial(compat.parameter_groups, cfg))
     optimizer = build_optimizer(cfg.SOLVER, groups, foreach=True)
     clip = cfg.SOLVER.CLIP_GRADIENTS

@@ -10,12 +10,14 @@ import torchvision
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from kd2.distill import ConfigError, nearest
 from kd2.engine.checkpoint import load_state, read_weights
 from kd2.engine.timm_backbone import TimmNetwork, channels, feature_maps
+from kd2.zoo.resnet_names import body_state
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -26,6 +28,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 RESNETS = tuple(n for n in torchvision.models.list_models(torchvision.models) if n.startswith("resnet"))
 MOBILENETS = ("mobilenet_v3_large", "mobilenet_v3_small")
+# From the channels of C5.
+ExtraLevels = Callable[[int], ExtraFPNBlock]
 NORMS = {"": None, "BN": nn.BatchNorm2d, "GN": group_norm, "FrozenBN": FrozenBatchNorm2d}
 
 
@@ -48,7 +52,7 @@ def fpn_backbone(cfg: CfgNode, first_level: int) -> nn.Module:
     """
     width = cfg.MODEL.FPN.OUT_CHANNELS
     norm = norm_layer(cfg.MODEL.FPN.NORM, "MODEL.FPN.NORM", ("", "BN", "GN"))
-    extra = LastLevelMaxPool() if first_level == 2 else LastLevelP6P7(width, width)
+    extra = functools.partial(_extra_levels, cfg, first_level)
     name = cfg.MODEL.BACKBONE.NAME
     if name.startswith("timm/"):
         backbone = TimmFPN(_timm_body(cfg, first_level), width, extra, norm)
@@ -61,22 +65,34 @@ def fpn_backbone(cfg: CfgNode, first_level: int) -> nn.Module:
     return backbone
 
 
+def _extra_levels(cfg: CfgNode, first_level: int, last: int) -> ExtraFPNBlock:
+    """What stands behind P5; ``last`` are the channels of C5."""
+    if first_level == 2:
+        return LastLevelMaxPool()
+    from_c5, width = cfg.MODEL.FPN.P6_FROM == "C5", cfg.MODEL.FPN.OUT_CHANNELS
+    extra = LastLevelP6P7(last if from_c5 else width, width)
+    extra.use_P5 = not from_c5  # torchvision goes by the channels, which may agree
+    return extra
+
+
 def unknown_backbone(name: str) -> ConfigError:
     """The complaint about a ``MODEL.BACKBONE.NAME`` that no library has."""
     return ConfigError(f"MODEL.BACKBONE.NAME is {name!r}; {nearest(name, [*RESNETS, *MOBILENETS, 'timm/NAME'])}")
 
 
-def _resnet_fpn(cfg: CfgNode, first_level: int, width: int, extra: ExtraFPNBlock, norm) -> nn.Module:
+def _resnet_fpn(cfg: CfgNode, first_level: int, width: int, extra: ExtraLevels, norm) -> nn.Module:
     body = resnet(cfg)
     layers = [f"layer{i}" for i in range(first_level - 1, 5)]
     channels = [body.inplanes // 8 * 2 ** (i - 1) for i in range(first_level - 1, 5)]
     names = {layer: str(i) for i, layer in enumerate(layers)}
-    return BackboneWithFPN(body, names, channels, width, extra_blocks=extra, norm_layer=norm)
+    return BackboneWithFPN(body, names, channels, width, extra_blocks=extra(channels[-1]), norm_layer=norm)
 
 
 def resnet(cfg: CfgNode) -> nn.Module:
     """torchvision's ResNet of ``MODEL.BACKBONE`` with its frozen stages."""
     body = _torchvision_body(cfg)
+    if cfg.MODEL.BACKBONE.STRIDE_IN_1X1:
+        _stride_first(body, cfg.MODEL.BACKBONE.NAME)
     stages = ["conv1", "layer1", "layer2", "layer3", "layer4"]
     frozen = stages[: cfg.MODEL.BACKBONE.FREEZE_AT]
     for name, parameter in body.named_parameters():
@@ -85,7 +101,16 @@ def resnet(cfg: CfgNode) -> nn.Module:
     return body
 
 
-def _mobilenet_fpn(cfg: CfgNode, first_level: int, width: int, extra: ExtraFPNBlock, norm) -> nn.Module:
+def _stride_first(body: nn.Module, name: str) -> None:
+    """Let the first convolution of each stage halve the map, as in MSRA's and Detectron2's ResNets."""
+    blocks = [block for block in body.modules() if isinstance(block, Bottleneck)]
+    if not blocks:
+        raise ConfigError(f"MODEL.BACKBONE.STRIDE_IN_1X1 is True, but {name!r} has no 1x1 before its strides")
+    for block in blocks:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+
+
+def _mobilenet_fpn(cfg: CfgNode, first_level: int, width: int, extra: ExtraLevels, norm) -> nn.Module:
     blocks = mobilenet(cfg)
     # torchvision marks the blocks that halve the map; the block before the next mark is the last of its size.
     halving = strided(blocks)
@@ -93,12 +118,12 @@ def _mobilenet_fpn(cfg: CfgNode, first_level: int, width: int, extra: ExtraFPNBl
     wanted = ends[len(ends) - (6 - first_level) :]
     names = {str(i): str(level) for level, i in enumerate(wanted)}
     channels = [blocks[i].out_channels for i in wanted]
-    return BackboneWithFPN(blocks, names, channels, width, extra_blocks=extra, norm_layer=norm)
+    return BackboneWithFPN(blocks, names, channels, width, extra_blocks=extra(channels[-1]), norm_layer=norm)
 
 
 def mobilenet(cfg: CfgNode) -> nn.Sequential:
     """The blocks of torchvision's MobileNetV3 of ``MODEL.BACKBONE``."""
-    _refuse_freezing(cfg)
+    _refuse_for_resnets(cfg)
     return _torchvision_body(cfg).features
 
 
@@ -133,15 +158,15 @@ def _made(make: Callable[..., nn.Module], cfg: CfgNode) -> nn.Module:
 def _with_weights(body: nn.Module, weights: str, partial: bool = True) -> nn.Module:
     if weights:
         key = "MODEL.BACKBONE.WEIGHTS"
-        load_state(body, read_weights(weights, key), weights, key, partial)
+        load_state(body, body_state(read_weights(weights, key)), weights, key, partial)
     return body
 
 
-def _refuse_freezing(cfg: CfgNode) -> None:
-    if cfg.MODEL.BACKBONE.FREEZE_AT:
-        raise ConfigError(
-            f"MODEL.BACKBONE.FREEZE_AT is only known for ResNets, expected 0 for {cfg.MODEL.BACKBONE.NAME!r}"
-        )
+def _refuse_for_resnets(cfg: CfgNode) -> None:
+    for key, off in (("FREEZE_AT", 0), ("STRIDE_IN_1X1", False)):
+        if cfg.MODEL.BACKBONE[key]:
+            name = cfg.MODEL.BACKBONE.NAME
+            raise ConfigError(f"MODEL.BACKBONE.{key} is only known for ResNets, expected {off} for {name!r}")
 
 
 def _timm_body(cfg: CfgNode, first_level: int) -> nn.Module:
@@ -155,7 +180,7 @@ def _timm_body(cfg: CfgNode, first_level: int) -> nn.Module:
 
 def timm_network(cfg: CfgNode) -> TimmNetwork:
     """The network of timm that ``MODEL.BACKBONE`` names."""
-    _refuse_freezing(cfg)
+    _refuse_for_resnets(cfg)
     norm_layer(cfg.MODEL.BACKBONE.NORM, "MODEL.BACKBONE.NORM", ("BN",))
     backbone = cfg.MODEL.BACKBONE
     return TimmNetwork(backbone.NAME.removeprefix("timm/"), backbone.ARGS, backbone.WEIGHTS == "IMAGENET")
@@ -170,10 +195,11 @@ def built_timm(cfg: CfgNode, **options: Any) -> nn.Module:
 class TimmFPN(nn.Module):
     """An FPN on a ``features_only`` network of timm, with the output keys of torchvision's ``BackboneWithFPN``."""
 
-    def __init__(self, body: nn.Module, width: int, extra: ExtraFPNBlock, norm):
+    def __init__(self, body: nn.Module, width: int, extra: ExtraLevels, norm):
         super().__init__()
         self.body = body
-        self.fpn = FeaturePyramidNetwork(channels(body), width, extra_blocks=extra, norm_layer=norm)
+        widths = channels(body)
+        self.fpn = FeaturePyramidNetwork(widths, width, extra_blocks=extra(widths[-1]), norm_layer=norm)
         self.out_channels = width
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:

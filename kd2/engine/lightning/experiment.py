@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd2.config import taps_of
@@ -43,7 +43,7 @@ class LightningExperiment(Experiment):
 
     @abstractmethod
     def train_loader(self, data: list[Any], start: int, rank: int, ranks: int) -> DataLoader:
-        """An endless loader of this process's batches, from iteration ``start`` on."""
+        """An endless loader of this process's batches without the first ``start`` ones."""
 
     @abstractmethod
     def test_loader(self, data: Any, rank: int, ranks: int) -> DataLoader:
@@ -73,16 +73,17 @@ class LightningExperiment(Experiment):
         start = read_resumable(saved)["iteration"] + 1 if saved else 0
         rank, ranks = trainer.global_rank, trainer.world_size
         torch.manual_seed(cfg.SEED + rank)
-        batches = self.train_loader(prepared.train, start, rank, ranks)
+        batches = self.train_loader(prepared.train, start * cfg.SOLVER.ACCUMULATE, rank, ranks)
         during = None
         if tests and cfg.TEST.EVAL_PERIOD:
             module.test = tests[0]
             during = self.test_loader(tests[0], rank, ranks)
         module.configure_optimizers()  # its errors come before the first file
-        begin(self, saved)
+        begin(self, saved, best)
+        finished = saved is not None and (best.exhausted or start == cfg.SOLVER.MAX_ITER)
         with _launched(trainer), patient(lambda: ranks == 1 and not trainer.validating):
             trainer.fit(module, batches, during, ckpt_path=saved, weights_only=True)
-            if not saved or start < cfg.SOLVER.MAX_ITER:
+            if not finished:
                 trainer.save_checkpoint(os.path.join(cfg.OUTPUT_DIR, FINAL), weights_only=False)
         return self._scores(trainer, module, tests)
 
@@ -92,7 +93,11 @@ class LightningExperiment(Experiment):
         return self._scores(trainer, self.module(Distiller(student), [], {}), tests)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
-        return load_state(student, read_weights(path, key), path, key, partial)
+        return load_state(student, self.read_weights(student, path, key), path, key, partial)
+
+    def read_weights(self, model: nn.Module, path: str, key: str) -> dict[str, Tensor]:
+        """The weights in a file under the names of ``model``."""
+        return read_weights(path, key)
 
     def arrivals(self, train: list[Any]) -> tuple[torch.device, Iterator[Callable[[], Any]]]:
         device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
@@ -107,14 +112,19 @@ class LightningExperiment(Experiment):
             with torch.no_grad():
                 self.evaluator(test).process(batch, self.predict(student, batch))
 
-    def load_teacher(self, model: nn.Module) -> float:
-        """Fill the first teacher; returns the matched part of its weights."""
-        return load_teacher(model, self.teachers[0], self.cfg.KD.TEACHER.ALLOW_PARTIAL)
+    def source(self, node: str) -> TeacherSource:
+        """The teacher that the config names under ``node``."""
+        return next(source for source in self.teachers if source.node == node)
+
+    def load_teacher(self, model: nn.Module, source: TeacherSource) -> float:
+        """Fill a teacher; returns the matched part of its weights."""
+        read = functools.partial(self.read_weights, model)
+        return load_teacher(model, source, self.cfg.KD.TEACHER.ALLOW_PARTIAL, read)
 
     def built(
         self, module: nn.Module, probe: Probe, side: str, classes: dict[str, tuple[str, int]], **facts: Any
     ) -> BuiltModel:
-        """A built model; ``side`` is STUDENT or TEACHER, ``facts`` its other fields."""
+        """A built model; ``side`` is as in ``kd2.config.taps_of``, ``facts`` its other fields."""
         taps, key = taps_of(self.cfg, side)
         return BuiltModel(module, probe, taps, key, classes, **facts)
 

@@ -1,13 +1,15 @@
-"""What detection and segmentation data have in common: reading, resizing, flips, class lists."""
+"""What detection and segmentation data have in common: reading, augmentation, class lists."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from kd2.config import train_size
 from kd2.data.images import read_record_image
 from kd2.distill import ConfigError
 
@@ -17,7 +19,42 @@ def record_image(record: dict, pixel_range: Sequence[float]) -> tv_tensors.Image
     return tv_tensors.Image(torch.from_numpy(read_record_image(record, pixel_range)).permute(2, 0, 1))
 
 
-def resizing(cfg: CfgNode) -> v2.Transform:
+def augmentation(cfg: CfgNode) -> v2.Transform:
+    """What training does to an image with its boxes, masks or labels: colors, size, crop, flips."""
+    return v2.Compose([*_colors(cfg), *_sizing(cfg), *_flips(cfg)])
+
+
+class Crop(v2.Transform):
+    """A random piece of at most ``size`` (H, W); smaller images stay whole, the batch is padded."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs: list) -> dict[str, int]:
+        whole = flat_inputs[0].shape[-2:]
+        height, width = (min(sides) for sides in zip(self.size, whole))
+        top, left = (int(torch.randint(0, side - piece + 1, ())) for side, piece in zip(whole, (height, width)))
+        return {"top": top, "left": left, "height": height, "width": width}
+
+    def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
+        return v2.functional.crop(inpt, **params)
+
+
+def _colors(cfg: CfgNode) -> list[v2.Transform]:
+    jitter = cfg.INPUT.COLOR_JITTER
+    amounts = jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION
+    return [v2.ColorJitter(*amounts)] if any(amounts) else []
+
+
+def _sizing(cfg: CfgNode) -> list[v2.Transform]:
+    size, jitter = train_size(cfg), cfg.INPUT.SCALE_JITTER
+    # torchvision's jitter wants (width, height).
+    resize = v2.ScaleJitter(size[::-1], tuple(jitter.RANGE)) if jitter.ENABLED else _resizing(cfg)
+    return [resize, *([Crop(size)] if size else [])]
+
+
+def _resizing(cfg: CfgNode) -> v2.Transform:
     """Resizing to ``INPUT.MIN_SIZE_TRAIN``, a choice of sizes or any size in their range.
 
     Raises:
@@ -31,7 +68,7 @@ def resizing(cfg: CfgNode) -> v2.Transform:
     return v2.RandomShortestSize(sizes, cfg.INPUT.MAX_SIZE_TRAIN, antialias=True)
 
 
-def flips(cfg: CfgNode) -> list[v2.Transform]:
+def _flips(cfg: CfgNode) -> list[v2.Transform]:
     """What ``INPUT.RANDOM_FLIP`` asks for: horizontal, vertical or none."""
     known = {"horizontal": [v2.RandomHorizontalFlip()], "vertical": [v2.RandomVerticalFlip()], "none": []}
     return known[cfg.INPUT.RANDOM_FLIP]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kd2.data.seeding import random_states, restore_random_states
-from kd2.distill import ConfigError, Distiller, NaNMonitor, check_weights, loss_groups
-from kd2.engine.checkpoint import Match, read_checkpoint, run_entry
+from kd2.distill import ConfigError, Distiller, NaNMonitor, WeightAverage, average_of, check_weights, loss_groups
+from kd2.engine.checkpoint import Match, load_state, read_checkpoint, run_entry
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer, clip_gradients
@@ -47,6 +47,7 @@ class DistillModule(lightning.LightningModule):
         test: the data set that a validation scores.
         scores: of the last validation.
         best: of the validations so far.
+        average: of the student in training, by ``MODEL.EMA``.
     """
 
     best = Best("")
@@ -58,7 +59,16 @@ class DistillModule(lightning.LightningModule):
         self.monitor = NaNMonitor()
         self.test: Any = None
         self.scores: dict[str, float] = {}
+        self.average: WeightAverage | None = None
         self._states: list[dict] | None = None
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":  # before a checkpoint is restored, and before the student moves to its device
+            self.average = average_of(self.distiller.student, self.cfg.MODEL.EMA)
+
+    def on_fit_start(self) -> None:
+        if self.average is not None:
+            self.average.network.to(self.device)
 
     def configure_optimizers(self) -> dict:
         groups = parameter_groups(self.distiller.student, self.cfg)
@@ -73,6 +83,7 @@ class DistillModule(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.distiller.iteration = self.global_step
+        self.distiller.batch = batch_idx % self.cfg.SOLVER.ACCUMULATE
         losses = self.distiller(batch)
         self.monitor.see(losses, self.global_step)
         if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
@@ -91,6 +102,11 @@ class DistillModule(lightning.LightningModule):
     ) -> None:
         clip_gradients(optimizer.param_groups, self.cfg.SOLVER.CLIP_GRADIENTS)
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update()
+
     def on_train_start(self) -> None:
         if self._states is not None:
             # More processes than the run was started with: the new ones go on with their own draws.
@@ -101,12 +117,15 @@ class DistillModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.evaluator = self.experiment.evaluator(self.test)
-        share_statistics(self.distiller.student)
+        share_statistics(self.student)
+        # No attribute holds the network, which would become a part of this module.
+        self._predict = functools.partial(self.experiment.predict, self.exported().eval())
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.evaluator.process(batch, self.experiment.predict(self.distiller.student, batch))
+        self.evaluator.process(batch, self._predict(batch))
 
     def on_validation_epoch_end(self) -> None:
+        del self._predict
         self.scores = self.evaluator.evaluate()
         self.log_dict(self.scores, rank_zero_only=True)
 
@@ -115,9 +134,14 @@ class DistillModule(lightning.LightningModule):
         several = len(self.cfg.DATASETS.TEST) > 1
         return {f"{self.test.name}/{name}" if several else name: x for name, x in self.scores.items()}
 
-    def exported(self) -> dict[str, Tensor] | None:
-        """The state dict of the network that is evaluated and exported; None where that is the student as it trains."""
-        return None
+    @property
+    def student(self) -> nn.Module:
+        """The student as it trains, or its average."""
+        return self.distiller.student if self.average is None else self.average.network
+
+    def exported(self) -> nn.Module:
+        """The network that is evaluated and exported; a copy where it is neither the student nor its average."""
+        return self.student
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Turn Lightning's checkpoint into kd2's schema, in place."""
@@ -126,13 +150,13 @@ class DistillModule(lightning.LightningModule):
         state, exported = checkpoint.pop("state_dict"), self.exported()
         raw, adapters, shares, rest = _parts(state)
         entry = run_entry(self.cfg, self.classes, gathered(random_states()), self.best) | {"shares": shares}
-        if exported is not None:
+        if exported is not self.distiller.student:
             entry["raw_model"] = raw
         (optimizer,), (scheduler,) = checkpoint.pop("optimizer_states"), checkpoint.pop("lr_schedulers")
         trainer = checkpoint | {"module": rest}
         checkpoint.clear()
         checkpoint |= {
-            "model": raw if exported is None else exported,
+            "model": dict(exported.state_dict()),
             "adapters": adapters,
             "optimizer": optimizer,
             "scheduler": scheduler,
@@ -146,6 +170,9 @@ class DistillModule(lightning.LightningModule):
         if match.matched < 1 or match.unexpected:
             raise ConfigError(f"--resume: the checkpoint does not fit this model and these losses: {match.text()}")
         self._states = checkpoint["kd2"]["rng"]
+        if self.average is not None:
+            load_state(self.average.network, checkpoint["model"], "model of the checkpoint", "--resume", partial=False)
+            self.average.resume(checkpoint["global_step"])
 
 
 def read_resumable(path: str) -> dict[str, Any]:
@@ -173,6 +200,7 @@ def lightning_form(content: dict[str, Any]) -> dict[str, Any]:
         "optimizer_states": optimizer,
         "lr_schedulers": scheduler,
         "kd2": content["kd2"],
+        "model": content["model"],
     }
 
 

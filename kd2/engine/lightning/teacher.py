@@ -1,16 +1,21 @@
 """The teachers' own config files and weights, for the roads that Lightning trains."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
-from kd2.config import load_teacher_config, teacher_blocks
+from kd2.config import defaults_of, load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import load_state, read_weights
+from kd2.engine.names import TIMM, TORCHVISION
+from kd2.engine.timm_backbone import pretrained
 
 logger = logging.getLogger(__name__)
+Read = Callable[[str, str], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -19,13 +24,20 @@ class TeacherSource:
 
     Attributes:
         node: ``KD.TEACHER`` or ``KD.TEACHERS[i]``, for errors.
-        weights: a file, a URL, or nothing.
-        cfg: its own config.
+        weights: a file, a published name, or nothing.
+        cfg: its own config; the defaults where ``builder`` says it all.
+        builder: ``torchvision://NAME`` of one of torchvision's own networks, or empty.
     """
 
     node: str
     weights: str
     cfg: CfgNode
+    builder: str = ""
+
+    @property
+    def weights_key(self) -> str:
+        """The config key of the weights, for errors."""
+        return f"{self.node}.WEIGHTS"
 
 
 def teacher_sources(cfg: CfgNode) -> list[TeacherSource]:
@@ -34,31 +46,54 @@ def teacher_sources(cfg: CfgNode) -> list[TeacherSource]:
     Raises:
         ConfigError: see ``kd2.config.load_teacher_config``.
     """
-    blocks = teacher_blocks(cfg).items()
-    return [_source(node, block["WEIGHTS"], load_teacher_config(cfg, node)) for node, block in blocks]
+    return [_source(cfg, node, block) for node, block in teacher_blocks(cfg).items()]
 
 
-def _source(node: str, weights: str, cfg: CfgNode) -> TeacherSource:
+def _source(cfg: CfgNode, node: str, block: Mapping[str, Any]) -> TeacherSource:
     """The source of one teacher. A file fills the whole network, so the library's own weights are not fetched."""
-    if weights and cfg.FRAMEWORK == "timm":
-        cfg.MODEL.PRETRAINED = False
+    name, weights, key = block["CONFIG_FILE"], block["WEIGHTS"], f"{node}.CONFIG_FILE"
+    if name.startswith(TORCHVISION) and cfg.FRAMEWORK == "torchvision":
+        if block["OPTS"]:
+            raise ConfigError(f"{node}.OPTS is given, but {name} has no config; its classes are those of its weights")
+        return TeacherSource(node, _given(weights, node), defaults_of(cfg.FRAMEWORK), name)
+    timm = name.startswith(TIMM) and cfg.FRAMEWORK == "timm"
+    own = load_teacher_config(cfg, node, published=timm_config(name, key) if timm else None)
+    if weights and own.FRAMEWORK == "timm":
+        own.MODEL.PRETRAINED = False
     elif weights:
-        cfg.MODEL.BACKBONE.WEIGHTS = ""
-    return TeacherSource(node, weights, cfg)
+        own.MODEL.BACKBONE.WEIGHTS = ""
+    return TeacherSource(node, weights, own)
 
 
-def load_teacher(model: nn.Module, source: TeacherSource, partial: bool) -> float:
+def timm_config(name: str, key: str) -> dict[str, Any]:
+    """A network of timm as a config, with the classes and the input that its weights were trained for.
+
+    Raises:
+        ConfigError: timm has no such weights; names ``key``.
+    """
+    about = pretrained(name.removeprefix(TIMM), key)
+    statistics = {f"PIXEL_{k.upper()}": [255 * x for x in about[k]] for k in ("mean", "std")}
+    model = {"NAME": name.removeprefix(TIMM), "NUM_CLASSES": about["num_classes"], **statistics}
+    return {"FRAMEWORK": "timm", "MODEL": model, "INPUT": {"SIZE": about["input_size"][-1]}}
+
+
+def load_teacher(model: nn.Module, source: TeacherSource, partial: bool, read: Read = read_weights) -> float:
     """Fill a teacher from its file; returns the matched part of the model's weights, 0 to 1.
 
     Args:
         partial: ``KD.TEACHER.ALLOW_PARTIAL``.
+        read: from file and config key to weights under the model's names.
 
     Raises:
         ConfigError: no file, or weights that match less than 100 % and ``partial`` is false.
     """
-    key = f"{source.node}.WEIGHTS"
-    if not source.weights:
-        raise ConfigError(f"{key} is empty, expected a checkpoint file or URL")
-    match = load_state(model, read_weights(source.weights, key), source.weights, key, partial)
+    weights, key = _given(source.weights, source.node), source.weights_key
+    match = load_state(model, read(weights, key), weights, key, partial)
     logger.info("Teacher %s: %s", source.weights, match.text())
     return match.matched
+
+
+def _given(weights: str, node: str) -> str:
+    if not weights:
+        raise ConfigError(f"{node}.WEIGHTS is empty, expected a checkpoint file, a run folder, or a published name")
+    return weights

@@ -1,6 +1,7 @@
 """Lightning's Trainer from a config: logs, checkpoints, resuming, precision, processes."""
 
 import argparse
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -10,15 +11,18 @@ import torch
 from fvcore.common.config import CfgNode
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from kd2.distill import ConfigError
 from kd2.engine.lightning.module import lightning_form, read_resumable
-from kd2.engine.rendezvous import meeting_point, reach
+from kd2.engine.rendezvous import join, meeting_point, reach, started
 from kd2.runs.endings import pending, raise_pending, take_signals
 from kd2.runs.files import save_atomically
 from kd2.runs.folder import BEST, keep, last_checkpoint
+
+logger = logging.getLogger(__name__)
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -45,7 +49,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class _Checkpoints(ModelCheckpoint):
-    """Those on the way, the best one, and one at a signal, which ends the training."""
+    """Those on the way, the best one, and one at a signal, which ends the training; so does ``TEST.PATIENCE``.
+
+    With a patience the checkpoint of a step is written behind its evaluation, and knows it: a resumed run does not
+    repeat it.
+    """
 
     FILE_EXTENSION = ".pth"
 
@@ -53,11 +61,22 @@ class _Checkpoints(ModelCheckpoint):
         """Nothing is remembered: the files say what is there, and the folder of a run may move."""
         return {}
 
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        trainer.should_stop = module.best.exhausted
+
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, module)
+        self._step = trainer.global_step
         take_signals()  # Lightning's answer to SIGTERM is exit code 0
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *args: Any) -> None:
+        if trainer.global_step == self._step:
+            return  # gradients are still collected
+        self._step = trainer.global_step
+        if not (module.best.patience and self._step % module.cfg.TEST.EVAL_PERIOD == 0):
+            self._save(trainer, module, *args)
+
+    def _save(self, trainer: lightning.Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
         if pending() and trainer.global_step < trainer.max_steps:
             path = os.path.join(str(self.dirpath), f"model_{trainer.global_step:07d}.pth")
@@ -66,8 +85,15 @@ class _Checkpoints(ModelCheckpoint):
             raise_pending()
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and module.best.beaten_by(module.named_scores()):
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        if module.best.beaten_by(module.named_scores()):
             trainer.save_checkpoint(os.path.join(str(self.dirpath), BEST))
+        if module.best.exhausted:
+            logger.info("%s: the training ends after iteration %d", module.best.reason(), trainer.global_step - 1)
+            trainer.should_stop = True
+        if module.best.patience:
+            self._save(trainer, module, None, None, 0)
 
 
 class _Bar(TQDMProgressBar):
@@ -95,13 +121,13 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Ca
         callbacks=[*writers, *bar, *callbacks],
         precision=_precision(cfg),
         max_steps=cfg.SOLVER.MAX_ITER,
-        val_check_interval=cfg.TEST.EVAL_PERIOD or None,
+        accumulate_grad_batches=cfg.SOLVER.ACCUMULATE,
+        val_check_interval=cfg.TEST.EVAL_PERIOD * cfg.SOLVER.ACCUMULATE or None,
         limit_val_batches=None if cfg.TEST.EVAL_PERIOD else 0,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         log_every_n_steps=20,
-        plugins=[AtomicCheckpointIO(cfg.SOLVER.KEEP_CHECKPOINTS)],
         default_root_dir=cfg.OUTPUT_DIR,
         enable_model_summary=False,
     )
@@ -137,21 +163,45 @@ def _precision(cfg: CfgNode) -> str:
     return _PRECISION[amp.PRECISION] if amp.ENABLED else "32-true"
 
 
-def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
-    wanted = args.num_gpus if uses_gpu(cfg) else 0
+def world_size(cfg: CfgNode, args: argparse.Namespace) -> int:
+    """Processes of the run. Those that a launcher started meet here; Lightning starts the others itself.
+
+    Raises:
+        ConfigError: more GPUs than there are, see ``kd2.engine.rendezvous.started``.
+    """
+    gpu, place = uses_gpu(cfg), started(args)
+    if place:
+        join(place, gpu)
+        return place.size
+    wanted = args.num_gpus if gpu else 0
     if wanted > torch.cuda.device_count():
         raise ConfigError(f"--num-gpus is {wanted}, this machine has {torch.cuda.device_count()}")
-    point = meeting_point(args)
-    if args.num_machines > 1 or wanted > 1:
-        if point:
-            os.environ.setdefault("MASTER_ADDR", point[0])
-            os.environ.setdefault("MASTER_PORT", str(point[1]))
-            if "LOCAL_RANK" not in os.environ:  # in those that Lightning starts the port may be in use already
-                reach(point, args.machine_rank)
-        os.environ.setdefault("NODE_RANK", str(args.machine_rank))
+    return max(args.num_machines, 1) * (wanted or 1)
+
+
+def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    """Devices and machines as Lightning wants them, and who knows the other processes."""
+    size, place = world_size(cfg, args), started(args)
+    machines = size // place.local_size if place else max(args.num_machines, 1)
+    if not place:
+        _meet(args, size)
     return {
-        "accelerator": "gpu" if wanted else "cpu",
-        "devices": wanted or 1,
-        "num_nodes": args.num_machines,
-        "strategy": "ddp" if wanted > 1 or args.num_machines > 1 else "auto",
+        "accelerator": "gpu" if uses_gpu(cfg) and args.num_gpus else "cpu",
+        "devices": size // machines,
+        "num_nodes": machines,
+        "strategy": "ddp" if size > 1 else "auto",
+        "plugins": [AtomicCheckpointIO(cfg.SOLVER.KEEP_CHECKPOINTS), *([TorchElasticEnvironment()] if place else [])],
     }
+
+
+def _meet(args: argparse.Namespace, size: int) -> None:
+    """Tell Lightning where the processes that it starts meet; raises ConfigError when that cannot be."""
+    point = meeting_point(args)
+    if size == 1:
+        return
+    if point:
+        os.environ.setdefault("MASTER_ADDR", point[0])
+        os.environ.setdefault("MASTER_PORT", str(point[1]))
+        if "LOCAL_RANK" not in os.environ:  # in those that Lightning starts the port may be in use already
+            reach(point, args.machine_rank)
+    os.environ.setdefault("NODE_RANK", str(args.machine_rank))

@@ -6,19 +6,23 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import glob
 import os
+from types import SimpleNamespace
 
 import torch
 from detectron2.config import get_cfg
+from detectron2.engine import DefaultTrainer
 
 from kd2.config import framework_of, read, taps_of
+from kd2.config.schedule import scaled_config
 from kd2.distill import ConfigError, Tap, probed
-from kd2.engine.detectron2 import add_d2_config, zoo
-from kd2.engine.detectron2.config import scaled_config, teacher_config
+from kd2.engine.detectron2 import add_d2_config, compat, zoo
+from kd2.engine.detectron2.config import teacher_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.detectron2.models import blank_probe, class_keys, probe_size
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.losses.registry import active_losses, build_losses
+from kd2.zoo.detectron2 import address
 
 from ...helpers.d2_tiny import distiller_of, load_config, student_of
 
@@ -72,7 +76,7 @@ def test_the_zoos_teacher_fits_the_student(name):
     cfg = load_config(os.path.join(CONFIGS, f"{name}.yaml"), ["MODEL.DEVICE", "meta"])
     own = teacher_config(cfg)
     student, teacher = student_of(cfg), student_of(own)
-    assert zoo.weights_file(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
+    assert address(cfg.KD.TEACHER.WEIGHTS, "KD.TEACHER.WEIGHTS").endswith(".pkl")
     assert cfg.KD.TEACHER.WEIGHTS == cfg.KD.TEACHER.CONFIG_FILE
     assert counts(student, cfg) == counts(teacher, own)
     assert cfg.INPUT.FORMAT == own.INPUT.FORMAT
@@ -140,7 +144,7 @@ def test_taps_and_losses_of_segmentation_fit_both_models(name):
     for model_cfg, side in ((cfg, "STUDENT"), (own, "TEACHER")):
         with torch.device("meta"):
             model = student_of(model_cfg)
-        probe = blank_probe(model, len(model_cfg.MODEL.PIXEL_MEAN), probe_size(cfg))
+        probe = blank_probe(model, probe_size(cfg))
         texts, key = taps_of(cfg, side)
         specs.append(probed(model, texts, probe, key).specs)
     with torch.device("meta"):
@@ -154,23 +158,11 @@ def test_build_model_of_a_plain_script_works_after_an_import(monkeypatch):
     assert type(distiller_of(cfg).student).__name__ == "RetinaNet"
 
 
-def test_losses_follow_a_run_that_detectron2_scales():
+def test_the_rule_for_more_processes_is_detectron2s():
     cfg = add_d2_config(get_cfg())
     cfg.merge_from_list(["SOLVER.REFERENCE_WORLD_SIZE", 4, "SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", (800,)])
-    cfg.KD.LOSSES.mgd = type(cfg)({"START_ITER": 100, "STOP_ITER": 900})
-    scaled = scaled_config(cfg, 8)
-    assert (scaled.SOLVER.MAX_ITER, scaled.SOLVER.STEPS) == (500, (400,))
-    assert scaled.KD.LOSSES.mgd == {"START_ITER": 50, "STOP_ITER": 450}
-    assert cfg.KD.LOSSES.mgd.START_ITER == 100
-
-
-def test_a_reference_that_does_not_divide_the_batch_is_refused():
-    cfg = add_d2_config(get_cfg())
-    cfg.SOLVER.REFERENCE_WORLD_SIZE = 3
-    with pytest.raises(
-        ConfigError, match="^SOLVER.REFERENCE_WORLD_SIZE is 3, expected a divisor of IMS_PER_BATCH, 16$"
-    ):
-        scaled_config(cfg, 1)
+    cfg.merge_from_list(["TEST.EVAL_PERIOD", 100, "SOLVER.CHECKPOINT_PERIOD", 500])
+    assert scaled_config(cfg, 8) == DefaultTrainer.auto_scale_workers(cfg, 8)
 
 
 def test_a_step_at_the_very_end_has_no_effect():
@@ -214,3 +206,19 @@ def test_a_value_that_detectron2_would_break_on_or_ignore_is_refused(tmp_path, o
     path.write_text("FRAMEWORK: detectron2\nMODEL: {DEVICE: cpu}")
     with pytest.raises(ConfigError, match=text):
         load_config(str(path), options)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "scaled"), [("fp16", torch.float16, True), ("bf16", torch.bfloat16, False)]
+)
+def test_mixed_precision_is_that_of_the_key(precision, dtype, scaled):
+    """On the loop that Detectron2 makes; it runs on GPUs alone."""
+    loop = SimpleNamespace(precision=torch.float16, grad_scaler=torch.amp.GradScaler("cpu"))
+    cfg = add_d2_config(get_cfg())
+    cfg.merge_from_list(["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision])
+    compat.set_mixed_precision(SimpleNamespace(cfg=cfg, _trainer=loop))
+    assert (loop.precision, loop.grad_scaler.is_enabled()) == (dtype, scaled)
+
+
+def test_mixed_precision_is_detectron2s_where_nothing_is_said():
+    assert add_d2_config(get_cfg()).SOLVER.AMP.PRECISION == "fp16"

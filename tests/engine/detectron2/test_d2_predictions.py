@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -41,6 +41,7 @@ FAMILIES = {
     "Mask R-CNN": (FASTER_RCNN, MASK, [*ROI, "roi=roi_heads.mask_head.predictor"], HEADS),
     "Cascade R-CNN": (FASTER_RCNN, CASCADE, STAGES, HEADS),
 }
+UNLABELED = CfgNode({"DATASETS": [], "SCORE_THRESH": 0.5})
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -65,13 +66,13 @@ def detector(family: str, seed: int = 0) -> nn.Module:
 
 
 def built(model: nn.Module, taps: list[str]) -> BuiltModel:
-    return BuiltModel(model, blank_probe(model, 3, (64, 64)), taps, "KD.TAPS")
+    return BuiltModel(model, blank_probe(model, (64, 64)), taps, "KD.TAPS")
 
 
 def distiller(student: nn.Module, teacher: nn.Module, taps: list[list[str]], blocks: dict) -> Distiller:
     """In train mode, with batch norm as the teacher has it, so that equal networks give equal outputs."""
     sides = built(student, taps[0]), built(teacher, taps[1])
-    model = assemble(*sides, step_of(student, False, sides[1]), blocks).train()
+    model = assemble(*sides, step_of(student, False, UNLABELED, sides[1]), blocks).train()
     for module in student.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -172,13 +173,13 @@ def test_later_stages_of_a_cascade_alone_are_refused():
 
 def test_heads_on_proposals_ask_for_roi_heads_on_both_sides():
     with pytest.raises(ConfigError, match="KD.TAPS: a tap in roi_heads asks for .* the student has no roi_heads"):
-        step_of(detector("RetinaNet"), False, built(detector("Mask R-CNN"), ROI))
+        step_of(detector("RetinaNet"), False, UNLABELED, built(detector("Mask R-CNN"), ROI))
 
 
 @pytest.mark.parametrize("family", ["RetinaNet", "FCOS", "Mask R-CNN"])
 def test_boxes_are_decoded_as_the_detector_decodes_them(family):
     student = detector(family)
-    coding = step_of(student, False, built(student, [])).batch_info(batch()).coding
+    coding = step_of(student, False, UNLABELED, built(student, [])).batch_info(batch()).coding
     (grid,) = coding.grids([(8, 12)])
     anchors = grid.dense().flatten(0, 2)
     numbers = torch.randn(len(anchors), 4, generator=torch.Generator().manual_seed(1))
@@ -188,6 +189,13 @@ def test_boxes_are_decoded_as_the_detector_decodes_them(family):
     )
 
 
+def test_points_of_an_fcos_are_no_anchors():
+    """Its boxes are compared all the same, relative to its points."""
+    student = detector("FCOS")
+    step = step_of(student, False, UNLABELED, built(student, []))
+    assert "anchors" not in step.offers and step.batch_info(batch()).anchors is None and "coding" in step.offers
+
+
 def test_detectors_with_other_anchors_have_no_coding_in_common():
-    step = step_of(detector("FCOS"), False, built(detector("RetinaNet"), []))
+    step = step_of(detector("FCOS"), False, UNLABELED, built(detector("RetinaNet"), []))
     assert "coding" not in step.offers and step.batch_info(batch()).coding is None

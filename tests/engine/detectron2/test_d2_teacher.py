@@ -6,14 +6,16 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 
 import glob
 import os
+import re
 from pathlib import Path
 
+import detectron2
 import torch
 
 from kd2.distill import ConfigError
 from kd2.engine.detectron2 import zoo
 from kd2.engine.detectron2.config import teacher_config
-from kd2.engine.detectron2.zoo import weights_file
+from kd2.zoo.detectron2 import address, names
 
 from ...helpers.d2_tiny import FASTER_RCNN, distiller_of, load_config, merged, save_model, train, write_config
 
@@ -34,10 +36,12 @@ def test_a_zoo_name_is_detectron2s_own_file_with_the_options_over_it(retinanets)
     assert (own.MODEL.RESNETS.DEPTH, own.MODEL.FPN.OUT_CHANNELS, own.MODEL.DEVICE) == (101, 64, "cpu")
 
 
-def test_weights_are_a_path_a_url_or_a_zoo_name():
-    assert weights_file("detectron2://a/b.pkl", "KEY") == "detectron2://a/b.pkl"
-    url = weights_file(NAME, "KEY")
-    assert url.startswith("https://") and url.endswith(".pkl")
+def test_every_name_with_weights_is_one_of_detectron2s_table():
+    """Without its own table, whose module needs a package that setuptools dropped."""
+    path = Path(detectron2.__file__).parent / "model_zoo" / "model_zoo.py"
+    theirs = dict(re.findall(r'"([^"]+)": "(\d+/model_\w+\.pkl)"', path.read_text()))
+    ours = {name.removesuffix(".yaml"): address(name, "KEY") for name in names()}
+    assert ours == {name: f"https://dl.fbaipublicfiles.com/detectron2/{name}/{file}" for name, file in theirs.items()}
 
 
 def test_every_zoo_name_of_ours_exists():

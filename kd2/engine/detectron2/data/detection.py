@@ -10,8 +10,11 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from kd2.data.images import read_record_image
+from kd2.engine.detectron2 import lazy
+from kd2.engine.detectron2.data.augmentation import with_jitter
 
 
 class PictureMapper(DatasetMapper):
@@ -24,7 +27,12 @@ class PictureMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        return {**super().from_config(cfg, is_train), "pixel_range": cfg.INPUT.PIXEL_RANGE}
+        options = {**super().from_config(cfg, is_train), "pixel_range": cfg.INPUT.PIXEL_RANGE}
+        if is_train:
+            options["augmentations"] = with_jitter(cfg, options["augmentations"], pad=False)
+            if cfg.INPUT.SCALE_JITTER.ENABLED and cfg.MODEL.MASK_ON:
+                options |= {"recompute_boxes": True, "instance_mask_format": "bitmask"}
+        return options
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Raises DataError when the picture cannot be read or has another size."""
@@ -41,8 +49,26 @@ class PictureMapper(DatasetMapper):
         if not self.is_train:
             sample.pop("annotations", None)
         elif "annotations" in sample:
+            if self.recompute_boxes and self.instance_mask_format == "bitmask":
+                _encode(sample)
             self._transform_annotations(sample, transforms, size)
         return sample
+
+
+def picture_mapper(cfg: CfgNode, is_train: bool, **options: Any) -> PictureMapper:
+    """The mapper of a config, or that of its LazyConfig file; ``options`` change arguments of Detectron2's mapper."""
+    own = lazy.mapper_options(cfg, "train" if is_train else "test")
+    if own is None:
+        return PictureMapper(cfg, is_train, **options)
+    return PictureMapper(is_train, pixel_range=cfg.INPUT.PIXEL_RANGE, **own | options)
+
+
+def _encode(sample: dict[str, Any]) -> None:
+    """Polygons as run-length codes, in place: to cut polygons Detectron2 needs one more package."""
+    for annotation in sample["annotations"]:
+        if isinstance(annotation.get("segmentation"), list):
+            codes = coco_mask.frPyObjects(annotation["segmentation"], sample["height"], sample["width"])
+            annotation["segmentation"] = coco_mask.merge(codes)
 
 
 def record_pixels(record: dict[str, Any], image_format: str, pixel_range: Sequence[float]) -> np.ndarray:

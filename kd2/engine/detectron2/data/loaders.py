@@ -13,13 +13,14 @@ from detectron2.data import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from kd2.data.records import without_labels
 from kd2.data.root import data_root
 from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
 from kd2.data.stream import train_loader as keyed_loader
 from kd2.distill import ConfigError, DataError
-from kd2.engine.detectron2.compat import endless_order
+from kd2.engine.detectron2.compat import endless_order, panoptic_deeplab
 from kd2.engine.detectron2.data.catalog import is_semantic, register
-from kd2.engine.detectron2.data.detection import PictureMapper
+from kd2.engine.detectron2.data.detection import picture_mapper
 from kd2.engine.detectron2.data.proposals import plain_proposals
 from kd2.engine.detectron2.data.samplers import build_sampler
 from kd2.engine.detectron2.data.semantic import evaluation_mapper, training_mapper
@@ -56,7 +57,8 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
         raise DataError(f"DATASETS.TRAIN: no image of {', '.join(sets)} has an annotation that is not crowd")
     count = len(records)
     records += _without_labels(cfg)
-    wide = [aspect(record) for record in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    sized = all("width" in record for record in records)  # Detectron2's panoptic ones are not
+    wide = [aspect(record) for record in records] if sized and cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     batches = Batches(
         # The order before Detectron2 deals it out to the processes: ``Batches`` does that.
         endless_order(build_sampler(cfg, sets)),
@@ -75,7 +77,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
 def eval_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Detectron2's test loader of a data set; an image that cannot be read is named."""
     register(cfg, [name])
-    mapper = evaluation_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else PictureMapper(cfg, False)
+    mapper = evaluation_mapper(cfg) if is_semantic(name, cfg.DATASETS.CUSTOM) else picture_mapper(cfg, False)
     with plain_proposals(cfg, "TEST") as local:
         return build_detection_test_loader(local, name, mapper=functools.partial(mapped, mapper))
 
@@ -91,23 +93,27 @@ def _check_norm(cfg: CfgNode, images: int, ranks: int) -> None:
 def _without_labels(cfg: CfgNode) -> list[dict]:
     """The images of ``KD.UNLABELED.DATASETS``; labels that such a data set has are left out."""
     found = [record for name in cfg.KD.UNLABELED.DATASETS for record in DatasetCatalog.get(name)]
-    return [{key: value for key, value in record.items() if key != "sem_seg_file_name"} for record in found]
+    return without_labels(found)
 
 
 def _mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
     names = [*cfg.DATASETS.TRAIN, *cfg.KD.UNLABELED.DATASETS]
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticDeepLab":
+        if not all("pan_seg_file_name" in record for record in records):
+            raise ConfigError(f"DATASETS.TRAIN is {names}, PanopticDeepLab learns from panoptic data sets alone")
+        return panoptic_deeplab().PanopticDeeplabDatasetMapper(cfg)
     others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
     if not others:
         return training_mapper(cfg, names)
-    if len(others) < len(names) or cfg.KD.UNLABELED.DATASETS:
+    if others[: len(cfg.DATASETS.TRAIN)] != list(cfg.DATASETS.TRAIN):
         raise ConfigError(
             f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of "
             "DATASETS.CUSTOM with classes of pixels or without labels; such data sets mix with their like only"
         )
-    codes = any(isinstance(a.get("segmentation"), dict) for r in records for a in r["annotations"] if not a["iscrowd"])
-    if cfg.MODEL.MASK_ON and codes:  # Detectron2 makes no polygons of run-length codes
-        return PictureMapper(cfg, True, instance_mask_format="bitmask")
-    return PictureMapper(cfg, True)
+    objects = (a for record in records for a in record.get("annotations", ()))
+    codes = any(isinstance(a.get("segmentation"), dict) for a in objects if not a["iscrowd"])
+    # Detectron2 makes no polygons of run-length codes.
+    return picture_mapper(cfg, True, **({"instance_mask_format": "bitmask"} if cfg.MODEL.MASK_ON and codes else {}))
 
 
 def check_readable(names: Iterable[str]) -> None:

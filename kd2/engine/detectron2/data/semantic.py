@@ -11,6 +11,7 @@ from detectron2.data import transforms as T
 
 from kd2.data.segmentation.labels import Labels
 from kd2.distill import IGNORE_LABEL, ConfigError
+from kd2.engine.detectron2.data.augmentation import gray_of, with_jitter
 from kd2.engine.detectron2.data.detection import record_pixels
 
 
@@ -74,8 +75,9 @@ def training_mapper(cfg: CfgNode, names: list[str]) -> SemanticMapper:
             f"{IGNORE_LABEL}"
         )
     resize, *flip = detection_utils.build_augmentation(cfg, is_train=True)
+    augmentations = with_jitter(cfg, [resize, *_crop(cfg), *flip], pad=True)
     labels = {name: MetadataCatalog.get(name).labels for name in names}
-    return SemanticMapper([resize, *_crop(cfg), *flip], cfg.INPUT.FORMAT, cfg.INPUT.PIXEL_RANGE, labels)
+    return SemanticMapper(augmentations, cfg.INPUT.FORMAT, cfg.INPUT.PIXEL_RANGE, labels)
 
 
 def evaluation_mapper(cfg: CfgNode) -> SemanticMapper:
@@ -92,5 +94,4 @@ def _crop(cfg: CfgNode) -> list[T.Augmentation]:
         return [T.RandomCrop(crop.TYPE, crop.SIZE)]
     if len(crop.SIZE) != 2 or not all(isinstance(side, int) and side > 0 for side in crop.SIZE):
         raise ConfigError(f"INPUT.CROP.SIZE is {list(crop.SIZE)}, expected height and width in pixels")
-    gray = round(sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN))
-    return [PadTo(crop.SIZE, gray), T.RandomCrop("absolute", crop.SIZE)]
+    return [PadTo(crop.SIZE, gray_of(cfg)), T.RandomCrop("absolute", crop.SIZE)]

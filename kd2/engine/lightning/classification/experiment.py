@@ -65,10 +65,9 @@ class ClassificationExperiment(LightningExperiment):
         if train:
             images = sum(map(len, train))
             write_iterations(cfg, images)
-            epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / images
-            logger.info(
-                "%d iterations of %d images: %.4g epochs", cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, epochs
-            )
+            step = cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE
+            epochs = cfg.SOLVER.MAX_ITER * step / images
+            logger.info("%d iterations of %d images: %.4g epochs", cfg.SOLVER.MAX_ITER, step, epochs)
 
     def build_student(self) -> BuiltModel:
         cfg = self.cfg
@@ -76,7 +75,7 @@ class ClassificationExperiment(LightningExperiment):
         facts = {"model": cfg.MODEL.NAME, "input size": cfg.INPUT.SIZE, "sees": self._crops()[0]}
         return self._built(build_model(cfg), "STUDENT", cfg.INPUT.SIZE, cfg.MODEL.NUM_CLASSES, facts=facts)
 
-    def build_teacher(self) -> BuiltModel:
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
         cfg = self.cfg
         teacher = build_teacher(self.teachers, cfg.MODEL.CLASSES, cfg.KD.TEACHER.ALLOW_PARTIAL)
         self.teacher_normalize = teacher.normalize

@@ -1,58 +1,59 @@
-"""What the dense heads of torchvision's detectors predict relative to: anchors, or points."""
+"""Anchors of torchvision's detectors, in float32 whatever the maps are, spaced and rounded as torchvision or Detectron2
+does it."""
 
-import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
-from torchvision.models.detection import FCOS
+from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 
-from kd2.distill import AnchorGrid, BoxCoder, eval_mode, match_levels
-from kd2.engine.lightning.detection.models import dense_head
-
-# The side of a blank image: a multiple of every stride up to P7.
-BLANK = 256
 Size = tuple[int, int]
 
 
-class DenseAnchors:
-    """The anchors of a detector's own generator, copied to the host once: reading them from a device would wait for it.
+class ExactAnchors(AnchorGenerator):
+    """Anchors in float32; torchvision makes them in the precision of the maps: bfloat16 is 2 pixels coarse at 256."""
 
-    Attributes:
-        bases: per level the (K, 4) anchors of cell (0, 0); for FCOS the square around its point, of the stride's side.
-        strides: of the backbone's maps.
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors of the images, per image (A, 4) in pixels; only sizes and device of the maps count."""
+        return super().forward(image_list, [x.new_empty(x.shape[-2:], dtype=torch.float32) for x in feature_maps])
+
+
+class Detectron2Anchors(AnchorGenerator):
+    """Anchors with sides that are not rounded, spaced by the strides of their levels.
+
+    Args:
+        sizes, aspect_ratios: see ``AnchorGenerator``.
+        first_stride: pixels a cell of the first level; every level has twice as many as the one before.
     """
 
-    def __init__(self, model: nn.Module):
-        with eval_mode(model):
-            maps = model.backbone(torch.zeros(1, 3, BLANK, BLANK)).values()
-        self.strides = [BLANK // x.shape[2] for x in maps]
-        self.bases = [base.detach().cpu() for base in dense_head(model).anchor_generator.cell_anchors]
+    def __init__(self, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[Sequence[float]], first_stride: int):
+        super().__init__(sizes, aspect_ratios)
+        self.strides = [first_stride * 2**level for level in range(len(sizes))]
 
-    def equal(self, other: "DenseAnchors") -> bool:
-        """Whether another model has the same anchors in the same order."""
-        if self.strides != other.strides or len(self.bases) != len(other.bases):
-            return False
-        pairs = zip(self.bases, other.bases, strict=True)
-        return all(a.shape == b.shape and torch.allclose(a, b) for a, b in pairs)
+    def generate_anchors(
+        self,
+        scales: Sequence[float],
+        aspect_ratios: Sequence[float],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """(R x S, 4) around (0, 0), by ratio, then size."""
+        sizes, ratios = (torch.tensor(x, dtype=torch.float64, device=device) for x in (scales, aspect_ratios))
+        widths = (sizes**2 / ratios[:, None]).sqrt()
+        heights = ratios[:, None] * widths
+        return (torch.stack([-widths, -heights, widths, heights], dim=-1) / 2).reshape(-1, 4).to(dtype)
 
-    def grids(self, padded: Size, wanted: list[Size]) -> list[AnchorGrid]:
-        """The grids of the levels whose maps have the ``wanted`` (H, W), in a batch of ``padded`` (H, W) pixels."""
-        available = [(math.ceil(padded[0] / stride), math.ceil(padded[1] / stride)) for stride in self.strides]
-        # torchvision spaces anchors by the padded size over the cells, rounded down.
-        return [
-            AnchorGrid(self.bases[i], (padded[0] // available[i][0], padded[1] // available[i][1]), available[i])
-            for i in match_levels(wanted, available)
-        ]
-
-
-def box_coders(anchors: DenseAnchors, student: nn.Module, teacher: nn.Module) -> tuple[BoxCoder, BoxCoder] | None:
-    """How the dense heads of both sides encode boxes; None where the teacher has other anchors than the student's."""
-    grid = isinstance(getattr(dense_head(teacher), "anchor_generator", None), AnchorGenerator)
-    return (_coder(student), _coder(teacher)) if grid and anchors.equal(DenseAnchors(teacher)) else None
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """As ``ExactAnchors.forward``."""
+        self.set_cell_anchors(torch.float32, feature_maps[0].device)
+        grids = [x.shape[-2:] for x in feature_maps]
+        anchors = torch.cat(self.grid_anchors(grids, [[stride, stride] for stride in self.strides]))
+        return [anchors] * len(image_list.image_sizes)
 
 
-def _coder(model: nn.Module) -> BoxCoder:
-    if isinstance(model, FCOS):
-        return BoxCoder("distances")
-    return BoxCoder("deltas", tuple(dense_head(model).box_coder.weights))
+def spacing(generator: AnchorGenerator, level: int, padded: Size, cells: Size) -> Size:
+    """Pixels from one anchor to the next, (vertical, horizontal), on a level of ``cells`` in a batch of ``padded``."""
+    if isinstance(generator, Detectron2Anchors):
+        return generator.strides[level], generator.strides[level]
+    return padded[0] // cells[0], padded[1] // cells[1]  # torchvision rounds down

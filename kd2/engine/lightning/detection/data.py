@@ -10,13 +10,19 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
+from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
 from kd2.data.detection import records
-from kd2.data.stream import Batches, Keyed, aspect, shuffled, train_loader
+from kd2.data.records import without_labels
+from kd2.data.segmentation.semantic import load_semantic
+from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.distill import DataError
 from kd2.engine.lightning.batches import images_a_rank, test_loader
-from kd2.engine.lightning.images import flips, named, record_image, resizing
+from kd2.engine.lightning.images import augmentation, named, record_image
+
+UNLABELED = "KD.UNLABELED.DATASETS"
+Sample = tuple[Tensor, dict[str, Tensor] | None, dict]  # image, target, record
 
 
 @dataclass(frozen=True)
@@ -25,9 +31,10 @@ class Batch:
 
     Attributes:
         images: N uint8 tensors (3, H, W) in the student's color order.
-        targets: per image ``boxes`` (M, 4) x1 y1 x2 y2 in pixels, ``labels`` (M,) from 0, for masks ``masks`` (M, H,
-            W).
-        boxes: the boxes once more; they stay on the host.
+        targets: per labeled image ``boxes`` (M, 4) x1 y1 x2 y2 in pixels, ``labels`` (M,) from 0, for masks ``masks``
+            (M, H, W). Images without labels follow the others and have none.
+        boxes: the boxes once more, of every image; they stay on the host. Images without labels have none until the
+            teacher finds some.
         records: the records the images came from.
     """
 
@@ -58,24 +65,43 @@ def _moved(x, function: Callable[[Tensor], Tensor]):
     return [_moved(y, function) for y in x] if isinstance(x, list) else {k: _moved(y, function) for k, y in x.items()}
 
 
-def collate(samples: list[tuple[Tensor, dict[str, Tensor], dict]]) -> Batch:
+def collate(samples: list[Sample]) -> Batch:
     """Samples of ``DetectionMapper`` to a batch."""
     images, targets, sources = zip(*samples)
-    return Batch(list(images), list(targets), [t["boxes"] for t in targets], list(sources))
+    boxes = [torch.zeros(0, 4) if target is None else target["boxes"] for target in targets]
+    return Batch(list(images), [target for target in targets if target is not None], boxes, list(sources))
 
 
 class DetectionMapper:
-    """A record to (image uint8 (3, H, W), target, record), with resizing and flips in training."""
+    """A record to (image uint8 (3, H, W), target, record), augmented in training.
+
+    A record without ``annotations`` has no labels: its target is None.
+    """
 
     def __init__(self, cfg: CfgNode, training: bool, masks: bool):
         self.bgr, self.masks = cfg.INPUT.FORMAT == "BGR", masks
         self.pixel_range = cfg.INPUT.PIXEL_RANGE
-        self.augment = v2.Compose([resizing(cfg), *flips(cfg)]) if training else v2.Identity()
+        self.augment = augmentation(cfg) if training else v2.Identity()
+        self.cropped = training and cfg.INPUT.SCALE_JITTER.ENABLED
 
-    def __call__(self, record: dict) -> tuple[Tensor, dict[str, Tensor], dict]:
-        image = record_image(record, self.pixel_range)
-        size = (image.shape[1], image.shape[2])
-        instances = [a for a in record["annotations"] if not a["iscrowd"] and (not self.masks or "segmentation" in a)]
+    def __call__(self, record: dict) -> Sample:
+        image, target = record_image(record, self.pixel_range), {}
+        if "annotations" in record:
+            target = self._target(record["annotations"], (image.shape[1], image.shape[2]))
+        image, target = self.augment(image, target)
+        pixels = image.as_subclass(Tensor)
+        pixels = pixels.flip(0) if self.bgr else pixels
+        if not target:
+            return pixels, None, record
+        plain = {k: v.as_subclass(Tensor) for k, v in target.items()}
+        if self.masks and self.cropped:
+            plain = _tight(plain)
+        solid = (plain["boxes"][:, 2:] > plain["boxes"][:, :2]).all(1)  # a sliver may have no width left in float32
+        return pixels, {k: v[solid] for k, v in plain.items()}, record
+
+    def _target(self, annotations: list[dict], size: tuple[int, int]) -> dict[str, Tensor]:
+        """The objects of an image of ``size`` (H, W) that are no crowd."""
+        instances = [a for a in annotations if not a["iscrowd"] and (not self.masks or "segmentation" in a)]
         boxes = torch.tensor([a["bbox"] for a in instances], dtype=torch.float32).reshape(-1, 4)
         target = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYWH", canvas_size=size),
@@ -84,12 +110,14 @@ class DetectionMapper:
         if self.masks:
             target["masks"] = tv_tensors.Mask(_masks(instances, size))
         target["boxes"] = v2.functional.convert_bounding_box_format(target["boxes"], new_format="XYXY")
-        image, target = self.augment(image, target)
-        pixels = image.as_subclass(Tensor)
-        plain = {k: v.as_subclass(Tensor) for k, v in target.items()}
-        solid = (plain["boxes"][:, 2:] > plain["boxes"][:, :2]).all(1)  # a sliver may have no width left in float32
-        plain = {k: v[solid] for k, v in plain.items()}
-        return (pixels.flip(0) if self.bgr else pixels), plain, record
+        return target
+
+
+def _tight(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The objects of which a crop left some of the mask, with the boxes of what is left."""
+    kept = {k: v[target["masks"].bool().flatten(1).any(1)] for k, v in target.items()}
+    boxes = masks_to_boxes(kept["masks"]) + torch.tensor([0.0, 0.0, 1.0, 1.0])  # of first and last pixels
+    return kept | {"boxes": boxes}
 
 
 def _masks(instances: list[dict], size: tuple[int, int]) -> Tensor:
@@ -104,7 +132,8 @@ def _masks(instances: list[dict], size: tuple[int, int]) -> Tensor:
 
 
 def load_all(cfg: CfgNode, split: str, classes: Sequence[str] = ()) -> list[records.Records]:
-    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` with one list of classes; tells what was found there.
+    """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` with one list of classes; in training those of
+    ``KD.UNLABELED`` follow, without classes and labels. Tells what was found in them.
 
     Args:
         classes: those of the run, as far as they are known.
@@ -119,12 +148,24 @@ def load_all(cfg: CfgNode, split: str, classes: Sequence[str] = ()) -> list[reco
         if finds_masks(cfg):
             records.tell_without_masks(d)
         d.findings.tell()
-    return data
+    return data + (_unlabeled(cfg) if split == "TRAIN" else [])
 
 
 def load_one(cfg: CfgNode, name: str, key: str) -> records.Records:
-    """The data set ``name``; ``key`` names it in errors."""
-    return records.load(name, cfg.DATASETS.CUSTOM, key, cfg.INPUT.PIXEL_RANGE)
+    """The data set ``name``; ``key`` names it in errors. That of ``KD.UNLABELED`` may be a folder of images."""
+    custom, pixel_range = cfg.DATASETS.CUSTOM, cfg.INPUT.PIXEL_RANGE
+    if key != UNLABELED or set(custom.get(name, ())) != {"UNLABELED"}:
+        return records.load(name, custom, key, pixel_range)
+    images = load_semantic(name, custom, key, pixel_range)
+    return records.Records(name, (), images.records, images.source, images.findings, {}, pixel_range)
+
+
+def _unlabeled(cfg: CfgNode) -> list[records.Records]:
+    unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, 1)
+    data = [load_one(cfg, name, UNLABELED) for name in cfg.KD.UNLABELED.DATASETS]
+    for d in data:
+        d.findings.tell()
+    return [replace(d, classes=(), records=without_labels(d.records), category_ids={}) for d in data]
 
 
 def finds_masks(cfg: CfgNode) -> bool:
@@ -133,24 +174,30 @@ def finds_masks(cfg: CfgNode) -> bool:
 
 
 def training_batches(cfg: CfgNode, data: list[records.Records], start: int, rank: int, ranks: int) -> DataLoader:
-    """An endless loader of this rank's batches, from iteration ``start`` on."""
+    """An endless loader of this rank's batches, from iteration ``start`` on; unlabeled images come last in each."""
     keep = [
         r
         for d in data
         for r in d.records
-        if not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS or any(not a["iscrowd"] for a in r["annotations"])
+        if "annotations" in r
+        and (not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS or any(not a["iscrowd"] for a in r["annotations"]))
     ]
     if not keep:
         raise DataError(f"{data[0].source}: no image has an annotation that is not crowd")
-    batches = Batches(
+    extra = [r for d in data for r in d.records if "annotations" not in r]
+    every = keep + extra
+    batches: Batches | Joined = Batches(
         functools.partial(shuffled, len(keep), cfg.SEED),
         images_a_rank(cfg.SOLVER.IMS_PER_BATCH, ranks),
         start,
-        group_of=(lambda index: aspect(keep[index])) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        group_of=(lambda index: aspect(every[index])) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
         rank=rank,
         ranks=ranks,
     )
-    dataset = Keyed(keep, DetectionMapper(cfg, training=True, masks=finds_masks(cfg)), cfg.SEED)
+    more = unlabeled_share(cfg.KD.UNLABELED.DATASETS, cfg.KD.UNLABELED.IMS_PER_BATCH, ranks)
+    if more:
+        batches = Joined(batches, len(keep), len(extra), more, cfg.SEED)
+    dataset = Keyed(every, DetectionMapper(cfg, training=True, masks=finds_masks(cfg)), cfg.SEED)
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, collate)
 
 

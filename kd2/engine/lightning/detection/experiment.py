@@ -1,23 +1,36 @@
 """Detection and instance segmentation with torchvision: RetinaNet, FCOS, Faster and Mask R-CNN."""
 
+import logging
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kd2.config import teacher_blocks
 from kd2.data.detection.records import Records, check_numbers
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.checkpoint import teacher_classes
-from kd2.engine.lightning.detection.anchors import BLANK
+from kd2.engine.lightning.detection.conventions import in_model_names
 from kd2.engine.lightning.detection.data import Batch, finds_masks, load_all, load_one, test_batches, training_batches
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
-from kd2.engine.lightning.detection.models import BODY, NoResize, build_detector, first_label, num_classes
+from kd2.engine.lightning.detection.models import (
+    BODY,
+    NoResize,
+    build_detector,
+    dense_head,
+    first_label,
+    num_classes,
+)
+from kd2.engine.lightning.detection.published import blank_side, published_detector
 from kd2.engine.lightning.detection.step import detection_step
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
+from kd2.engine.lightning.trainer import uses_gpu
+
+logger = logging.getLogger(__name__)
 
 
 class DetectionExperiment(LightningExperiment):
@@ -35,21 +48,33 @@ class DetectionExperiment(LightningExperiment):
 
     def check(self, train: list[Records], tests: list[Records]) -> None:
         check_numbers([*train, *tests])
-        check_classes([*train, *tests], *num_classes(self.cfg))
+        check_classes([d for d in (*train, *tests) if d.classes], *num_classes(self.cfg))
 
     def build_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
-        return self._built(self.cfg, build_detector(self.cfg), "STUDENT", names=self.classes)
+        return self._built(self.cfg, build_detector(self.cfg), "STUDENT", num_classes(self.cfg), names=self.classes)
 
-    def build_teacher(self) -> BuiltModel:
-        own = self.teachers[0].cfg
-        model = build_detector(own)
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        source, known = self.source(node), []
+        if source.builder:
+            model, count, known = published_detector(source, min(self.cfg.INPUT.MIN_SIZE_TRAIN))
+            classes = source.weights_key, count
+        else:
+            model, classes = build_detector(source.cfg), num_classes(source.cfg)
+        names, key = teacher_classes(self.cfg, "things", source.weights, node, known)
         model.transform = NoResize(model.transform)
-        names, key = teacher_classes(self.cfg, "things", self.teachers[0].weights)
-        return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
+        facts = {"matched": self.load_teacher(model, source), "names": names, "names_key": key}
+        return self._built(source.cfg, model, node.removeprefix("KD."), classes, **facts)
+
+    def read_weights(self, model: nn.Module, path: str, key: str) -> dict[str, Tensor]:
+        generator = getattr(dense_head(model), "anchor_generator", None)
+        state, left = in_model_names(super().read_weights(model, path, key), generator, f"{key}: {path}")
+        if left:
+            logger.warning("%s: %s is a Cascade R-CNN, its stages behind the first are left out", key, path)
+        return state
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
-        return detection_step(student, reverse_colors, teacher)
+        return detection_step(student, reverse_colors, self.cfg.KD.UNLABELED, teacher)
 
     def class_names(self, data: list[Records]) -> dict[str, list[str]]:
         return {"things": list(data[0].classes)}
@@ -68,16 +93,25 @@ class DetectionExperiment(LightningExperiment):
             outputs = student(batch.unit_images)
         return [output | {"labels": output["labels"] - first_label(student)} for output in outputs]
 
-    def _built(self, cfg: CfgNode, model: nn.Module, side: str, **facts: Any) -> BuiltModel:
-        key, count = num_classes(cfg)
-        probe = Probe(lambda: _run_blank(model), (BLANK, BLANK))
-        return self.built(model, probe, side, {"things": (key, count)}, color_order=cfg.INPUT.FORMAT, **facts)
+    @torch.no_grad()
+    def find(self, student: nn.Module, data: Records) -> list[dict[str, Any]]:
+        device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
+        student.to(device)
+        evaluator = self.evaluator(data)
+        for batch in self.test_loader(data, rank=0, ranks=1):
+            evaluator.process(batch, self.predict(student, batch.to(device)))
+        return evaluator.detections
+
+    def _built(self, cfg: CfgNode, model: nn.Module, side: str, classes: tuple[str, int], **facts: Any) -> BuiltModel:
+        blank = max(blank_side(block["CONFIG_FILE"]) for block in teacher_blocks(self.cfg).values())
+        probe = Probe(lambda: _run_blank(model, blank), (blank, blank))
+        return self.built(model, probe, side, {"things": classes}, color_order=cfg.INPUT.FORMAT, **facts)
 
 
-def _run_blank(model: nn.Module) -> None:
+def _run_blank(model: nn.Module, side: int) -> None:
     """A forward pass on a blank image in the size that it has."""
     resize, model.transform = model.transform, NoResize(model.transform)
     try:
-        model([torch.zeros(3, BLANK, BLANK)])
+        model([torch.zeros(3, side, side)])
     finally:
         model.transform = resize

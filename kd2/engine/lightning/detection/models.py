@@ -3,18 +3,18 @@
 import functools
 from collections.abc import Callable
 
-import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from kd2.distill import ConfigError, nearest
 from kd2.engine.lightning.backbones import fpn_backbone, norm_layer
+from kd2.engine.lightning.detection.anchors import Detectron2Anchors, ExactAnchors
+from kd2.engine.lightning.detection.conventions import AlignedRoIAlign, SamplingTransform, UnclippedRetinaNet
 
 # Where the backbone without its feature pyramid lies in a detector's key names.
 BODY = "backbone.body."
@@ -52,14 +52,6 @@ def dense_head(model: nn.Module) -> nn.Module:
     return model.rpn if isinstance(model, FasterRCNN) else model
 
 
-class ExactAnchors(AnchorGenerator):
-    """Anchors in float32; torchvision makes them in the precision of the maps: bfloat16 is 2 pixels coarse at 256."""
-
-    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Anchors of the images, per image (A, 4) in pixels; only sizes and device of the maps count."""
-        return super().forward(image_list, [x.new_empty(x.shape[-2:], dtype=torch.float32) for x in feature_maps])
-
-
 class NoResize(GeneralizedRCNNTransform):
     """Normalizes and pads, but takes images in the size they have: for the teacher and for probes."""
 
@@ -81,7 +73,11 @@ def _input(cfg: CfgNode) -> dict:
     }
 
 
-def _anchors(cfg: CfgNode, levels: int) -> AnchorGenerator:
+def _as_detectron2(cfg: CfgNode) -> bool:
+    return cfg.MODEL.CONVENTIONS == "detectron2"
+
+
+def _anchors(cfg: CfgNode, levels: int, first_stride: int) -> AnchorGenerator:
     sizes, ratios = cfg.MODEL.ANCHOR_GENERATOR.SIZES, cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS
     if len(sizes) != levels or len(ratios) not in (1, levels):
         raise ConfigError(
@@ -89,7 +85,8 @@ def _anchors(cfg: CfgNode, levels: int) -> AnchorGenerator:
             f"{levels} (one a level) and 1 or {levels}"
         )
     ratios = list(ratios) * levels if len(ratios) == 1 else ratios
-    return ExactAnchors(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))
+    sizes, ratios = tuple(map(tuple, sizes)), tuple(map(tuple, ratios))
+    return Detectron2Anchors(sizes, ratios, first_stride) if _as_detectron2(cfg) else ExactAnchors(sizes, ratios)
 
 
 def _truncated(towers: list[nn.Sequential], layers: int, per_conv: int) -> None:
@@ -102,12 +99,13 @@ def _truncated(towers: list[nn.Sequential], layers: int, per_conv: int) -> None:
 
 def _retinanet(cfg: CfgNode) -> RetinaNet:
     backbone, head_cfg = fpn_backbone(cfg, first_level=3), cfg.MODEL.RETINANET
-    anchors = _anchors(cfg, levels=5)
+    anchors = _anchors(cfg, levels=5, first_stride=8)
     norm = norm_layer(head_cfg.NORM, "MODEL.RETINANET.NORM", ("", "BN", "GN"))
     per_cell = anchors.num_anchors_per_location()[0]
     head = RetinaNetHead(backbone.out_channels, per_cell, head_cfg.NUM_CLASSES, norm_layer=norm)
     _truncated([head.classification_head.conv, head.regression_head.conv], head_cfg.NUM_CONVS, per_conv=1)
-    return RetinaNet(
+    make = UnclippedRetinaNet if _as_detectron2(cfg) else RetinaNet
+    return make(
         backbone, head_cfg.NUM_CLASSES, anchor_generator=anchors, head=head, **_input(cfg), **_one_stage_test(cfg)
     )
 
@@ -135,16 +133,23 @@ def _one_stage_test(cfg: CfgNode) -> dict:
 
 
 def _rcnn(cfg: CfgNode, architecture: Callable[..., nn.Module]) -> nn.Module:
-    return architecture(
+    pools = {"box_roi_pool": AlignedRoIAlign(7)} if _as_detectron2(cfg) else {}
+    if pools and architecture is MaskRCNN:
+        pools["mask_roi_pool"] = AlignedRoIAlign(14)
+    model = architecture(
         fpn_backbone(cfg, first_level=2),
         cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1,
-        rpn_anchor_generator=_anchors(cfg, levels=5),
+        rpn_anchor_generator=_anchors(cfg, levels=5, first_stride=4),
         box_batch_size_per_image=cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,
         box_score_thresh=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
         box_nms_thresh=cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
         box_detections_per_img=cfg.TEST.DETECTIONS_PER_IMAGE,
+        **pools,
         **_input(cfg),
     )
+    if pools:
+        model.transform = SamplingTransform(model.transform)
+    return model
 
 
 ARCHITECTURES = {

@@ -9,6 +9,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd2.config import train_size
+from kd2.data.records import without_labels
 from kd2.data.segmentation.semantic import BUILTIN, SemanticRecords, load_semantic, of_one_run
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.distill import IGNORE_LABEL, ConfigError
@@ -91,8 +93,7 @@ def _unlabeled(cfg: CfgNode) -> list[SemanticRecords]:
     unlabeled_share(names, cfg.KD.UNLABELED.IMS_PER_BATCH, 1)
     found = []
     for data in (load_one(cfg, name, key) for name in names):
-        records = [{k: v for k, v in record.items() if k != "sem_seg_file_name"} for record in data.records]
-        found.append(replace(data, classes=(), records=records))
+        found.append(replace(data, classes=(), records=without_labels(data.records)))
     return found
 
 
@@ -113,7 +114,7 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
     """An endless loader of this rank's batches, from iteration ``start`` on; unlabeled images come last in each."""
     labeled = [record for d in data if d.classes for record in d.records]
     extra = [record for d in data if not d.classes for record in d.records]
-    records, crop = labeled + extra, cfg.INPUT.CROP.ENABLED
+    records, crop = labeled + extra, train_size(cfg)
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING and not crop
     batches = Batches(
         functools.partial(shuffled, len(labeled), cfg.SEED),
@@ -129,7 +130,7 @@ def training_batches(cfg: CfgNode, data: list[SemanticRecords], start: int, rank
     if more:
         batches = Joined(batches, len(labeled), len(extra), more, cfg.SEED)
     dataset = Keyed(records, SemanticMapper(cfg, data, training=True), cfg.SEED)
-    together = functools.partial(collate, smallest=tuple(cfg.INPUT.CROP.SIZE)) if crop else collate
+    together = functools.partial(collate, smallest=crop) if crop else collate
     return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, together)
 
 

@@ -8,11 +8,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd2.config import train_size
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import BatchInfo, Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.checkpoint import teacher_classes
 from kd2.engine.lightning.experiment import LightningExperiment
+from kd2.engine.lightning.published import categories
 from kd2.engine.lightning.segmentation.data import (
     Batch,
     check,
@@ -23,7 +25,13 @@ from kd2.engine.lightning.segmentation.data import (
     window,
 )
 from kd2.engine.lightning.segmentation.evaluation import SemSegEvaluator
-from kd2.engine.lightning.segmentation.models import BODY, Segmenter, build_segmenter, num_classes
+from kd2.engine.lightning.segmentation.models import (
+    BODY,
+    Segmenter,
+    build_segmenter,
+    num_classes,
+    published_segmenter,
+)
 from kd2.networks.losses import task_loss
 from kd2.networks.window import enlarged, predict
 
@@ -49,13 +57,18 @@ class SegmentationExperiment(LightningExperiment):
 
     def build_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
-        return self._built(self.cfg, build_segmenter(self.cfg), "STUDENT", names=self.classes)
+        return self._built(self.cfg, build_segmenter(self.cfg), "STUDENT", num_classes(self.cfg), names=self.classes)
 
-    def build_teacher(self) -> BuiltModel:
-        own = self.teachers[0].cfg
-        model = build_segmenter(own)
-        names, key = teacher_classes(self.cfg, "stuff", self.teachers[0].weights)
-        return self._built(own, model, "TEACHER", matched=self.load_teacher(model), names=names, names_key=key)
+    def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:
+        source, known = self.source(node), []
+        if source.builder:
+            model, count = published_segmenter(source)
+            known, classes = categories(source.weights, source.weights_key), (source.weights_key, count)
+        else:
+            model, classes = build_segmenter(source.cfg), num_classes(source.cfg)
+        names, key = teacher_classes(self.cfg, "stuff", source.weights, node, known)
+        facts = {"matched": self.load_teacher(model, source), "names": names, "names_key": key}
+        return self._built(source.cfg, model, node.removeprefix("KD."), classes, **facts)
 
     def step(self, student: Segmenter, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
         head = self.cfg.MODEL.SEM_SEG_HEAD
@@ -86,10 +99,10 @@ class SegmentationExperiment(LightningExperiment):
             scores = predict(lambda x: student(x)["out"], images, *window(self.cfg))
         return enlarged(scores, batch.size).argmax(1)
 
-    def _built(self, cfg: CfgNode, model: Segmenter, side: str, **facts: Any) -> BuiltModel:
-        size = tuple(self.cfg.INPUT.CROP.SIZE) if self.cfg.INPUT.CROP.ENABLED else _BLANK
+    def _built(self, cfg: CfgNode, model: Segmenter, side: str, classes: tuple[str, int], **facts: Any) -> BuiltModel:
+        size = train_size(self.cfg) or _BLANK
         probe = Probe(lambda: model(torch.zeros(1, 3, *size)), size)
-        return self.built(model, probe, side, {"stuff": num_classes(cfg)}, color_order=cfg.INPUT.FORMAT, **facts)
+        return self.built(model, probe, side, {"stuff": classes}, color_order=cfg.INPUT.FORMAT, **facts)
 
 
 def _run_student(student: Segmenter, batch: Batch, weight: float, aux_weight: float) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from kd2.data.segmentation.semantic import SemanticRecords
-from kd2.engine.lightning.images import flips, record_image, resizing
+from kd2.engine.lightning.images import augmentation, record_image
 
 Sample = tuple[Tensor, Tensor, dict]
 
@@ -15,7 +15,8 @@ Sample = tuple[Tensor, Tensor, dict]
 class SemanticMapper:
     """A record to (image uint8 (3, h, w), labels uint8 (h, w), record).
 
-    Training resizes, crops and flips both. Otherwise the image is resized and the labels are left as they are.
+    Training augments both; the batch pads images that are smaller than a crop. Otherwise the image is resized and the
+    labels are left as they are.
 
     Args:
         data: the data sets that records come from; they know how their labels are read.
@@ -25,7 +26,7 @@ class SemanticMapper:
         self.bgr, self.training = cfg.INPUT.FORMAT == "BGR", training
         self.pixel_range = cfg.INPUT.PIXEL_RANGE
         self.labels = {d.name: d.labels for d in data}
-        self.augment = v2.Compose([resizing(cfg), *_crop(cfg), *flips(cfg)]) if training else v2.Identity()
+        self.augment = augmentation(cfg) if training else v2.Identity()
         self.test_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
     def __call__(self, record: dict) -> Sample:
@@ -37,27 +38,6 @@ class SemanticMapper:
             image = _resized(image, *self.test_size)
         pixels = image.as_subclass(Tensor)
         return pixels.flip(0) if self.bgr else pixels, labels.as_subclass(Tensor), record
-
-
-class Crop(v2.Transform):
-    """A random piece of at most ``size``; smaller images stay whole, the batch is padded."""
-
-    def __init__(self, size: tuple[int, int]):
-        super().__init__()
-        self.size = size
-
-    def make_params(self, flat_inputs: list) -> dict[str, int]:
-        whole = flat_inputs[0].shape[-2:]
-        height, width = (min(sides) for sides in zip(self.size, whole))
-        top, left = (int(torch.randint(0, side - piece + 1, ())) for side, piece in zip(whole, (height, width)))
-        return {"top": top, "left": left, "height": height, "width": width}
-
-    def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
-        return v2.functional.crop(inpt, **params)
-
-
-def _crop(cfg: CfgNode) -> list[v2.Transform]:
-    return [Crop(tuple(cfg.INPUT.CROP.SIZE))] if cfg.INPUT.CROP.ENABLED else []
 
 
 def _resized(image: Tensor, shortest: int, longest: int) -> Tensor:

@@ -3,13 +3,18 @@
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
+from torchvision.models import segmentation
+from torchvision.models.segmentation import LRASPP
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from kd2.distill import ConfigError, nearest
+from kd2.engine.checkpoint import read_weights
 from kd2.engine.lightning.backbones import NORMS, fpn_backbone, norm_layer
+from kd2.engine.lightning.published import build_published, builder_of, pixel_statistics
 from kd2.engine.lightning.segmentation.stages import stages
+from kd2.engine.lightning.teacher import TeacherSource
 from kd2.networks.espnet import LEVEL3, ESPDecoder, ESPEncoder
 from kd2.networks.pspnet import AuxiliaryHead, PSPHead
 from kd2.networks.semantic_fpn import SemSegFPNHead
@@ -82,6 +87,19 @@ def build_segmenter(cfg: CfgNode) -> Segmenter:
         raise ConfigError(f"MODEL.SEM_SEG_HEAD.AUX_WEIGHT is {head.AUX_WEIGHT}, expected 0: {name} has no such head")
     norm_layer(head.NORM, _NORM, ("BN", "GN") if name in _WITH_NORM else ("BN",))
     return Segmenter(**ARCHITECTURES[name](cfg), mean=list(cfg.MODEL.PIXEL_MEAN), std=list(cfg.MODEL.PIXEL_STD))
+
+
+def published_segmenter(source: TeacherSource) -> tuple[Segmenter, int]:
+    """The network of a builder of torchvision, still without its weights, and the number of its classes.
+
+    Raises:
+        ConfigError: no such network; weights that are not its own.
+    """
+    builder, key = builder_of(source.builder, segmentation, f"{source.node}.CONFIG_FILE"), source.weights_key
+    model, count = build_published(builder, read_weights(source.weights, key), f"{key}: {source.weights}")
+    mean, std = pixel_statistics(builder)
+    parts = model.backbone, model.classifier, getattr(model, "aux_classifier", None)
+    return Segmenter(*parts, "" if isinstance(model, LRASPP) else "out", mean=mean, std=std), count
 
 
 def num_classes(cfg: CfgNode) -> tuple[str, int]:

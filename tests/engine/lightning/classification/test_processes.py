@@ -56,7 +56,7 @@ def test_both_processes_together_see_the_batches_of_one(seen, config):
 
 def test_both_processes_score_one_network_on_the_way(seen):
     """Batch norm statistics included, of the student and of its moving average."""
-    assert any(name.startswith("ema.") for name in seen[0]["scored"])
+    assert any(name.startswith("average.") for name in seen[0]["scored"])
     assert runs.same(seen[0]["scored"], seen[1]["scored"]) == []
 
 

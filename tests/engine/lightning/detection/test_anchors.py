@@ -20,7 +20,8 @@ SIZES = [(67, 203), (150, 97)]
 IMAGES = [torch.zeros(3, *size, dtype=torch.uint8) for size in SIZES]
 BATCH = Batch(IMAGES, [{}, {}], [torch.ones(1, 4), torch.ones(2, 4)], [])
 
-each_kind = pytest.mark.parametrize("architecture", ["RetinaNet", "FasterRCNN"])
+# Architectures, and one with the conventions of Detectron2.
+each_kind = pytest.mark.parametrize("architecture", ["RetinaNet", "FasterRCNN", "detectron2"])
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,10 @@ def distillers():
     changes = {"ANCHOR_GENERATOR": {"SIZES": sizes, "ASPECT_RATIOS": ratios}, "FPN": {"OUT_CHANNELS": 32}}
     names = ("RetinaNet", "FasterRCNN", "FCOS")
     configs = {name: tiny.config({"MODEL": {"META_ARCHITECTURE": name} | changes}) for name in names}
+    configs["detectron2"] = tiny.config({"MODEL": {"CONVENTIONS": "detectron2"} | changes})
     students = {name: build_detector(cfg) for name, cfg in configs.items()}
-    steps = {name: detection_step(student, reverse_colors=False) for name, student in students.items()}
+    unlabeled = tiny.config().KD.UNLABELED
+    steps = {name: detection_step(student, False, unlabeled) for name, student in students.items()}
     return {name: Distiller(student, batch_info=steps[name].batch_info) for name, student in students.items()}
 
 

@@ -15,6 +15,7 @@ from kd2.distill import ConfigError, Distiller, Probe
 from kd2.engine.build import BuiltModel, assemble
 from kd2.engine.lightning.detection.data import Batch
 from kd2.engine.lightning.detection.models import NoResize, build_detector, dense_head
+from kd2.engine.lightning.detection.coding import DenseAnchors
 from kd2.engine.lightning.detection.step import detection_step
 from kd2.networks.group_norm import allow_single_values
 from kd2.ops.boxes import decode
@@ -32,6 +33,7 @@ FAMILIES = {
     "FasterRCNN": (ROI, HEADS),
     "MaskRCNN": ([*ROI, "roi=roi_heads.mask_predictor"], HEADS),
 }
+UNLABELED = tiny.config().KD.UNLABELED
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -50,7 +52,7 @@ def built(model: nn.Module, taps: list[str]) -> BuiltModel:
 def distiller(student: nn.Module, teacher: nn.Module, taps: list[str], blocks: dict) -> Distiller:
     """In train mode, with batch norm as the teacher has it, so that equal networks give equal outputs."""
     sides = built(student, taps), built(teacher, taps)
-    model = assemble(*sides, detection_step(student, False, sides[1]), blocks).train()
+    model = assemble(*sides, detection_step(student, False, UNLABELED, sides[1]), blocks).train()
     for module in student.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -144,7 +146,7 @@ def test_without_a_tapped_head_the_teacher_runs_first_and_as_it_always_does():
 @pytest.mark.parametrize("family", ["RetinaNet", "FCOS", "FasterRCNN"])
 def test_boxes_are_decoded_as_the_detector_decodes_them(family):
     student = detector(family)
-    coding = detection_step(student, False, built(student, ["fpn=backbone"])).batch_info(batch()).coding
+    coding = detection_step(student, False, UNLABELED, built(student, ["fpn=backbone"])).batch_info(batch()).coding
     (grid,) = coding.grids([(8, 12)])
     anchors = grid.dense().flatten(0, 2)
     numbers = torch.randn(len(anchors), 4, generator=torch.Generator().manual_seed(1))
@@ -165,6 +167,18 @@ def test_other_anchors_are_refused_with_the_reason():
         distiller(student, teacher, DENSE, GIOU)
 
 
+def test_anchors_that_are_spaced_otherwise_are_refused():
+    """By strides, as Detectron2 does it, or by cells: equal at one cell, not everywhere."""
+    sizes = {"SIZES": [[16], [32], [64], [128], [256]], "ASPECT_RATIOS": [[1.0]]}
+    student, teacher = (
+        detector("RetinaNet", ANCHOR_GENERATOR=sizes, CONVENTIONS=conventions)
+        for conventions in ("torchvision", "detectron2")
+    )
+    assert all(torch.equal(*pair) for pair in zip(DenseAnchors(student).bases, DenseAnchors(teacher).bases))
+    with pytest.raises(ConfigError, match="KD.LOSSES.dense_kd needs coding of the batch"):
+        distiller(student, teacher, DENSE, GIOU)
+
+
 def test_the_loss_of_box_heads_asks_for_their_tap():
     student = detector("FasterRCNN")
     taps = ["roi=rpn.head.cls_logits", "roi=rpn.head.bbox_pred"]
@@ -179,7 +193,7 @@ def test_heads_on_proposals_ask_for_an_rcnn_on_both_sides():
     with pytest.raises(
         ConfigError, match="KD.TAPS: a tap in roi_heads asks for an R-CNN on both sides, the student is a RetinaNet"
     ):
-        detection_step(student, False, teacher)
+        detection_step(student, False, UNLABELED, teacher)
 
 
 def test_a_config_that_taps_the_box_predictor_distills_from_it(tmp_path, data, rcnn_teacher):

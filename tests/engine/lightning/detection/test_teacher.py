@@ -84,7 +84,10 @@ def test_missing_weights_are_refused_with_near_names(build, teacher):
 
 
 def test_no_weights_are_refused(build):
-    with pytest.raises(ConfigError, match="^KD.TEACHER.WEIGHTS is empty, expected a checkpoint file or URL$"):
+    with pytest.raises(
+        ConfigError,
+        match="^KD.TEACHER.WEIGHTS is empty, expected a checkpoint file, a run folder, or a published name$",
+    ):
         build("KD.TEACHER.WEIGHTS", "")
 
 

@@ -13,9 +13,10 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from kd2.distill import ConfigError, DataError
+from kd2.engine.lightning.images import Crop
 from kd2.engine.lightning.segmentation.data import check, collate, load_all, training_batches
 from kd2.engine.lightning.segmentation.data import test_batches as batches_of
-from kd2.engine.lightning.segmentation.mapper import Crop, SemanticMapper
+from kd2.engine.lightning.segmentation.mapper import SemanticMapper
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_segmentation as tiny

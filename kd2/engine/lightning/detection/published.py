@@ -1,0 +1,48 @@
+"""torchvision's own detectors as teachers."""
+
+from torch import nn
+from torchvision.models import detection
+from torchvision.models.detection.ssd import SSD
+
+from kd2.distill import ConfigError
+from kd2.engine.checkpoint import read_weights
+from kd2.engine.lightning.detection.coding import BLANK
+from kd2.engine.lightning.published import build_published, builder_of, categories
+from kd2.engine.lightning.teacher import TeacherSource
+from kd2.engine.names import TORCHVISION
+
+# The padding of kd2's students, whose maps a teacher's are compared with.
+_DIVISIBLE = 32
+# Its last layers have no padding: of smaller images nothing is left for them.
+_SSD300, _SMALLEST = f"{TORCHVISION}ssd300_vgg16", 257
+
+
+def published_detector(source: TeacherSource, side: int) -> tuple[nn.Module, int, list[str]]:
+    """The detector of a builder of torchvision, still without its weights, with its classes (without background).
+
+    Args:
+        side: pixels of the smallest training images.
+
+    Returns:
+        The model, the number of its classes and, of published weights, their names.
+
+    Raises:
+        ConfigError: no such detector; weights that are not its own; training images that are too small for it.
+    """
+    builder, key = builder_of(source.builder, detection, f"{source.node}.CONFIG_FILE"), source.weights_key
+    where = f"{key}: {source.weights}"
+    model, count = build_published(builder, read_weights(source.weights, key), where)
+    if source.builder.startswith(_SSD300) and side < _SMALLEST:
+        raise ConfigError(f"INPUT.MIN_SIZE_TRAIN: {builder} as a teacher needs {_SMALLEST} pixels a side, found {side}")
+    model.transform.size_divisible = _DIVISIBLE
+    background = int(isinstance(model, (detection.FasterRCNN, SSD)))
+    return model, count - background, categories(source.weights, key)[background:]
+
+
+def blank_side(teacher: str) -> int:
+    """The side of blank images that student and teacher take, whose maps are compared.
+
+    Args:
+        teacher: ``KD.TEACHER.CONFIG_FILE``.
+    """
+    return 2 * BLANK if teacher.startswith(_SSD300) else BLANK

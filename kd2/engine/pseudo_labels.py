@@ -1,0 +1,84 @@
+"""A detector's own detections in a folder of images, as a data set in COCO's form."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from kd2.distill import ConfigError
+from kd2.engine import evaluating
+from kd2.engine.checkpoint import saved_classes
+from kd2.engine.experiment import Experiment
+from kd2.runs.files import write_atomically
+
+_NAME = "pseudo_labels"
+
+
+def find_objects(
+    config_file: str,
+    options: Sequence[str],
+    folder: str,
+    least: float,
+    classes: Sequence[str] = (),
+    allow_pickle: bool = False,
+) -> dict[str, Any]:
+    """What the model of ``MODEL.WEIGHTS`` finds in the images of a folder and of those in it, as by evaluation.
+
+    Args:
+        config_file, options: of a detector, see ``kd2.engine.run``.
+        least: detections with smaller scores are left out.
+        classes: names in the order of the model's outputs, where its checkpoint does not tell them.
+
+    Returns:
+        The content of a COCO file: file names relative to ``folder``, categories from 1, and of each annotation
+        ``bbox``, ``area``, ``iscrowd`` 0, ``score``, and of an instance its mask as a run-length code.
+
+    Raises:
+        ConfigError: no weights, no detector, class names that nobody tells or that are too few.
+        DataError: a folder without images, an image that cannot be read.
+    """
+    own = [f"DATASETS.CUSTOM.{_NAME}.UNLABELED", os.path.abspath(folder)]
+    with evaluating(config_file, [*options, *own], allow_pickle) as experiment:
+        return _found(experiment, folder, least, classes)
+
+
+def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[str]) -> dict[str, Any]:
+    cfg = experiment.cfg
+    if not cfg.MODEL.WEIGHTS:
+        raise ConfigError("MODEL.WEIGHTS is empty, expected the checkpoint of the model that finds the objects")
+    names = list(classes) or saved_classes(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS").get("things", [])
+    data = experiment.load_one(_NAME, "KD.UNLABELED.DATASETS")
+    built = experiment.build_student()
+    key, count = built.classes.get("things", ("", 0))
+    if len(names) != count or not count:
+        raise ConfigError(
+            f"{key or 'MODEL.META_ARCHITECTURE'}: the model finds {count} classes, known are the names of {len(names)}"
+            f"{': ' + ', '.join(names) if names else ''}; --classes gives others"
+        )
+    experiment.load_weights(built.module, cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS", partial=False)
+    found = [d for d in experiment.find(built.module.eval(), data) if d["score"] >= least]
+    images = [
+        {"id": place, "file_name": os.path.relpath(r["file_name"], folder), "height": r["height"], "width": r["width"]}
+        for place, r in enumerate(data.records)
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    annotations = [_annotation(number, detection) for number, detection in enumerate(found, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def write_coco(content: dict[str, Any], path: str) -> None:
+    """Write the content of a COCO file; raises ConfigError when there is one of that name."""
+    if os.path.exists(path):
+        raise ConfigError(f"--to {path}: there is a file of that name, which is kept; give another")
+    write_atomically(json.dumps(content), path)
+
+
+def _annotation(number: int, detection: dict[str, Any]) -> dict[str, Any]:
+    told = detection | {"id": number, "category_id": detection["category_id"] + 1, "iscrowd": 0}
+    told["area"] = detection["bbox"][2] * detection["bbox"][3]
+    if "segmentation" in detection:
+        code = detection["segmentation"]
+        told |= {"area": float(coco_mask.area(code)), "segmentation": code | {"counts": code["counts"].decode()}}
+    return told

@@ -1,0 +1,108 @@
+"""Images without labels beside the labeled ones: the losses see them, the student's heads do not."""
+
+import pytest
+
+pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kd2.distill import ConfigError
+from kd2.engine.detectron2.data import train_loader
+from kd2.engine.pseudo_labels import find_objects
+
+from ...helpers.d2_tiny import DETECTORS, distiller_of, load_config, train, write_pair
+
+# Teachers with random weights are sure of nothing: all that they find counts.
+ALL = ["MODEL.RETINANET.SCORE_THRESH_TEST", "0.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
+UNLABELED = {
+    "INPUT": {"MIN_SIZE_TRAIN": [64], "RANDOM_FLIP": "none"},
+    "SOLVER": {"MAX_ITER": 1, "STEPS": []},
+    "KD": {
+        "UNLABELED": {"DATASETS": ["more"], "IMS_PER_BATCH": 1, "SCORE_THRESH": 0.0},
+        "TEACHER": {"OPTS": ALL},
+        "LOSSES": {"pkd": {"WEIGHT": 1.0}},
+    },
+}
+
+
+@pytest.fixture(scope="module", params=list(DETECTORS))
+def config(request, tmp_path_factory, data):
+    """A student's config beside images without labels."""
+    more = {"DATASETS": {"CUSTOM": {"more": {"UNLABELED": str(data / "images")}}}}
+    folder = tmp_path_factory.mktemp(request.param)
+    return write_pair(folder, data, UNLABELED, more, detector=DETECTORS[request.param])
+
+
+@pytest.fixture(scope="module")
+def pair(config):
+    """The distiller, whose norm layers do not couple images, and its first batch: two labeled images and one more."""
+    cfg = load_config(config)
+    distiller = distiller_of(cfg).train()
+    for module in distiller.student.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return distiller, next(iter(train_loader(cfg)))
+
+
+def losses_of(distiller, batch) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)  # an R-CNN samples
+    for module in distiller.student.modules():
+        if hasattr(module, "loss_normalizer"):
+            module.loss_normalizer = 100  # RetinaNet's runs along
+    return distiller(batch)
+
+
+def test_they_count_in_the_losses_and_not_in_the_students_own(pair):
+    distiller, batch = pair
+    assert ["instances" in sample for sample in batch] == [True, True, False]
+    before = losses_of(distiller, batch)
+    batch[2]["image"] = 255 - batch[2]["image"]
+    after = losses_of(distiller, batch)
+    own = [name for name in before if name not in ("loss_imitation", "loss_pkd")]
+    assert len(own) >= 2 and all(torch.equal(before[name], after[name]) for name in own)
+    assert not torch.equal(before["loss_pkd"], after["loss_pkd"])
+
+
+def test_the_teachers_own_detections_are_their_boxes(pair):
+    distiller, batch = pair
+    batch = [sample | {"image": batch[2]["image"]} for sample in batch]  # of one size: the padding decides it too
+    distiller.teacher_features(batch)
+    with torch.no_grad():
+        (found,) = distiller.teacher.model([{"image": batch[2]["image"]}])
+    boxes = found["instances"].pred_boxes.tensor
+    assert len(batch[2]["pseudo_boxes"]) == len(boxes) > 0
+    torch.testing.assert_close(batch[2]["pseudo_boxes"], boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_the_model_is_as_before(pair):
+    distiller, batch = pair
+    distiller(batch)
+    for model in (distiller.student, distiller.teacher.model):
+        assert "preprocess_image" not in vars(model)
+        assert not [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
+
+
+def test_a_tap_behind_the_backbone_is_refused(config):
+    head = "head.cls_score" if "RetinaNet" in config else "proposal_generator.rpn_head.objectness_logits"
+    words = ["KD.TAPS", f"['fpn=backbone:p3,p4', 'score={head}']", "KD.LOSSES.pkd.TAP", "score"]
+    with pytest.raises(ConfigError, match=r"^KD.TAPS: the tap score is \S+, but with KD.UNLABELED a detector's heads"):
+        distiller_of(load_config(config, words))
+
+
+def test_a_teachers_detections_become_a_data_set(config, data):
+    folder = Path(config).parent
+    words = ["MODEL.WEIGHTS", str(folder / "teacher.pth"), *ALL]
+    content = find_objects(str(folder / "teacher.yaml"), words, str(data / "images"), 0.0, ["box", "bar"])
+    assert [image["file_name"] for image in content["images"]] == [f"{i}.png" for i in range(6)]
+    assert content["categories"] == [{"id": 1, "name": "box"}, {"id": 2, "name": "bar"}]
+    first = content["annotations"][0]
+    assert first["id"] == 1 and first["category_id"] in (1, 2) and 0 <= first["score"] <= 1
+    assert first["area"] == pytest.approx(first["bbox"][2] * first["bbox"][3])
+
+
+def test_a_run_takes_them(config, tmp_path):
+    train(config, "OUTPUT_DIR", str(tmp_path))
+    assert (tmp_path / "model_final.pth").exists()

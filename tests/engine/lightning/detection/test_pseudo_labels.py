@@ -1,0 +1,70 @@
+"""A detector's detections as a data set of their own."""
+
+import pytest
+
+pytest.importorskip("torchvision", reason="needs torchvision")
+pytest.importorskip("lightning", reason="needs lightning")
+
+import json
+
+from kd2.data.detection.coco import read_coco
+from kd2.distill import ConfigError
+from kd2.engine.pseudo_labels import find_objects, write_coco
+
+
+@pytest.fixture(scope="module")
+def options(teacher):
+    """Those of the trained teacher, which is sure of nothing after two iterations."""
+    return ["MODEL.WEIGHTS", str(teacher / "out" / "model_final.pth"), "MODEL.RETINANET.SCORE_THRESH_TEST", "0.0"]
+
+
+@pytest.fixture(scope="module")
+def content(teacher, data, options):
+    return find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), 0.0)
+
+
+def test_they_are_read_like_any_other_data_set(content, data, tmp_path):
+    write_coco(content, str(tmp_path / "more.json"))
+    read = read_coco("more", str(tmp_path / "more.json"), str(data / "images"))
+    assert read.classes == ("box", "bar") and len(read.records) == 6
+    assert sum(len(record["annotations"]) for record in read.records) > 0
+
+
+def test_every_one_has_its_score_and_lies_in_its_image(content):
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    for found in content["annotations"]:
+        x, y, width, height = found["bbox"]
+        limits = sizes[found["image_id"]]
+        assert 0 <= found["score"] <= 1 and x >= 0 and y >= 0
+        assert x + width <= limits[0] + 1e-3 and y + height <= limits[1] + 1e-3
+
+
+def test_small_scores_are_left_out(content, teacher, data, options):
+    least = sorted(found["score"] for found in content["annotations"])[-3]
+    fewer = find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), least)
+    assert len(fewer["annotations"]) == 3
+
+
+def test_a_file_that_exists_is_kept(content, tmp_path):
+    (tmp_path / "mine.json").write_text("mine")
+    with pytest.raises(
+        ConfigError, match="^--to .*mine.json: there is a file of that name, which is kept; give another$"
+    ):
+        write_coco(content, str(tmp_path / "mine.json"))
+    assert (tmp_path / "mine.json").read_text() == "mine"
+
+
+def test_names_in_another_number_are_refused(teacher, data, options):
+    with pytest.raises(
+        ConfigError, match="^MODEL.RETINANET.NUM_CLASSES: the model finds 2 classes, known .* of 1: box;"
+    ):
+        find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), 0.0, ["box"])
+
+
+def test_without_weights_nothing_is_found(teacher, data):
+    with pytest.raises(ConfigError, match="^MODEL.WEIGHTS is empty, expected the checkpoint of the model that finds"):
+        find_objects(str(teacher / "teacher.yaml"), [], str(data / "images"), 0.5)
+
+
+def test_the_content_is_plain_json(content):
+    assert json.loads(json.dumps(content)) == content

@@ -1,0 +1,23 @@
+"""What two checkpoints do not have in common."""
+
+from typing import Any
+
+import torch
+
+
+def different(a: Any, b: Any) -> list[str]:
+    """Paths of what differs between two nested checkpoints, tensors compared bit for bit."""
+    one, other = _flat(a), _flat(b)
+    values = [name for name in one.keys() & other.keys() if not _equal(one[name], other[name])]
+    return sorted([*(one.keys() ^ other.keys()), *values])
+
+
+def _flat(content: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(content, dict | list | tuple):
+        return {path: content}
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    return {name: value for key, x in items for name, value in _flat(x, f"{path}.{key}").items()}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
