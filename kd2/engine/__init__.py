@@ -68,6 +68,13 @@ def data_sets(config_file: str, options: list[str]) -> dict[str, Callable[[], An
     return _road(loaded, path).data_sets(loaded, path)
 
 
+def experiment_of(config_file: str, options: list[str]) -> Any:
+    """The ``Experiment`` of a config, to look at its models and data. Nothing is written, no model is built."""
+    path = config_path(config_file)
+    loaded = read(path, options)
+    return _road(loaded, path).experiment(loaded, path)
+
+
 def _road(loaded: dict[str, Any], config_file: str) -> ModuleType:
     framework = framework_of(loaded, config_file)
     module, install = _ROADS[framework]

@@ -71,6 +71,11 @@ def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[]
     return flow.data_sets(Detectron2Experiment(cfg, ONE_PROCESS))
 
 
+def experiment(loaded: dict[str, Any], config_file: str) -> Detectron2Experiment:
+    """See ``kd2.engine.experiment_of``."""
+    return _seeded(run_config(loaded, config_file), ONE_PROCESS)
+
+
 def launched(work: Callable[..., Any], processes: int, args: Namespace, work_args: tuple) -> Any:
     """Run ``work(*work_args)`` in processes of their own, or in this one when it is the only one.
 

@@ -68,7 +68,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     )
     if extra:
         batches = Joined(batches, count, len(records) - count, extra, cfg.SEED)
-    dataset = Keyed(DatasetFromList(records, copy=False), _mapper(cfg, records), cfg.SEED)
+    dataset = Keyed(DatasetFromList(records, copy=False), train_mapper(cfg, records), cfg.SEED)
     return keyed_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS)
 
 
@@ -94,7 +94,8 @@ def _without_labels(cfg: CfgNode) -> list[dict]:
     return [{key: value for key, value in record.items() if key != "sem_seg_file_name"} for record in found]
 
 
-def _mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
+def train_mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
+    """What makes a training sample of a record of ``DATASETS.TRAIN``; ``records`` tell the form of their masks."""
     names = [*cfg.DATASETS.TRAIN, *cfg.KD.UNLABELED.DATASETS]
     others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
     if not others:

@@ -1,6 +1,7 @@
 """Semantic segmentation with torchvision: PSPNet, DeepLabV3, FCN, LR-ASPP, semantic FPN, ESPNet."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.segmentation.data import (
     Batch,
     check,
+    collate,
     load_all,
     load_one,
     test_batches,
@@ -23,6 +25,7 @@ from kd2.engine.lightning.segmentation.data import (
     window,
 )
 from kd2.engine.lightning.segmentation.evaluation import SemSegEvaluator
+from kd2.engine.lightning.segmentation.mapper import SemanticMapper
 from kd2.engine.lightning.segmentation.models import BODY, Segmenter, build_segmenter, num_classes
 from kd2.networks.losses import task_loss
 from kd2.networks.window import enlarged, predict
@@ -75,6 +78,10 @@ class SegmentationExperiment(LightningExperiment):
 
     def test_loader(self, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:
         return test_batches(self.cfg, data, rank, ranks)
+
+    def view(self, data: SemanticRecords) -> tuple[list[dict], Callable[[dict], Batch]]:
+        mapper = SemanticMapper(self.cfg, [data], training=True)
+        return data.records, functools.partial(self.seen, mapper, collate)
 
     def evaluator(self, data: SemanticRecords) -> SemSegEvaluator:
         return SemSegEvaluator(data.classes)
