@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import verify_results
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNNWithTTA
@@ -31,7 +31,7 @@ from kd2.engine.detectron2.config import plain_cfg, student_cfg, teacher_config
 from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
-from kd2.engine.detectron2.data.loaders import train_mapper
+from kd2.engine.detectron2.data.loaders import train_mapper, training_records
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
 from kd2.engine.detectron2.models import METADATA, blank_probe, build_plain, check_data_classes, class_keys, probe_size
 from kd2.engine.detectron2.step import step_of
@@ -129,7 +129,7 @@ class Detectron2Experiment(Experiment):
         return torch.device(cfg.MODEL.DEVICE), (lambda batch=batch: batch for batch in train_loader(cfg))
 
     def view(self, data: str) -> tuple[list[dict], Callable[[dict], list[dict]]]:
-        records = DatasetCatalog.get(data)
+        records = training_records(self.cfg, data, list(self.cfg.DATASETS.TRAIN).index(data))
         mapper = train_mapper(self.cfg, records)
         return records, lambda record: [mapped(mapper, record)]
 
