@@ -23,7 +23,9 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=3, metavar="N", help="how many images are shown (default: 3)")
     parser.add_argument("--logs-only", action="store_true", help="build no model: no costs, no pictures of images")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier page")
-    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help="see train_net.py")
+    parser.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="MODULE", help="see train_net.py"
+    )
     args = parser.parse_args()
     import_losses(args.imports)
     content = compare(

@@ -20,7 +20,9 @@ def main() -> int:
     parser.add_argument("--output", required=True, metavar="DIR", help="a folder without pictures of an earlier look")
     parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="pictures of the config's data sets")
     parser.add_argument("--count", type=int, default=3, help="without --images: how many are chosen (default: 3)")
-    parser.add_argument("--weights", default="", metavar="FILE", help="student (default: model_final.pth of OUTPUT_DIR)")
+    parser.add_argument(
+        "--weights", default="", metavar="FILE", help="student (default: model_final.pth of OUTPUT_DIR)"
+    )
     parser.add_argument("--alone", default="", metavar="FILE", help="the student that learned alone, for comparison")
     parser.add_argument("--overwrite", action="store_true", help="replace pictures of an earlier look")
     config_arguments(parser)

@@ -137,7 +137,7 @@ _FILLED = {
 
 
 def _curves(groups: Sequence[Group], metric: str) -> Iterator[tuple[str, str, Figure]]:
-    """The score, and every loss that two runs or more have logged, over the iterations."""
+    """The score and every loss over the iterations, where some run has logged more than one value."""
     names = [name for g in groups for run in g.runs for row in run.rows for name in row]
     losses = [name for name in dict.fromkeys(names) if name.startswith("loss_") or name == "total_loss"]
     for name in [metric, *losses]:
@@ -145,11 +145,12 @@ def _curves(groups: Sequence[Group], metric: str) -> Iterator[tuple[str, str, Fi
         for group in groups:
             for run in group.runs:
                 try:
-                    curves.append((f"{group.label}, seed {run.seed}", *read_curve(run.folder, name, "step")))
+                    curves.append((group.label, *read_curve(run.folder, name, "step")))
                 except DataError:
                     continue  # this run has no such number
-        if len(curves) > 1 or name == metric and curves:
-            yield f"curve_{name}", f"{name} over iterations.", curve_figure(curves, name, "iteration")
+        if any(len(xs) > 1 for _, xs, _ in curves):
+            caption = f"{name} over iterations, a line a run."
+            yield f"curve_{name}", caption, curve_figure(curves, name, "iteration")
 
 
 def _images(groups: Sequence[Group], count: int, notes: list[str]) -> Pictures:
@@ -163,7 +164,9 @@ def _images(groups: Sequence[Group], count: int, notes: list[str]) -> Pictures:
     alone = [r.weights for r in (other.runs if other else []) if r.finished]
     options = ["OUTPUT_DIR", run.folder, *_FILLED[run.config.get("FRAMEWORK", "detectron2")]]
     try:
-        return look(os.path.join(run.folder, CONFIG), options, count=count, weights=run.weights, alone=(alone or [""])[0])
+        return look(
+            os.path.join(run.folder, CONFIG), options, count=count, weights=run.weights, alone=(alone or [""])[0]
+        )
     except USER_ERRORS as error:
         notes.append(f"No pictures of images: {error}")
         logger.warning(notes[-1])

@@ -30,7 +30,9 @@ class Cost:
     megabytes: float
 
 
-def cost(model: nn.Module, run: Callable[[], Any], seconds: float = 1.0, to_gpu: Callable[[], Any] | None = None) -> Cost:
+def cost(
+    model: nn.Module, run: Callable[[], Any], seconds: float = 1.0, to_gpu: Callable[[], Any] | None = None
+) -> Cost:
     """The cost of a model that is in eval mode on the CPU.
 
     Args:

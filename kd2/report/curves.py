@@ -21,11 +21,15 @@ def draw_curves(folders: Sequence[str], metric: str, axis: str, path: str) -> li
 
 
 def curve_figure(curves: Sequence[tuple[str, list[float], list[float]]], metric: str, axis: str) -> Figure:
-    """One line a curve: its name, places on the axis, values."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    """One line a curve: its name, places on the axis, values. Curves of one name are alike."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot(xlabel=axis, ylabel=metric)
-    for number, (name, xs, ys) in enumerate(curves):
-        axes.plot(xs, ys, label=name, color=f"C{number % 10}", linestyle=("-", "--", ":")[number // 10 % 3], marker=".")
+    names = list(dict.fromkeys(name for name, _, _ in curves))
+    for name, xs, ys in curves:
+        number = names.index(name)
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "marker": "."}
+        axes.plot(xs, ys, label=name, **style)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize="small")
     return figure

@@ -139,13 +139,13 @@ def legend(figure: Figure, names: Sequence[str], colors: Sequence[Rgb]) -> None:
         figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 6), frameon=False, fontsize=9)
 
 
-def _object(
-    axes: Axes, box: np.ndarray, color: Rgb, mask: np.ndarray | None, score: float, line: str = "-"
-) -> None:
+def _object(axes: Axes, box: np.ndarray, color: Rgb, mask: np.ndarray | None, score: float, line: str = "-") -> None:
     x1, y1, x2, y2 = box
     if mask is not None and mask.any():
         axes.imshow(np.where(mask[..., None], (*color, 0.45), 0.0))
-    frame = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1.5, linestyle=line)
+    frame = Rectangle(
+        (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1.5, linestyle=line
+    )
     frame.set_path_effects(_HALO)
     axes.add_patch(frame)
     if score < 1:

@@ -23,7 +23,7 @@ from kd2.runs.folder import FINAL
 
 logger = logging.getLogger(__name__)
 
-TEACHER, ALONE, DISTILLED = "teacher", "student alone", "distilled student"
+TEACHER, ALONE, DISTILLED, UNTRAINED = "teacher", "student alone", "distilled student", "student before training"
 Pictures = Iterator[tuple[str, str, Figure]]  # name of a file, caption, figure
 
 
@@ -32,13 +32,18 @@ class Sides:
     """The networks that are looked at, in eval mode, and how each of them is run on a batch of one.
 
     Attributes:
-        models: title -> network.
+        models: title -> network; the student that the losses see is the last.
         run: title and batch to the network's output, see ``Experiment.predict``.
     """
 
     distiller: Distiller
     models: dict[str, nn.Module]
     run: Callable[[str, Any], Any]
+
+    @property
+    def student(self) -> str:
+        """Title of the student that the losses see."""
+        return list(self.models)[-1]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ def look(
     Args:
         config_file, options: as in training; at least one loss counts.
         images: pictures of the config's data sets, by path or name; empty: the first ``count`` with an object.
-        weights: the distilled student's file; empty: ``model_final.pth`` of OUTPUT_DIR, or else ``MODEL.WEIGHTS``.
+        weights: the distilled student's file; empty: ``model_final.pth`` of OUTPUT_DIR, without one the student as it
+            is before training.
         alone: file of the student that learned alone; empty: it is left out.
         allow_pickle: see ``kd2.engine.run``.
 
@@ -117,18 +123,16 @@ def still(cfg: Any) -> None:
 def _sides(experiment: Any, weights: str, alone: str) -> Sides:
     cfg = experiment.cfg
     final = os.path.join(cfg.OUTPUT_DIR, FINAL)
-    weights = weights or (final if os.path.isfile(final) else cfg.MODEL.WEIGHTS)
-    if not weights:
-        logger.warning("no weights of the student: OUTPUT_DIR has no %s and MODEL.WEIGHTS is empty", FINAL)
-    distiller, facts = build_distiller(experiment, with_weights=False)
+    weights = weights or (final if os.path.isfile(final) else "")
+    distiller, facts = build_distiller(experiment, with_weights=not weights)
     if weights:
         experiment.load_weights(distiller.student, weights, "weights of the student", partial=False)
         _load_adapters(distiller, weights)
-    models = {TEACHER: distiller.teacher.model, DISTILLED: distiller.student}
+    models = {TEACHER: distiller.teacher.model}
     if alone:
-        other = experiment.build_student().module
-        experiment.load_weights(other, alone, "weights of the student alone", partial=False)
-        models = {TEACHER: models[TEACHER], ALONE: other, DISTILLED: models[DISTILLED]}
+        models[ALONE] = experiment.build_student().module
+        experiment.load_weights(models[ALONE], alone, "weights of the student alone", partial=False)
+    models[DISTILLED if weights else UNTRAINED] = distiller.student
     distiller.eval()
     for model in models.values():
         model.eval()
@@ -183,7 +187,7 @@ def _chosen(sources: list, images: Sequence[str], count: int) -> list[tuple[dict
 def _view(name: str, batch: Any, sides: Sides, color_order: str) -> View:
     distiller = sides.distiller
     info = distiller.placed_batch_info(batch)
-    taps = {TEACHER: distiller.teacher.taps, DISTILLED: distiller.student_taps}
+    taps = {TEACHER: distiller.teacher.taps, sides.student: distiller.student_taps}
     found, maps = {}, {}
     for title, model in sides.models.items():
         own = taps.get(title) or distiller.student_taps.on(model)
@@ -194,7 +198,7 @@ def _view(name: str, batch: Any, sides: Sides, color_order: str) -> View:
     for loss_name, loss in distiller.losses.items():
         if hasattr(loss, "shown"):
             info.loss_name, tap = loss_name, distiller.configs[loss_name].tap
-            shown[loss_name] = loss.shown(maps[DISTILLED][tap], maps[TEACHER][tap], info)
+            shown[loss_name] = loss.shown(maps[sides.student][tap], maps[TEACHER][tap], info)
     return View(name, seen.picture(batch, color_order), info.padded_size, seen.truth(batch), found, maps, shown)
 
 
@@ -207,7 +211,11 @@ def _pictures(views: list[View], sides: Sides, names: Sequence[str]) -> Pictures
     ]
     figure = drawing.grid(["annotated", *titles], rows, shapes)
     drawing.legend(figure, names, colors)
-    yield "found", "What is annotated, and what each network finds (scores in percent, from 30 on; of overlapping boxes the best).", figure
+    yield (
+        "found",
+        "What is annotated, and what each network finds (scores in percent, from 30 on; of overlapping boxes the best).",
+        figure,
+    )
     rows = [(v.name, [drawing.errors(v.pixels, v.found[t], v.wanted) for t in titles]) for v in views]
     caption = "Errors: right in green, wrong in red, missed in yellow and dashed; pixels of another class in red."
     yield "errors", caption, drawing.grid(titles, rows, shapes)
@@ -228,7 +236,11 @@ def _loss_pictures(loss: str, views: list[View], sides: Sides) -> Pictures:
             (v.name, [drawing.heat(v.pixels, x[0].cpu().numpy(), v.frame) for x in v.shown[loss][name]]) for v in views
         ]
         shapes = [view.pixels.shape for view in views]
-        yield f"{loss}_{name.replace(' ', '_')}", f"Loss {loss}: {name}, level by level.", drawing.grid(levels, rows, shapes)
+        yield (
+            f"{loss}_{name.replace(' ', '_')}",
+            f"Loss {loss}: {name}, level by level.",
+            drawing.grid(levels, rows, shapes),
+        )
 
 
 def _attention(alias: str, view: View, titles: Sequence[str], sides: Sides) -> Figure:

@@ -63,7 +63,7 @@ def mean(group: Group, metric: str) -> float | None:
 
 def worth(groups: Sequence[Group], metric: str) -> Section:
     """What distillation was worth: a row a group."""
-    header = ["", metric, "more than the student alone", "recovery", "iterations", "training", "runs"]
+    header = ["group", metric, "more than the student alone", "recovery", "iterations", "training", "runs"]
     rows = [_worth_row(group, groups, metric) for group in groups]
     timed = [(g, other) for g in groups if g.role == DISTILLED and (other := at_equal_time(g, groups))]
     text = [
@@ -71,9 +71,13 @@ def worth(groups: Sequence[Group], metric: str) -> Section:
         f"{_words(difference(g, other, metric))}."
         for g, other in timed
     ]
-    untimed = [g.label for g in groups if g.role == DISTILLED and not at_equal_time(g, groups)]
-    if untimed:
-        text.append(f"No student alone trained as long as {', '.join(untimed)}: there is no comparison at equal time.")
+    untimed = [g for g in groups if g.role == DISTILLED and not at_equal_time(g, groups)]
+    for reason, some in (
+        ("No student alone trained as long as", [g.label for g in untimed if g.seconds is not None]),
+        ("The logs tell no training time of", [g.label for g in untimed if g.seconds is None]),
+    ):
+        if some:
+            text.append(f"{reason} {', '.join(some)}: there is no comparison at equal wall-clock time.")
     for group in groups:
         other = baseline(group, groups) if group.role == DISTILLED else None
         apart = differing(other.runs[0], group.runs[0]) if other else []
@@ -97,7 +101,7 @@ def list_of_runs(groups: Sequence[Group], metric: str) -> Section:
         for group in groups
         for run in group.runs
     ]
-    return Section("Runs", (), ["folder", "", "seed", metric, ""], rows)
+    return Section("Runs", (), ["folder", "group", "seed", metric, "state"], rows)
 
 
 def verdict(groups: Sequence[Group], metric: str) -> list[str]:
@@ -109,12 +113,20 @@ def verdict(groups: Sequence[Group], metric: str) -> list[str]:
         if found is None:
             told.append(f"{group.label}: no finished student alone with one of its seeds, so no difference.")
             continue
-        word = "better" if found.mean > 0 else "no better"
-        told.append(f"{group.label} is {word} than the student alone: {metric} {_words(found)}.")
+        told.append(f"{group.label} {_finding(found)}: {metric} {found}.")
         means = [mean(g, metric) for g in (teacher, other) if g]
         if teacher and None not in means and means[0] <= means[1]:
             told.append(f"The teacher ({means[0]:.1f}) is no better than the student alone ({means[1]:.1f}).")
     return told
+
+
+def _finding(found: PairedDifference) -> str:
+    if found.interval is None:
+        order = "above" if found.mean > 0 else "below" if found.mean < 0 else "level with"
+        return f"ends {order} the student alone on one seed"
+    if not found.distinguishable:
+        return "is not distinguishable from the student alone"
+    return f"is {'better' if found.mean > 0 else 'worse'} than the student alone"
 
 
 def _worth_row(group: Group, groups: Sequence[Group], metric: str) -> list[str]:
