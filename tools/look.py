@@ -1,7 +1,7 @@
 """Draw what distillation sees: masks, weights and attention of the losses, and what each network finds and misses.
 
 python tools/look.py --config-file configs/coco/fgd_imitation.yaml --output output/look
-python tools/look.py --config-file RUN/config.yaml --alone ALONE/model_final.pth --output output/look --images a.jpg b.jpg
+python tools/look.py --config-file RUN/config.yaml --alone ALONE/model_final.pth --images a.jpg --output look
 
 TensorBoard shows the same pictures: tensorboard --logdir output/look
 """
@@ -20,9 +20,7 @@ def main() -> int:
     parser.add_argument("--output", required=True, metavar="DIR", help="a folder without pictures of an earlier look")
     parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="pictures of the config's data sets")
     parser.add_argument("--count", type=int, default=3, help="without --images: how many are chosen (default: 3)")
-    parser.add_argument(
-        "--weights", default="", metavar="FILE", help="student (default: model_final.pth of OUTPUT_DIR)"
-    )
+    parser.add_argument("--weights", default="", metavar="FILE", help="distilled student (default: that of OUTPUT_DIR)")
     parser.add_argument("--alone", default="", metavar="FILE", help="the student that learned alone, for comparison")
     parser.add_argument("--overwrite", action="store_true", help="replace pictures of an earlier look")
     config_arguments(parser)

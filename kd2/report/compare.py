@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from kd2 import engine
 from kd2.data.root import outside_allowed
 from kd2.distill import USER_ERRORS, DataError
+from kd2.report import seen
 from kd2.report.cost import Cost, cost
 from kd2.report.curves import curve_figure
 from kd2.report.groups import ALONE, DISTILLED, Group, baseline, grouped
@@ -121,11 +122,18 @@ def _cost_of(run: Run) -> Cost:
         built.module.eval()
         experiment.load_weights(built.module, run.weights, "weights", partial=False)
         if experiment.cfg.FRAMEWORK == "timm":
-            return cost(built.module, built.probe.run)
+            blank = (1, 3, experiment.cfg.INPUT.SIZE, experiment.cfg.INPUT.SIZE)
+            return cost(built.module, lambda device: built.module(torch.zeros(blank, device=device)))
         still(experiment.cfg)
         records, batch_of = experiment.view(experiment.load_data("TRAIN")[0])
-        batch = batch_of(records[0])
-        return cost(built.module, lambda: experiment.predict(built.module, batch))
+        batches = {"cpu": batch_of(records[0])}
+
+        def run_on(device: torch.device) -> Any:
+            if device.type not in batches:
+                batches[device.type] = seen.moved(batches["cpu"], device)
+            return experiment.predict(built.module, batches[device.type])
+
+        return cost(built.module, run_on)
 
 
 # A run's weights come from its checkpoint: files that filled the model in the beginning may be gone.
@@ -161,12 +169,10 @@ def _images(groups: Sequence[Group], count: int, notes: list[str]) -> Pictures:
         return iter(())
     run = next(run for run in group.runs if run.finished)
     other = baseline(group, groups)
-    alone = [r.weights for r in (other.runs if other else []) if r.finished]
+    alone = next((r.weights for r in (other.runs if other else []) if r.finished), "")
     options = ["OUTPUT_DIR", run.folder, *_FILLED[run.config.get("FRAMEWORK", "detectron2")]]
     try:
-        return look(
-            os.path.join(run.folder, CONFIG), options, count=count, weights=run.weights, alone=(alone or [""])[0]
-        )
+        return look(os.path.join(run.folder, CONFIG), options, count=count, weights=run.weights, alone=alone)
     except USER_ERRORS as error:
         notes.append(f"No pictures of images: {error}")
         logger.warning(notes[-1])

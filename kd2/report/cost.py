@@ -30,25 +30,23 @@ class Cost:
     megabytes: float
 
 
-def cost(
-    model: nn.Module, run: Callable[[], Any], seconds: float = 1.0, to_gpu: Callable[[], Any] | None = None
-) -> Cost:
-    """The cost of a model that is in eval mode on the CPU.
+def cost(model: nn.Module, run: Callable[[torch.device], Any], seconds: float = 1.0) -> Cost:
+    """The cost of a model that is in eval mode on the CPU; where there is a GPU it is moved there and timed again.
 
     Args:
-        run: runs it on one image.
+        run: runs it on one image, which is on the device that is given.
         seconds: to measure time for, on each device.
-        to_gpu: moves the model and the image to the GPU, where ``run`` is timed again; None without one.
     """
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
     with torch.no_grad():
-        gflops, cpu = _gflops(model, run), _milliseconds(run, seconds)
-        gpu = None
-        if to_gpu is not None:
-            to_gpu()
-            gpu = _milliseconds(run, seconds)
+        gflops, cpu_ms = _gflops(model, lambda: run(cpu)), _milliseconds(lambda: run(cpu), seconds)
+        gpu_ms = None
+        if torch.cuda.is_available():
+            model.to(gpu)
+            gpu_ms = _milliseconds(lambda: run(gpu), seconds)
     weights = [*model.state_dict().values()]
     megabytes = sum(x.numel() * x.element_size() for x in weights) / 1e6
-    return Cost(sum(p.numel() for p in model.parameters()), gflops, cpu, gpu, megabytes)
+    return Cost(sum(p.numel() for p in model.parameters()), gflops, cpu_ms, gpu_ms, megabytes)
 
 
 class _Running(nn.Module):

@@ -213,12 +213,11 @@ def _pictures(views: list[View], sides: Sides, names: Sequence[str]) -> Pictures
     drawing.legend(figure, names, colors)
     yield (
         "found",
-        "What is annotated, and what each network finds (scores in percent, from 30 on; of overlapping boxes the best).",
+        _FOUND,
         figure,
     )
     rows = [(v.name, [drawing.errors(v.pixels, v.found[t], v.wanted) for t in titles]) for v in views]
-    caption = "Errors: right in green, wrong in red, missed in yellow and dashed; pixels of another class in red."
-    yield "errors", caption, drawing.grid(titles, rows, shapes)
+    yield "errors", _ERRORS, drawing.grid(titles, rows, shapes)
     for loss in views[0].shown:
         yield from _loss_pictures(loss, views, sides)
     for alias in sides.distiller.student_taps.specs:
@@ -226,6 +225,8 @@ def _pictures(views: list[View], sides: Sides, names: Sequence[str]) -> Pictures
             yield f"attention_{alias}_{number}", _ATTENTION.format(alias), _attention(alias, view, titles, sides)
 
 
+_FOUND = "What is annotated and what each network finds; scores in percent, from 30 on, of overlapping boxes the best."
+_ERRORS = "Errors: right in green, wrong in red, missed in yellow and dashed; pixels of another class in red."
 _ATTENTION = "Attention on tap {}: mean of absolute values over channels, each map from its smallest to its largest."
 
 
@@ -237,7 +238,7 @@ def _loss_pictures(loss: str, views: list[View], sides: Sides) -> Pictures:
         ]
         shapes = [view.pixels.shape for view in views]
         yield (
-            f"{loss}_{name.replace(' ', '_')}",
+            f"{loss}_{name}",
             f"Loss {loss}: {name}, level by level.",
             drawing.grid(levels, rows, shapes),
         )

@@ -1,4 +1,4 @@
-"""Pages and pictures on disk: Markdown, one HTML file with everything inside, JSON, and the pictures for TensorBoard."""
+"""Pages and pictures on disk: Markdown, one HTML file with everything inside, JSON; TensorBoard gets the pictures."""
 
 import base64
 import html

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -54,6 +55,11 @@ def reversed_colors(batch: Any) -> Any:
     if isinstance(batch, list):
         return [{**sample, "image": sample["image"].flip(0)} for sample in batch]
     return replace(batch, images=[image.flip(0) for image in batch.images])
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """The batch on a device; Detectron2's models bring it there themselves."""
+    return batch if isinstance(batch, list) else batch.to(device)
 
 
 def in_own_size(batch: Any) -> Any:
