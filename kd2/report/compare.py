@@ -51,6 +51,7 @@ def compare(
     overwrite: bool = False,
     models: bool = True,
     images: int = 3,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write ``report.md``, ``report.html``, ``report.json`` and pictures, for TensorBoard too, into ``output``.
 
@@ -60,6 +61,7 @@ def compare(
         overwrite: replace an earlier page there.
         models: whether to build the models, for costs and pictures of images; otherwise only logs are read.
         images: how many images are shown.
+        notes: sentences for the end of the page.
 
     Returns:
         The content of ``report.json``.
@@ -71,7 +73,8 @@ def compare(
     runs = [read_run(folder) for folder in dict.fromkeys(os.path.normpath(folder) for folder in folders)]
     metric, groups = headline(runs, metric), grouped(runs)
     check_free(output, overwrite)
-    costs, notes = _costs(groups) if models else ({}, [])
+    costs, troubles = _costs(groups) if models else ({}, [])
+    notes = [*notes, *troubles]
     drawn = list(_curves(groups, metric))
     curves = len(drawn)
     if models:
