@@ -39,8 +39,15 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["kd2", "kd2.*"]), "kd2.configs"],
     package_dir={"kd2.configs": "configs"},
-    package_data={"kd2": ["py.typed"], "kd2.configs": ["**/*.yaml", "README.md"]},
-    install_requires=["torch>=2.8", "numpy>=1.26.4", "pillow>=11.1", "fvcore>=0.1.5.post20221221", "matplotlib>=3.10"],
+    package_data={"kd2": ["py.typed", "report/templates/*.jinja"], "kd2.configs": ["**/*.yaml", "README.md"]},
+    install_requires=[
+        "torch>=2.8",
+        "numpy>=1.26.4",
+        "pillow>=11.1",
+        "fvcore>=0.1.5.post20221221",
+        "matplotlib>=3.10",
+        "jinja2>=3.1.6",
+    ],
     extras_require={
         # The road of FRAMEWORK: torchvision; everything is on PyPI.
         "torchvision": TORCHVISION,

@@ -22,7 +22,7 @@ from kd2.engine.lightning.run import experiment_of
 from kd2.report.compare import compare
 
 # Phases and about how long they take, in seconds of one core.
-PHASES = {"data": 12, "teacher": 95, "student alone": 35, "student distilled": 55, "page": 25}
+PHASES = {"data": 14, "teacher": 90, "student alone": 24, "student distilled": 44, "page": 35}
 IMAGES = {"train": 1000, "val": 150}
 _CONFIGS = "kd2://torchvision/quickstart/"
 
@@ -63,7 +63,7 @@ def quickstart(
         runs = _train_all(os.path.abspath(output), options, progress, overwrite)
         with progress.phase("page"):
             notes = _notes(data[0] if data else "drawn shapes", train, val, seed)
-            content = compare(runs, output, title="Quick start", overwrite=overwrite, notes=notes)
+            content = compare(runs, output, title="Quick start", overwrite=overwrite, images=2, notes=notes)
     print(f"Everything took {(time.monotonic() - started) / 60:.1f} minutes.")
     return content
 
