@@ -1,8 +1,9 @@
 """Runs become one page: scores, what distillation was worth, costs, curves and pictures."""
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +18,7 @@ from kd2.report.cost import Cost, cost
 from kd2.report.curves import curve_figure
 from kd2.report.groups import ALONE, DISTILLED, Group, baseline, grouped
 from kd2.report.logs import read_curve
-from kd2.report.look import Pictures, look, still
+from kd2.report.look import Pictures, look
 from kd2.report.page import check_free, write_page, write_pictures
 from kd2.report.run_folder import Run, is_score, read_run, score_kind
 from kd2.report.sections import (
@@ -31,10 +32,12 @@ from kd2.report.sections import (
     verdict,
     worth,
 )
+from kd2.report.views import still, unfilled
 from kd2.runs.folder import CONFIG
 
 logger = logging.getLogger(__name__)
 
+_TRIED = 20  # records, for one with a picture that can be read
 _COSTS = ("", "parameters (M)", "GFLOPs", "ms on the CPU", "ms on the GPU", "weights (MB)", "checkpoint (MB)")
 _COST_WORDS = (
     "One image in the size of a test, pre- and postprocessing included (median). GFLOPs are 10^9 multiply-adds by "
@@ -118,8 +121,9 @@ def _costs(groups: Sequence[Group]) -> tuple[dict[str, Cost], list[str]]:
 
 
 def _cost_of(run: Run) -> Cost:
-    options = ["OUTPUT_DIR", run.folder, "MODEL.DEVICE", "cpu", *_FILLED[run.config.get("FRAMEWORK", "detectron2")]]
+    options = ["OUTPUT_DIR", run.folder, "MODEL.DEVICE", "cpu"]
     experiment = engine.experiment_of(os.path.join(run.folder, CONFIG), options)
+    unfilled(experiment.cfg)
     with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
         built = experiment.build_student()
         built.module.eval()
@@ -129,7 +133,7 @@ def _cost_of(run: Run) -> Cost:
             return cost(built.module, lambda device: built.module(torch.zeros(blank, device=device)))
         still(experiment.cfg)
         records, batch_of = experiment.view(experiment.load_data("TRAIN")[0])
-        batches = {"cpu": batch_of(records[0])}
+        batches = {"cpu": _first_readable(records, batch_of)}
 
         def run_on(device: torch.device) -> Any:
             if device.type not in batches:
@@ -139,12 +143,12 @@ def _cost_of(run: Run) -> Cost:
         return cost(built.module, run_on)
 
 
-# A run's weights come from its checkpoint: files that filled the model in the beginning may be gone.
-_FILLED = {
-    "detectron2": ["MODEL.TIMM.PRETRAINED", "False"],
-    "torchvision": ["MODEL.BACKBONE.WEIGHTS", ""],
-    "timm": ["MODEL.PRETRAINED", "False"],
-}
+def _first_readable(records: list[dict], batch_of: Callable[[dict], Any]) -> Any:
+    """The batch of the first of some records whose picture can be read; the error of the first where none can."""
+    for record in records[:_TRIED]:
+        with contextlib.suppress(DataError):
+            return batch_of(record)
+    return batch_of(records[0])
 
 
 def _curves(groups: Sequence[Group], metric: str) -> Iterator[tuple[str, str, Figure]]:
@@ -173,7 +177,7 @@ def _images(groups: Sequence[Group], count: int, notes: list[str]) -> Pictures:
     run = next(run for run in group.runs if run.finished)
     other = baseline(group, groups)
     alone = next((r.weights for r in (other.runs if other else []) if r.finished), "")
-    options = ["OUTPUT_DIR", run.folder, *_FILLED[run.config.get("FRAMEWORK", "detectron2")]]
+    options = ["OUTPUT_DIR", run.folder]
     try:
         return look(os.path.join(run.folder, CONFIG), options, count=count, weights=run.weights, alone=alone)
     except USER_ERRORS as error:
@@ -232,7 +236,8 @@ def _names(group: Group) -> list[str]:
 
 
 def _score(group: Group, groups: Sequence[Group], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"kind": score_kind(name), "mean": mean(group, name), "by_seed": group.scores(name)}
+    seeds = {str(seed): x for seed, x in group.scores(name).items()}
+    found: dict[str, Any] = {"kind": score_kind(name), "mean": mean(group, name), "by_seed": seeds}
     if group.role != DISTILLED:
         return found
     more = difference(group, baseline(group, groups), name)
