@@ -21,9 +21,11 @@ BELOW["config"] = {"distill", "data", "losses"}
 BELOW["runs"] = {"distill", "config"}
 PLAIN = tuple(BELOW)
 BELOW["engine"] = set(PLAIN)
-BELOW["report"] = BELOW["deploy"] = {*PLAIN, "engine"}
+BELOW["report"] = {*PLAIN, "engine"}
+BELOW["deploy"] = {*PLAIN, "engine", "report"}
 # The files at the top: the front door, and the commands.
-BELOW["__init__"], BELOW["cli"] = {*PLAIN, "engine"}, {*PLAIN, "engine", "report"}
+BELOW["__init__"], BELOW["cli"] = {*PLAIN, "engine", "deploy"}, {*PLAIN, "engine", "report"}
+BELOW["cli_deploy"] = {*PLAIN, "engine", "deploy", "cli"}
 
 # Only these may name a framework.
 OPEN = ("engine", "report", "deploy")

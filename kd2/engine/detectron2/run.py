@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from kd2.config import assemble
 from kd2.distill import ConfigError
-from kd2.engine import ONE_PROCESS, flow
+from kd2.engine import EVALUATION, ONE_PROCESS, flow
 from kd2.engine.checkpoint import saved_run
 from kd2.engine.detectron2 import compat, logs
 from kd2.engine.detectron2.config import add_d2_config, run_config, scaled_config
@@ -69,6 +69,11 @@ def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[]
     """See ``kd2.engine.flow.data_sets``."""
     cfg = assemble(add_d2_config(get_cfg()), loaded, config_file)
     return flow.data_sets(Detectron2Experiment(cfg, ONE_PROCESS))
+
+
+def for_evaluation(loaded: dict[str, Any], config_file: str) -> Detectron2Experiment:
+    """See ``kd2.engine.for_evaluation``."""
+    return Detectron2Experiment(run_config(loaded, config_file), EVALUATION)
 
 
 def launched(work: Callable[..., Any], processes: int, args: Namespace, work_args: tuple) -> Any:

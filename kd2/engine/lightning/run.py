@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 
 from kd2.config import assemble, defaults_of
 from kd2.distill import ConfigError, nearest
-from kd2.engine import ONE_PROCESS, flow
+from kd2.engine import EVALUATION, ONE_PROCESS, flow
 from kd2.engine.checkpoint import saved_run
 from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.engine.lightning.classification.experiment import ClassificationExperiment
@@ -34,7 +34,12 @@ def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[
 
 def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[], DataSet]]:
     """See ``kd2.engine.flow.data_sets``."""
-    return flow.data_sets(experiment_for(assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file)))
+    return flow.data_sets(for_evaluation(loaded, config_file))
+
+
+def for_evaluation(loaded: dict[str, Any], config_file: str) -> LightningExperiment:
+    """See ``kd2.engine.for_evaluation``."""
+    return experiment_for(assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file), EVALUATION)
 
 
 def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> LightningExperiment:
