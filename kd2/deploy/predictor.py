@@ -5,13 +5,12 @@ Letters: N images, H x W pixels, M detections, K classes.
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from kd2.data.images import ImageSource, check_pixel_range, read_image
@@ -83,12 +82,12 @@ class Predicts(ABC):
     def outputs(self, pixels: np.ndarray) -> Sequence[np.ndarray]:
         """The graph's outputs for uint8 RGB pixels (3, H, W), those of ``BATCHED`` with a first side of 1."""
 
-    def predict(self, images: Picture | Iterable[Picture]) -> list[Found]:
+    def predict(self, images: Picture | Sequence[Picture]) -> list[Found]:
         """What is found on each picture, in pixels of the picture as it is given.
 
         Args:
-            images: each a path, an open file, a Pillow image, an array (H, W, 3) or a tensor (3, H, W), both uint8 and
-                RGB; or one of them.
+            images: a list of pictures, or one: each a path, an open file, a Pillow image, an array (H, W, 3) or a
+                tensor (3, H, W), both uint8 and RGB.
 
         Returns:
             One dict a picture. Detection: ``boxes`` (M, 4) x1, y1, x2, y2, ``scores`` (M,), ``labels`` (M,) from 0 and,
@@ -98,8 +97,8 @@ class Predicts(ABC):
         Raises:
             DataError: a picture that cannot be read. ConfigError: an array of another shape or type.
         """
-        several = isinstance(images, Iterable) and not isinstance(images, (str, np.ndarray, Tensor, Image.Image))
-        return [self._found(pixels_of(image, self.facts.pixel_range)) for image in (images if several else [images])]
+        pictures = images if isinstance(images, (list, tuple)) else [images]
+        return [self._found(pixels_of(picture, self.facts.pixel_range)) for picture in pictures]
 
     def _found(self, pixels: np.ndarray) -> Found:
         task = self.facts.task
