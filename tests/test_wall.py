@@ -86,7 +86,7 @@ def test_the_block_stops_an_import(framework):
 
 
 def test_kd2_and_its_commands_import_without_any_framework():
-    done = run("import kd2, kd2.cli, kd2.engine")
+    done = run("import kd2, kd2.cli, kd2.cli_deploy, kd2.engine")
     assert done.returncode == 0, done.stderr
 
 

@@ -111,7 +111,7 @@ class _Catalogued(TestSet):
 
     def take(self, index: int, found: Found) -> None:
         record = self.records[index]
-        self.evaluator.process([record], [_as_output(found, (record["height"], record["width"]))])
+        self.evaluator.process([record], [_as_output(found, (record.get("height"), record.get("width")))])
 
     def scores(self) -> Scores:
         with self.folder:

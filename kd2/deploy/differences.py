@@ -38,8 +38,8 @@ class Differences:
                 self.alone_score = max([self.alone_score, *found["scores"][left].tolist()])
             ours, theirs = ({name: x[own] for name, x in side.items()} for side, own in zip((ours, theirs), pairs))
         for name in ours.keys() - {"labels"}:
-            apart = np.abs(ours[name].astype(np.float64) - theirs[name])
-            self.largest[name] = max(self.largest.get(name, 0.0), float(apart.max(initial=0.0)))
+            apart = float(np.abs(ours[name] - theirs[name]).max(initial=0.0))
+            self.largest[name] = max(self.largest.get(name, 0.0), apart)
 
     def rows(self) -> Iterable[tuple[str, str]]:
         """As lines of a table."""

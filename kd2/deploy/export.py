@@ -94,8 +94,8 @@ def prepare(
         raise ConfigError(f"--format is {form!r}; {nearest(form, FORMATS)}")
     for name in FORMATS[form].packages:
         package(name)
-    path = _path(run, form, path, overwrite)
     experiment, weights = run_of(run, weights, options)
+    path = _path(run, form, path, overwrite)
     with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
         tests = _tests(experiment)
     predictor = predictor_of(experiment, weights)
@@ -104,12 +104,15 @@ def prepare(
 
 
 def _path(run: str, form: str, path: str, overwrite: bool) -> str:
-    ending = FORMATS[form].ending
+    ending, *beside = FORMATS[form].endings
     path = path or os.path.join(run, f"student{ending}")
     if not path.endswith(ending):
         raise ConfigError(f"--output is {path!r}, expected a name that ends in {ending}: --format is {form}")
-    if os.path.lexists(path) and not overwrite:
-        raise ConfigError(f"{path} exists: --overwrite replaces it, --output names another")
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise ConfigError(f"--output is {path!r}, expected a name in a folder that exists")
+    for name in [path, *(path.removesuffix(ending) + other for other in beside)]:
+        if os.path.lexists(name) and not overwrite:
+            raise ConfigError(f"{name} exists: --overwrite replaces it, --output names another")
     return path
 
 

@@ -43,26 +43,26 @@ class Format:
     """A format of exported files.
 
     Attributes:
-        ending: of its files.
+        endings: of the file, then of those that are written beside it.
         packages: of the extra ``deploy`` that write and run it.
         write: a predictor and an example of its input to the file of a name.
         open: that file to its facts as a text, and what runs it.
     """
 
-    ending: str
+    endings: tuple[str, ...]
     packages: tuple[str, ...]
     write: Callable[[Predictor, Tensor, str], None]
     open: Callable[[str], tuple[str | None, Run]]
 
 
-def package(name: str) -> ModuleType:
-    """A package of the extra ``deploy``; raises ConfigError naming both when it is missing."""
+def package(name: str, extra: str = "deploy") -> ModuleType:
+    """A package of an extra of setup.py; raises ConfigError naming both when it is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise ConfigError(f"the package {name!r} is missing: pip install 'kd2[deploy]'") from None
+        raise ConfigError(f"the package {name!r} is missing: pip install 'kd2[{extra}]'") from None
 
 
 def open_exported(path: str) -> ExportedFile:
@@ -71,7 +71,7 @@ def open_exported(path: str) -> ExportedFile:
     Raises:
         ConfigError: another ending; a damaged file, or one of another tool; a package is missing.
     """
-    known = {form.ending: form for form in FORMATS.values()}
+    known = {form.endings[0]: form for form in FORMATS.values()}
     ending = os.path.splitext(path)[1]
     if ending not in known:
         raise ConfigError(f"{path}: expected the folder of a run or an exported file; {nearest(ending, known)}")
@@ -133,12 +133,14 @@ def _open_onnx(path: str) -> tuple[str | None, Run]:
 
 def _write_openvino(predictor: Predictor, image: Tensor, path: str) -> None:
     openvino = package("openvino")
-    with tempfile.TemporaryDirectory() as folder:
-        source = os.path.join(folder, "graph.onnx")
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(path))) as folder:
+        source, written = os.path.join(folder, "graph.onnx"), os.path.join(folder, "graph")
         _write_onnx(predictor, image, source)
         model = openvino.convert_model(source)
         model.set_rt_info(predictor.facts.dump(), [_FACTS])
-        openvino.save_model(model, path, compress_to_fp16=False)
+        openvino.save_model(model, f"{written}.xml", compress_to_fp16=False)
+        for ending in (".bin", ".xml"):
+            os.replace(written + ending, os.path.splitext(path)[0] + ending)
 
 
 def _open_openvino(path: str) -> tuple[str | None, Run]:
@@ -161,7 +163,7 @@ def _write_torchscript(predictor: Predictor, image: Tensor, path: str) -> None:
 
 
 def _open_torchscript(path: str) -> tuple[str | None, Run]:
-    package("torchvision")  # brings the operator of NMS
+    package("torchvision", "torchvision")  # brings the operator of NMS
     facts = {_FACTS: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -175,7 +177,7 @@ def _open_torchscript(path: str) -> tuple[str | None, Run]:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxruntime"), _write_onnx, _open_onnx),
-    "openvino": Format(".xml", ("onnx", "openvino"), _write_openvino, _open_openvino),
-    "torchscript": Format(".pt", (), _write_torchscript, _open_torchscript),
+    "onnx": Format((".onnx",), ("onnx", "onnxruntime"), _write_onnx, _open_onnx),
+    "openvino": Format((".xml", ".bin"), ("onnx", "openvino"), _write_openvino, _open_openvino),
+    "torchscript": Format((".pt",), (), _write_torchscript, _open_torchscript),
 }

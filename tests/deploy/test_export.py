@@ -6,8 +6,10 @@ import torch
 
 import kd2
 from kd2 import cli, cli_deploy
+from kd2.config import read
 from kd2.deploy import export, formats
 from kd2.distill import ConfigError
+from kd2.engine import flow
 from kd2.engine.lightning.run import experiment_of
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}
@@ -32,8 +34,6 @@ def test_a_file_finds_what_pytorch_finds(run, form, tmp_path, capsys):
 
 def test_scores_of_pytorch_are_those_of_the_runs_own_evaluation(detector, tmp_path):
     from ..helpers.lightning_runs import arguments
-    from kd2.config import read
-    from kd2.engine import flow
 
     job = export.prepare(detector, "torchscript", str(tmp_path / "student.pt"))
     ((ours, theirs),) = job.evaluate(job.write()).values()
