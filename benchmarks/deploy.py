@@ -75,10 +75,11 @@ def _lightning_runs(folder: Path) -> Iterator[str]:
         "ESPNetC": {"SEM_SEG_HEAD": no_aux | {"CONVS_DIM": None}, "BACKBONE": None},
         "ESPNet": {"SEM_SEG_HEAD": no_aux | {"CONVS_DIM": None}, "BACKBONE": None},
     }
+    resized = {"INPUT": {"MIN_SIZE_TEST": 40}}
     classifiers = {"resnet18": 64, "mobilenetv3_small_050": 64, "test_vit": 160, "kd2_resnet20": 32}
     for tiny, data, test, models in (
         (tiny_detection, "objects", "tiny", {name: {"MODEL": part} for name, part in detectors.items()}),
-        (tiny_segmentation, "pixels", "drawn", {name: {"MODEL": part} for name, part in segmenters.items()}),
+        (tiny_segmentation, "pixels", "drawn", {name: {"MODEL": part, **resized} for name, part in segmenters.items()}),
         (tiny_classification, "pictures", "tiny", {name: {"INPUT": {"SIZE": n}} for name, n in classifiers.items()}),
     ):
         key = "NAME" if tiny is tiny_classification else "META_ARCHITECTURE"
