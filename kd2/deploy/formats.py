@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kd2.deploy.predictor import BATCHED, OUTPUTS, Facts, Predictor, Predicts
-from kd2.distill import ConfigError, nearest
+from kd2.distill import ConfigError
 from kd2.runs.files import write_atomically
 
 _OPSET = 17
@@ -74,7 +74,7 @@ def open_exported(path: str) -> ExportedFile:
     known = {form.endings[0]: form for form in FORMATS.values()}
     ending = os.path.splitext(path)[1]
     if ending not in known:
-        raise ConfigError(f"{path}: expected the folder of a run or an exported file; {nearest(ending, known)}")
+        raise ConfigError(f"{path}: expected the folder of a run, or an exported file: {', '.join(known)}")
     form = known[ending]
     for name in form.packages:
         package(name)

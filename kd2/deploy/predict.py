@@ -117,8 +117,8 @@ def _annotations(found: Found) -> Iterator[dict[str, Any]]:
     if "boxes" in found:
         for place, (x1, y1, x2, y2) in enumerate(found["boxes"].tolist()):
             entry = {"category_id": int(found["labels"][place]) + 1, "score": float(found["scores"][place])}
-            entry |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
-            yield entry | (_coded(found["masks"][place] >= 0.5) if "masks" in found else {})
+            inside = _coded(found["masks"][place] >= 0.5) if "masks" in found else {"area": (x2 - x1) * (y2 - y1)}
+            yield inside | entry | {"bbox": [x1, y1, x2 - x1, y2 - y1]}
     elif found["labels"].ndim == 2:
         for label in np.unique(found["labels"]).tolist():
             inside = found["labels"] == label

@@ -17,7 +17,7 @@ def detector(tmp_path_factory):
     changes = {
         "MODEL": {"META_ARCHITECTURE": "MaskRCNN", "RETINANET": None, "ROI_HEADS": {"SCORE_THRESH_TEST": 0.2}},
         "DATASETS": {"TEST": ["tiny"]},
-        "TEST": {"DETECTIONS_PER_IMAGE": 8},
+        "TEST": {"DETECTIONS_PER_IMAGE": 4},
     }
     return write_run(tiny_detection.write_config(folder, folder / "data", changes))
 

@@ -33,7 +33,7 @@ PLAIN = {
     "MODEL": {
         "BACKBONE": {"NAME": "build_retinanet_resnet_fpn_backbone"},
         "RESNETS": {
-            "DEPTH": 18, "STEM_OUT_CHANNELS": 8, "RES2_OUT_CHANNELS": 8, "NORM": "BN",
+            "DEPTH": 50, "STEM_OUT_CHANNELS": 8, "RES2_OUT_CHANNELS": 16, "WIDTH_PER_GROUP": 4, "NORM": "BN",
             "OUT_FEATURES": ["res3", "res4", "res5"],
         },
         "RETINANET": {"SCORE_THRESH_TEST": 0.001},
