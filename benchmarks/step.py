@@ -54,7 +54,7 @@ def _measure_shares(step: Step) -> None:
     """Take the shares' factors from the first batch that they can be measured on: later steps are those of a run."""
     for share in step.distiller.shares.values():
         share.iterations = 1
-    while any(share.measuring for share in step.distiller.shares.values()):
+    while any(share.measures(step.distiller.iteration) for share in step.distiller.shares.values()):
         step.distiller(step.arrive())
 
 

@@ -33,7 +33,8 @@ class LossConfig:
     Attributes:
         tap: what it reads on both sides.
         schedule: its weight over time; with ``calibrate`` its share, see ``kd2.distill.weighting``.
-        calibrate: iterations over which gradients are measured for a share; 0: the schedule is that of a weight.
+        calibrate: iterations of every hundred in which gradients are measured for a share; 0: the schedule is that of
+            a weight.
     """
 
     tap: str
@@ -202,7 +203,7 @@ class Distiller(nn.Module):
                 if name not in self.shares:
                     found |= {key: factor * value for key, value in call_loss(student[tap]).items()}
                     continue
-                values, scale = self.shares[name](student[tap], factor, slopes.get(tap), call_loss)
+                values, scale = self.shares[name](student[tap], factor, self.iteration, slopes.get(tap), call_loss)
             self.stats |= {
                 f"share/{name}/{level}": x for level, x in zip(self.student_taps.level_names(tap), scale.unbind())
             }
@@ -227,9 +228,9 @@ class Distiller(nn.Module):
         return named
 
     def _measured(self, factors: Mapping[str, float]) -> set[str]:
-        """The taps at which a loss with a factor other than 0 still measures its share."""
+        """The taps at which a loss with a factor other than 0 measures its share in this iteration."""
         names = (name for name, factor in factors.items() if factor and name in self.shares)
-        return {self.configs[name].tap for name in names if self.shares[name].measuring}
+        return {self.configs[name].tap for name in names if self.shares[name].measures(self.iteration)}
 
     def _share(self, config: LossConfig) -> GradientShare:
         assert self.student_taps is not None, "a loss reads a tap"

@@ -18,9 +18,14 @@ from kd2.distill.errors import ConfigError
 Gradients = Sequence[Tensor | None]
 Losses = dict[str, Tensor]
 
+# A measurement begins anew this many iterations after the one before began. Adapters start near zero and the student's
+# own gradient falls: with factors of the first iterations alone the share drifts by one or two orders of magnitude.
+RENEW_ITERS = 100
+
 
 class GradientShare(nn.Module):
-    """Measures two gradients over the first iterations of a loss; then holds the factors that bring their ratio to 1.
+    """Measures two gradients over a few iterations of every ``RENEW_ITERS``, and holds the factors that bring their
+    ratio to 1.
 
     An iteration in which one of the two sides sends no gradient does not count. A map into which the loss sent none in
     all of them takes the smallest factor of the others. A map into which the student's own losses send none gets
@@ -34,6 +39,7 @@ class GradientShare(nn.Module):
     own: Tensor
     sent: Tensor
     seen: Tensor
+    since: Tensor
 
     def __init__(self, levels: int, iterations: int):
         super().__init__()
@@ -41,24 +47,31 @@ class GradientShare(nn.Module):
         # Sums over iterations and processes of squared gradients.
         self.register_buffer("own", torch.zeros(levels))
         self.register_buffer("sent", torch.zeros(levels))
+        # How many were measured of this measurement, and the iteration that it began at.
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        self._seen = 0  # on the host, where asking costs nothing
+        self.register_buffer("since", torch.zeros((), dtype=torch.int64))
+        self._seen = self._since = 0  # on the host, where asking costs nothing
         self.register_load_state_dict_post_hook(lambda share, _: share._count())
 
-    @property
-    def measuring(self) -> bool:
-        """Whether the next iteration is measured."""
-        return self._seen < self.iterations
+    def measures(self, iteration: int) -> bool:
+        """Whether the gradients of ``iteration`` are measured."""
+        return self._seen < self.iterations or iteration >= self._since + RENEW_ITERS
 
     def forward(
-        self, maps: list[Tensor], share: float, own: Gradients | None, call_loss: Callable[[list[Tensor]], Losses]
+        self,
+        maps: list[Tensor],
+        share: float,
+        iteration: int,
+        own: Gradients | None,
+        call_loss: Callable[[list[Tensor]], Losses],
     ) -> tuple[Losses, Tensor]:
         """The values of a loss, unweighted, whose gradient at the maps is scaled to ``share``.
 
         Args:
             maps: L student maps.
             share: norm of the loss's gradient at each map relative to that of the student's own losses.
-            own: gradients of the student's own losses at the maps while ``measuring``.
+            iteration: optimizer steps done so far.
+            own: gradients of the student's own losses at the maps, of an iteration that is measured.
             call_loss: maps to the values.
 
         Returns:
@@ -70,12 +83,12 @@ class GradientShare(nn.Module):
         scale = share * self.factors()
         inside = [_Scaled.apply(x, factor) for x, factor in zip(maps, scale.unbind(), strict=True)]
         values = call_loss(inside)
-        if self.measuring:
-            self.observe(own or [], gradients_at(values, {"": inside})[""])
+        if self.measures(iteration):
+            self.observe(iteration, own or [], gradients_at(values, {"": inside})[""])
             scale.copy_(share * self.factors())
         return values, scale
 
-    def observe(self, own: Gradients, sent: Gradients) -> None:
+    def observe(self, iteration: int, own: Gradients, sent: Gradients) -> None:
         """Take in the gradients of one iteration at every map, of the student's own losses and of this one.
 
         Every process of the run calls it in the same iterations.
@@ -90,10 +103,18 @@ class GradientShare(nn.Module):
             distributed.all_reduce(squares)
         if not (squares.isfinite().all() and squares.any(1).all()):
             return
+        if not self._seen or iteration >= self._since + RENEW_ITERS:
+            self._begin(iteration)
         self.own += squares[0] * (squares[1] > 0)
         self.sent += squares[1]
         self.seen += 1
         self._seen += 1
+
+    def _begin(self, iteration: int) -> None:
+        for x in (self.own, self.sent, self.seen):
+            x.zero_()
+        self.since.fill_(iteration)
+        self._seen, self._since = 0, iteration
 
     def factors(self) -> Tensor:
         """What the loss's gradient at each map is multiplied by for a share of 1, (L,), on the device."""
@@ -101,7 +122,7 @@ class GradientShare(nn.Module):
         return torch.where(self.sent > 0, ratios, ratios.min()).nan_to_num(posinf=0.0)
 
     def _count(self) -> None:
-        self._seen = int(self.seen)
+        self._seen, self._since = int(self.seen), int(self.since)
 
 
 class _Scaled(torch.autograd.Function):

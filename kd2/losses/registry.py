@@ -29,8 +29,8 @@ _COMMON: dict[str, Any] = {
     "RAMP_ITERS": CountOrZero,
     "STOP_ITER": Annotated[int, Range("-1 (never) or an iteration after START_ITER")],
 }
-# Iterations over which the gradients of a share are measured.
-_CALIBRATE_ITERS = 20
+# Iterations of every hundred in which the gradients of a share are measured.
+_CALIBRATE_ITERS = 5
 _TIMES = (("START_ITER", 0), ("RAMP_ITERS", 0), ("STOP_ITER", -1))
 Blocks = Mapping[str, Mapping[str, Any]]
 Specs = Mapping[str, list[FeatureSpec]]
@@ -64,7 +64,7 @@ class _LossRegistry(Registry):
 _LOSSES = _LossRegistry("LOSS")
 
 
-def register_loss(name: str, default_share: float = 0.5, **presets: Any) -> Callable[[Loss], Loss]:
+def register_loss(name: str, default_share: float = 2.0, **presets: Any) -> Callable[[Loss], Loss]:
     """Decorator: makes a class a loss under ``name``, which is then a ``TYPE`` of ``KD.LOSSES``.
 
     One class may have several names, each with a decorator of its own.

@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kd2.distill import ConfigError, Distiller
-from kd2.distill.weighting import GradientShare
+from kd2.distill.weighting import RENEW_ITERS, GradientShare
 
 from ..helpers.toys import IMITATION, batch, distiller
 
@@ -68,13 +68,30 @@ def test_adapters_learn_at_full_strength_and_the_value_is_unweighted():
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_factors_stay_once_they_are_measured():
+def test_factors_stay_between_two_measurements():
     model = shared(SHARE=0.5)
     found = []
     for seed in range(4):
         step(model, seed)
         found.append(model.stats["share/mimic/p4"].item())
     assert found[0] != found[1] == found[2] == found[3]
+
+
+def test_a_share_is_measured_anew_and_forgets_what_was():
+    model = shared(SHARE=0.5, CALIBRATE_ITERS=1)
+    step(model)
+    model.iteration = RENEW_ITERS
+    step(model, 1)
+    fresh = shared(SHARE=0.5, CALIBRATE_ITERS=1)
+    step(fresh, 1)
+    assert model.stats["share/mimic/p4"] == fresh.stats["share/mimic/p4"]
+
+
+def test_factors_stand_until_the_new_measurement_sees_a_gradient():
+    share = GradientShare(levels=1, iterations=1)
+    share.observe(0, [torch.full((1,), 3.0)], [torch.ones(1)])
+    share.observe(RENEW_ITERS, [torch.ones(1)], [torch.zeros(1)])
+    assert share.factors().tolist() == [3.0] and share.measures(RENEW_ITERS + 1)
 
 
 def test_a_ramp_scales_the_share():
@@ -103,28 +120,28 @@ def test_an_iteration_in_which_the_loss_is_zero_does_not_count():
 
 def test_a_level_without_gradient_while_measuring_takes_the_smallest_factor():
     share = GradientShare(levels=3, iterations=1)
-    share.observe([torch.ones(4), torch.ones(1), torch.ones(1)], [torch.ones(1), torch.ones(1), torch.zeros(1)])
+    share.observe(0, [torch.ones(4), torch.ones(1), torch.ones(1)], [torch.ones(1), torch.ones(1), torch.zeros(1)])
     assert share.factors().tolist() == [2.0, 1.0, 1.0]
 
 
 def test_a_level_that_the_students_own_losses_do_not_reach_gets_nothing():
     share = GradientShare(levels=2, iterations=1)
-    share.observe([torch.ones(1), None], [torch.ones(1), torch.ones(1)])
+    share.observe(0, [torch.ones(1), None], [torch.ones(1), torch.ones(1)])
     assert share.factors().tolist() == [1.0, 0.0]
 
 
 def test_an_iteration_without_a_gradient_of_the_students_own_does_not_count():
     share = GradientShare(levels=1, iterations=1)
-    share.observe([torch.zeros(1)], [torch.ones(1)])
-    assert share.measuring
-    share.observe([torch.ones(1)], [torch.ones(1)])
+    share.observe(0, [torch.zeros(1)], [torch.ones(1)])
+    assert share.measures(1)
+    share.observe(0, [torch.ones(1)], [torch.ones(1)])
     assert share.factors().tolist() == [1.0]
 
 
 def test_an_overflow_does_not_count():
     share = GradientShare(levels=1, iterations=1)
-    share.observe([torch.ones(1)], [torch.full((1,), torch.inf)])
-    assert share.measuring and share.factors().tolist() == [0.0]
+    share.observe(0, [torch.ones(1)], [torch.full((1,), torch.inf)])
+    assert share.measures(1) and share.factors().tolist() == [0.0]
 
 
 def test_a_student_without_own_losses_at_the_tap_is_told_to_give_a_weight():
@@ -144,14 +161,16 @@ def test_the_students_gradient_of_its_own_losses_is_untouched_by_the_measurement
 
 
 def test_resumed_within_or_behind_the_measurement_it_goes_on_alike():
-    for before in (1, 3):
+    for before, start in ((1, 0), (3, 0), (3, RENEW_ITERS - 2), (4, RENEW_ITERS - 4)):
         model = shared(SHARE=0.5)
-        for seed in range(before):
+        step(model)
+        model.iteration = start or 1
+        for seed in range(1, before):
             step(model, seed)
         other = shared(SHARE=0.5)
         other.load_state_dict(copy.deepcopy(model.state_dict()))
         other.iteration = model.iteration
-        for seed in range(before, 5):
+        for seed in range(before, 6):
             step(model, seed), step(other, seed)
         for a, b in zip(model.parameters(), other.parameters(), strict=True):
             assert torch.equal(a.grad, b.grad)
@@ -191,15 +210,15 @@ def _observe(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     share = GradientShare(levels=1, iterations=1)
-    share.observe([torch.full((2,), 1.0 + rank)], [torch.full((2,), 3.0 * rank)])
-    torch.save((share.state_dict(), share.measuring), f"{folder}/{rank}.pt")
+    share.observe(0, [torch.full((2,), 1.0 + rank)], [torch.full((2,), 3.0 * rank)])
+    torch.save((share.state_dict(), share.measures(1)), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
 def test_two_processes_measure_what_one_does(tmp_path):
     mp.spawn(_observe, (str(tmp_path),), nprocs=2)
     one = GradientShare(levels=1, iterations=1)
-    one.observe([torch.tensor([1.0, 1, 2, 2])], [torch.tensor([0.0, 0, 3, 3])])
+    one.observe(0, [torch.tensor([1.0, 1, 2, 2])], [torch.tensor([0.0, 0, 3, 3])])
     for rank in range(2):
         state, measuring = torch.load(tmp_path / f"{rank}.pt")
         assert not measuring
