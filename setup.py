@@ -14,6 +14,7 @@ LIGHTNING = ["torchvision>=0.23", "lightning>=2.6.0", "torchmetrics>=1.8", "tens
 TIMM = LIGHTNING
 TORCHVISION = [*LIGHTNING, "pycocotools>=2.0.8"]
 PARQUET = ["pyarrow>=20.0"]
+DEPLOY = ["onnx>=1.23.2", "onnxruntime>=1.32.0", "openvino>=2026.4.1"]
 # One minor version each: another one formats or judges the same code differently.
 LINT = ["ruff>=0.17.6,<0.18", "mypy>=2.4.1,<2.5"]
 
@@ -53,6 +54,8 @@ setup(
         "torchvision": TORCHVISION,
         # The road of FRAMEWORK: timm, for classification.
         "timm": TIMM,
+        # Exported files: tools/export.py --format onnx and openvino.
+        "deploy": DEPLOY,
         # Classification data in Parquet files.
         "parquet": PARQUET,
         # What the road of FRAMEWORK: detectron2 needs beside Detectron2 itself, which is not on PyPI.
@@ -66,6 +69,8 @@ setup(
             "kd2-train = kd2.cli:train",
             "kd2-preflight = kd2.cli:preflight",
             "kd2-check-data = kd2.cli:check_data",
+            "kd2-export = kd2.cli_deploy:export",
+            "kd2-predict = kd2.cli_deploy:predict",
         ]
     },
 )

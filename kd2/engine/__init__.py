@@ -27,6 +27,7 @@ ONE_PROCESS = Namespace(
     num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, overwrite=False, eval_only=False,
     imports=[], allow_pickle=False,
 )  # fmt: skip
+EVALUATION = Namespace(**vars(ONE_PROCESS) | {"eval_only": True})
 
 
 def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> dict[str, float]:
@@ -69,10 +70,22 @@ def data_sets(config_file: str, options: list[str]) -> dict[str, Callable[[], An
 
 
 def experiment_of(config_file: str, options: list[str]) -> Any:
-    """The ``Experiment`` of a config, to look at its models and data. Nothing is written, no model is built."""
+    """The ``Experiment`` of a config, to look at its models and data; nothing is written. Raises as ``for_evaluation``."""
     path = config_path(config_file)
     loaded = read(path, options)
-    return _road(loaded, path).experiment(loaded, path)
+    return _road(loaded, path).experiment(loaded, path, ONE_PROCESS)
+
+
+def for_evaluation(config_file: str, options: list[str]) -> Any:
+    """The ``Experiment`` of a run's config for its student, its test sets and their scores; nothing trains or distills.
+
+    Raises:
+        ConfigError: what is wrong with the config; a package of its framework is missing.
+    """
+    path = config_path(config_file)
+    loaded = read(path, options)
+    loaded.pop("KD", None)
+    return _road(loaded, path).experiment(loaded, path, EVALUATION)
 
 
 def _road(loaded: dict[str, Any], config_file: str) -> ModuleType:

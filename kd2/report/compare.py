@@ -122,7 +122,7 @@ def _costs(groups: Sequence[Group]) -> tuple[dict[str, Cost], list[str]]:
 
 def _cost_of(run: Run) -> Cost:
     options = ["OUTPUT_DIR", run.folder, "MODEL.DEVICE", "cpu"]
-    experiment = engine.experiment_of(os.path.join(run.folder, CONFIG), options)
+    experiment = engine.for_evaluation(os.path.join(run.folder, CONFIG), options)
     unfilled(experiment.cfg)
     with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
         built = experiment.build_student()
