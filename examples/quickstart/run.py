@@ -13,6 +13,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from examples.quickstart import own_data, shapes
+from examples.quickstart.device import check_packages, export
 from examples.quickstart.folder import own_folder
 from examples.quickstart.progress import PhaseBar, Progress
 from kd2.config import config_path, read
@@ -22,8 +23,9 @@ from kd2.engine.lightning.run import experiment_of
 from kd2.report.compare import compare
 
 # Phases and about how long they take, in seconds of one core.
-PHASES = {"data": 14, "teacher": 90, "student alone": 24, "student distilled": 44, "page": 35}
+PHASES = {"data": 14, "teacher": 90, "student alone": 24, "student distilled": 44, "page": 30, "ONNX file": 10}
 IMAGES = {"train": 1000, "val": 150}
+_DRAWN = 4  # validation images on which the ONNX file is shown
 _CONFIGS = "kd2://torchvision/quickstart/"
 
 
@@ -35,7 +37,7 @@ def quickstart(
     images: dict[str, int] = IMAGES,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Run everything; write the page of ``kd2.report.compare`` into ``output``.
+    """Run everything; write the page of ``kd2.report.compare`` and the distilled student's ONNX file into ``output``.
 
     Args:
         output: a new or an empty folder, or with ``overwrite`` that of an earlier quick start.
@@ -47,10 +49,11 @@ def quickstart(
         The content of ``report.json``.
 
     Raises:
-        ConfigError: the output folder is not writable, or holds what no quick start wrote.
+        ConfigError: the output folder is not writable, or holds what no quick start wrote; a package is missing.
         DataError: the user's data cannot be used.
     """
     started = time.monotonic()
+    check_packages()
     own_folder(output, data or (), overwrite)
     # The other cores load images. A thread that has to wait for its core holds up all others.
     torch.set_num_threads(max((os.cpu_count() or 2) // 2, 1))
@@ -63,7 +66,10 @@ def quickstart(
         runs = _train_all(os.path.abspath(output), options, progress, overwrite)
         with progress.phase("page"):
             notes = _notes(data[0] if data else "drawn shapes", train, val, seed)
+            pictures = [record["file_name"] for record in val.records[:_DRAWN]]
             content = compare(runs, output, title="Quick start", overwrite=overwrite, images=2, notes=notes)
+        with progress.phase("ONNX file"):
+            export(runs[-1], pictures, output)
     print(f"Everything took {(time.monotonic() - started) / 60:.1f} minutes.")
     return content
 

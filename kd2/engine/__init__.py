@@ -70,7 +70,7 @@ def data_sets(config_file: str, options: list[str]) -> dict[str, Callable[[], An
 
 
 def experiment_of(config_file: str, options: list[str]) -> Any:
-    """The ``Experiment`` of a config, to look at its models and data; nothing is written. Raises as ``for_evaluation``."""
+    """The ``Experiment`` of a config, to look at its models and data; raises like ``for_evaluation``."""
     path = config_path(config_file)
     loaded = read(path, options)
     return _road(loaded, path).experiment(loaded, path, ONE_PROCESS)

@@ -104,6 +104,10 @@ def test_the_whole_way_writes_the_page_with_its_pictures(tmp_path):
     for name in PICTURES:
         with Image.open(tmp_path / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 200
+    with Image.open(next((tmp_path / "found").glob("*.png"))) as picture:
+        assert picture.size == (128, 128)
+    found = json.loads((tmp_path / "found" / "predictions.json").read_text())
+    assert (tmp_path / "student.onnx").stat().st_size > 1e6 and len(found["images"]) == 4
     # One seed: an end without an interval, and the reason.
     assert "no interval: one seed has no spread" in text
 
