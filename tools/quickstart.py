@@ -4,8 +4,8 @@ python tools/quickstart.py
 python tools/quickstart.py --data coco.json images/ --output output/own
 
 Trains a teacher, a student alone and the same student distilled, on drawn shapes or on your own COCO data (split and
-reduced in size). Writes to the output folder the page that tools/compare.py makes of them, report.html, and the distilled
-student as an ONNX file with what it finds.
+reduced in size). Writes to the output folder the page that tools/compare.py makes of them, report.html, and the
+distilled student as an ONNX file with what it finds.
 """
 
 import sys
