@@ -108,7 +108,8 @@ def sides_of(experiment: Any, weights: str, alone: str) -> Sides:
         models[ALONE] = experiment.build_student().module
         experiment.load_weights(models[ALONE], alone, "weights of the student alone", partial=False)
     models[DISTILLED if weights else UNTRAINED] = distiller.student
-    distiller.eval()
+    device = next(distiller.student.parameters()).device
+    distiller.eval().to(device)
     for model in models.values():
         model.eval()
     reverse = len(set(facts["color order"])) > 1
@@ -144,7 +145,8 @@ def views_of(experiment: Any, data: list, sides: Sides, images: Sequence[str], c
         except USER_ERRORS as error:
             logger.warning("left out: %s", error)
             continue
-        yield _view(name, batch, sides, experiment.cfg.INPUT.FORMAT)
+        device = next(sides.distiller.student.parameters()).device
+        yield _view(name, seen.moved(batch, device), sides, experiment.cfg.INPUT.FORMAT)
 
 
 def _chosen(sources: list, images: Sequence[str], count: int) -> list[tuple[dict, Callable]]:
