@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from kd2.data.detection.records import read_coco
 from kd2.distill import ConfigError, DataError
 
 ROOT = Path(__file__).parents[2]
-PICTURES = ("curve_total_loss", "found", "errors", "imitation_mask", "attention_fpn_1")
+needs_onnx = pytest.mark.skipif(not (find_spec("onnx") and find_spec("onnxruntime")), reason="needs the extra deploy")
+PICTURES = ("found", "errors", "imitation_mask", "attention_fpn_1")
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -90,6 +92,7 @@ def test_some_shapes_are_partly_hidden():
     assert overlaps > 5
 
 
+@needs_onnx
 def test_the_whole_way_writes_the_page_with_its_pictures(tmp_path):
     result = quickstart(str(tmp_path), iterations=20, images={"train": 12, "val": 4})
     text, stored = (tmp_path / "report.md").read_text(), json.loads((tmp_path / "report.json").read_text())
@@ -126,6 +129,7 @@ def test_own_data_are_split_by_seed_and_reduced(tmp_path):
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
+@needs_onnx
 def test_own_data_run_with_their_own_classes(tmp_path):
     result = quickstart(str(tmp_path / "out"), data=coco_file(tmp_path), iterations=2)
     assert "2 classes, 5 images for training and 1 for validation" in result["notes"][0]
