@@ -148,6 +148,7 @@ def test_an_image_of_another_size_than_its_entry_is_named(tmp_path):
         own_data.reduce(json_file, images, str(tmp_path / "out"), seed=1)
 
 
+@needs_onnx
 def test_bad_data_give_the_error_text_and_exit_code_1(tmp_path, monkeypatch, capsys):
     json_file, images = coco_file(tmp_path, category=5)
     arguments = ["--data", json_file, images, "--output", str(tmp_path / "out")]
@@ -158,6 +159,7 @@ def test_bad_data_give_the_error_text_and_exit_code_1(tmp_path, monkeypatch, cap
     assert "category_id 5 is not among the categories 3, 7" in text and "Traceback" not in text
 
 
+@needs_onnx
 def test_a_folder_that_no_quick_start_made_is_left_alone(tmp_path):
     """The user's files have the names of a quick start's."""
     json_file, images = coco_file(tmp_path / "data")
