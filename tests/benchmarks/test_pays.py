@@ -1,0 +1,163 @@
+"""Does distillation pay: the grid, the journal, hashes, and a series with a stub for training."""
+
+import fcntl
+import multiprocessing
+
+import pytest
+import torch
+
+from benchmarks.proof import child, series
+from benchmarks.proof.fingerprint import ROOT, as_words, fingerprint
+from benchmarks.proof.grid import Grid, Run
+from benchmarks.proof.journal import Journal
+from benchmarks.proof.series import Series
+from benchmarks.proof.teachers import teacher_of, write_scaled
+from kd2.config import load
+from kd2.distill import ConfigError
+from kd2.losses.registry import complete_losses
+from tests.helpers.toy_grid import Trainings, work
+
+
+def hash_of(**options):
+    return fingerprint(str(ROOT / "configs/torchvision/bccd/imitation.yaml"), {"KD.LOSSES": {}} | options)
+
+
+def test_a_run_that_the_journal_has_is_not_repeated(toys, monkeypatch):
+    first, second = Trainings(), Trainings()
+    work(toys, monkeypatch, first)
+    work(toys, monkeypatch, second)
+    assert (len(first.calls), second.calls) == (1 + 4 * 3, [])
+
+
+def test_seeds_come_one_after_the_other_so_that_a_stopped_series_has_pairs(toys, monkeypatch):
+    trainings = Trainings()
+    work(toys, monkeypatch, trainings)
+    assert [seed for _, seed, _ in trainings.calls[1:]] == [1] * 4 + [2] * 4 + [3] * 4
+
+
+def test_a_failed_run_is_kept_and_not_repeated_but_on_demand(toys, monkeypatch):
+    journal = work(toys, monkeypatch, Trainings(lambda row, seed: 1 if "WEIGHT" in row and seed == 2 else (40.0, 41.0)))
+    (failed,) = journal.records(status="failed")
+    assert (failed["row"], failed["seed"], failed["error"]) == ("imitation, weight", 2, "error: the loss is nan")
+    again = Trainings()
+    work(toys, monkeypatch, again)
+    assert again.calls == []
+    work(toys, monkeypatch, again, again=True)
+    assert [seed for _, seed, _ in again.calls] == [2]
+
+
+def test_a_run_that_a_signal_ended_is_repeated(toys, monkeypatch):
+    work(toys, monkeypatch, Trainings(lambda row, seed: 143 if row == "{}" and seed == 3 else (40.0, 41.0)))
+    again = Trainings()
+    work(toys, monkeypatch, again)
+    assert [(row, seed) for row, seed, _ in again.calls] == [("{}", 3)] * 2
+
+
+def test_a_run_of_another_process_is_left_to_it(toys, monkeypatch):
+    monkeypatch.setattr(series.child, "call", Trainings())
+    one = Series(Journal(toys / "toys.jsonl"), toys / "pays")
+    run = Grid("toys").runs("torchvision", "main", [1], str(toys / "teacher.pth"))[0]
+    one.output.mkdir()
+    with (one.output / f"{run.folder}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert one.train(run) is None
+    assert one.train(run)["status"] == "finished"
+
+
+def test_the_longer_student_has_the_iterations_that_the_costliest_default_loss_is_worth(toys, monkeypatch):
+    trainings = Trainings()
+    work(toys, monkeypatch, trainings)
+    assert [length for row, seed, length in trainings.calls if row == "{}" and seed == 1] == [100, 150]
+
+
+def test_every_start_and_every_end_is_a_line(toys, monkeypatch):
+    journal = work(toys, monkeypatch, Trainings())
+    assert len(journal.records(status="started")) == len(journal.records(status="finished")) == 13
+    line = journal.records(status="finished", row="imitation", seed=2)[0]
+    told = [line[key] for key in ("data", "road", "commit", "clean", "iterations", "wall_seconds", "cpu_seconds")]
+    assert told == ["toys", "torchvision", "abc", True, 100, 2.0, 1.5]
+    assert (line["val"], line["test"]) == ({"bbox/AP": 40.0}, {"bbox/AP": 41.0})
+
+
+def test_lines_of_two_processes_stay_whole(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=append_many, args=(tmp_path / "x.jsonl",)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(Journal(tmp_path / "x.jsonl").records(text="x" * 5000)) == 100
+
+
+def append_many(path):
+    for _ in range(50):
+        Journal(path).append({"text": "x" * 5000})
+
+
+def test_the_effective_share_is_in_the_hash():
+    weights = {"KD.TEACHER.WEIGHTS": str(ROOT / "setup.py")}
+    share = complete_losses({"mgd": {}})["mgd"]["SHARE"]
+    default = hash_of(**weights, **{"KD.LOSSES": {"mgd": {}}})
+    assert default == hash_of(**weights, **{"KD.LOSSES": {"mgd": {"SHARE": share}}})
+    assert default != hash_of(**weights, **{"KD.LOSSES": {"mgd": {"SHARE": share / 2}}})
+
+
+def test_where_a_run_lies_and_what_it_scores_is_not_in_the_hash():
+    moved = {"OUTPUT_DIR": "x", "SEED": 7, "DATASETS.TEST": ["y"], "DATASETS.CUSTOM.y": {"JSON": "y", "IMAGES": "y"}}
+    assert hash_of() == hash_of(**moved) != hash_of(**{"SOLVER.BASE_LR": 0.5})
+
+
+def test_a_student_alone_is_one_run_whatever_is_tapped_beside_it():
+    assert hash_of() == hash_of(**{"KD.STUDENT.TAPS": ["fpn=backbone:0"], "KD.TEACHER.TAPS": ["fpn=backbone:1"]})
+
+
+def test_the_teacher_counts_by_its_content_for_those_that_it_teaches(tmp_path):
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    for file, text in ((one, "1"), (same, "1"), (other, "2")):
+        file.write_text(text)
+    taught = [hash_of(**{"KD.LOSSES": {"mgd": {}}, "KD.TEACHER.WEIGHTS": str(x)}) for x in (one, same, other)]
+    assert taught[0] == taught[1] != taught[2]
+    assert hash_of(**{"KD.TEACHER.WEIGHTS": str(one)}) == hash_of(**{"KD.TEACHER.WEIGHTS": str(other)})
+
+
+def test_a_teacher_that_is_no_file_is_an_error(toys):
+    with pytest.raises(ConfigError, match="--teacher names another"):
+        teacher_of(Grid("toys"), "torchvision", "main", str(toys / "absent.pth"), None, toys)
+
+
+def test_factors_multiply_the_weights_that_they_name(toys):
+    teacher = teacher_of(Grid("toys"), "torchvision", "times10", None, None, toys)
+    write_scaled(teacher)
+    state = torch.load(teacher.weights, weights_only=True)["model"]
+    assert (state["fpn.weight"].tolist(), state["head.weight"].tolist()) == ([10.0, 10.0], [1.0, 1.0])
+
+
+def test_scores_of_two_sets_are_told_apart_and_those_of_classes_left_out():
+    log = "text\n| metric | value |\n|---|---|\n| a/AP | 1.5 |\n| b/AP   | nan   |\n| a/AP-cell | 2.0 |\n"
+    found = child.scores(log, {"val": "a", "test": "b"})
+    assert found["val"] == {"AP": 1.5} and found["test"]["AP"] != found["test"]["AP"]
+
+
+@pytest.mark.parametrize("data", ["bccd", "camvid", "cifar", "nuclei"])
+def test_every_row_of_the_shipped_grids_is_a_config_without_errors(data, tmp_path, monkeypatch):
+    (tmp_path / "teacher.pth").write_bytes(b"")
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "resnet20.pth").write_bytes(b"")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    shipped = Grid(data)
+    for section in shipped.file["sections"]:
+        for road in shipped.roads(section):
+            for run in shipped.runs(road, section, [1], str(tmp_path / "teacher.pth")):
+                checked(run)
+
+
+def checked(run: Run) -> None:
+    defaults = None
+    if run.road == "detectron2":
+        pytest.importorskip("detectron2")
+        from detectron2.config import get_cfg
+
+        from kd2.engine.detectron2.config import add_d2_config
+
+        defaults = add_d2_config(get_cfg())
+    load(str(ROOT / run.config), as_words(run.options), defaults)
