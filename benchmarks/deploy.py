@@ -96,8 +96,11 @@ def _detectron2_runs(folder: Path) -> Iterator[str]:
     low = {"MODEL": {"RETINANET": {"SCORE_THRESH_TEST": 0.01}, "ROI_HEADS": {"SCORE_THRESH_TEST": 0.1}}}
     head = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 16, "POOLER_RESOLUTION": 7}
     masks = d2_tiny.merged(d2_tiny.FASTER_RCNN, {"MODEL": {"MASK_ON": True, "ROI_MASK_HEAD": head}})
+    cascade = {"MODEL": {"ROI_HEADS": {"NAME": "CascadeROIHeads"}, "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True}}}
     test = {"DATASETS": {"TEST": ["tiny"]}}
-    for name, detector in {**d2_tiny.DETECTORS, "masks": masks}.items():
+    plain = {**d2_tiny.DETECTORS, "masks": masks}
+    cascades = {f"{name}_cascade": d2_tiny.merged(plain[name], cascade) for name in ("GeneralizedRCNN", "masks")}
+    for name, detector in {**plain, **cascades}.items():
         place = folder / f"d2_{name}"
         place.mkdir()
         yield write_run(d2_tiny.write_config(place, folder / "objects", low, test, detector=detector))

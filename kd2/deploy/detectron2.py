@@ -4,6 +4,7 @@ import tempfile
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.export import TracingAdapter
@@ -50,12 +51,9 @@ class _Traced(Predictor):
 class _Detector(_Traced):
     def __init__(self, experiment: Detectron2Experiment, student: nn.Module):
         cfg = experiment.cfg
-        name = cfg.MODEL.META_ARCHITECTURE
         self.masks = isinstance(student, GeneralizedRCNN) and cfg.MODEL.MASK_ON
-        if isinstance(student, GeneralizedRCNN):
-            name = "MaskRCNN" if self.masks else "FasterRCNN"
         task = "instances" if self.masks else "detection"
-        facts = facts_of(cfg, task, name, experiment.classes.get("things", ()))
+        facts = facts_of(cfg, task, _detector_name(cfg.MODEL), experiment.classes.get("things", ()))
         super().__init__(student, facts, cfg.INPUT.FORMAT == "BGR")
         self.size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
@@ -73,6 +71,20 @@ class _Detector(_Traced):
         boxes = instances.pred_boxes.tensor
         masks = [pasted(instances.cells, boxes, height, width)] if self.masks else []
         return boxes, instances.scores, instances.pred_classes, *masks
+
+
+def _detector_name(model: CfgNode) -> str:
+    """What people call a detector; the name of its heads where they are none of Detectron2's usual ones."""
+    heads, mask_head = model.ROI_HEADS.NAME, model.ROI_MASK_HEAD.NAME
+    if model.META_ARCHITECTURE != "GeneralizedRCNN":
+        return str(model.META_ARCHITECTURE)
+    if model.MASK_ON and mask_head != "MaskRCNNConvUpsampleHead":
+        return str(mask_head)
+    plain, masked = {
+        "StandardROIHeads": ("FasterRCNN", "MaskRCNN"),
+        "CascadeROIHeads": ("CascadeRCNN", "CascadeMaskRCNN"),
+    }.get(heads, (heads, heads))
+    return masked if model.MASK_ON else plain
 
 
 class _Segmenter(_Traced):

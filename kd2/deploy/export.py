@@ -20,7 +20,7 @@ from kd2.distill import ConfigError, nearest
 COMPARED = 20
 # The architectures whose files are compared with PyTorch in docs/deploy.md; of timm any classifier is tried.
 ARCHITECTURES = (
-    "RetinaNet", "FCOS", "FasterRCNN", "MaskRCNN",
+    "RetinaNet", "FCOS", "FasterRCNN", "MaskRCNN", "CascadeRCNN", "CascadeMaskRCNN",
     "PSPNet", "DeepLabV3", "FCN", "LRASPP", "SemSegFPN", "ESPNetC", "ESPNet",
     "PSPNetHead", "SemSegFPNHead", "DeepLabV3Head", "DeepLabV3PlusHead", "ESPNetHead", "ESPNetCHead",
 )  # fmt: skip

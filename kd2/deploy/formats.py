@@ -92,24 +92,26 @@ def first_line(error: BaseException) -> str:
 
 
 def _write_onnx(predictor: Predictor, image: Tensor, path: str) -> None:
-    model = package("onnx").load_from_string(_onnx_graph(predictor, image))
+    onnx = package("onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        graph = os.path.join(folder, "graph.onnx")
+        _record_onnx(predictor, image, graph)
+        model = onnx.load(graph)
     model.metadata_props.add(key=_FACTS, value=predictor.facts.dump())
     write_atomically(model.SerializeToString(), path)
 
 
-def _onnx_graph(predictor: Predictor, image: Tensor) -> bytes:
+def _record_onnx(predictor: Predictor, image: Tensor, path: str) -> None:
     """By the exporter that records TorchScript: the one behind ``torch.export`` does not know NMS."""
     names = list(OUTPUTS[predictor.facts.task])
     sides = {image.dim() - 2: "height", image.dim() - 1: "width"} | ({0: "images"} if predictor.any_batch else {})
     axes = {"images": sides} | {name: _free_sides(predictor, name) for name in names}
-    content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            predictor, (image,), content, opset_version=_OPSET, input_names=["images"], output_names=names,
+            predictor, (image,), path, opset_version=_OPSET, input_names=["images"], output_names=names,
             dynamic_axes=axes, dynamo=False,
         )  # fmt: skip
-    return content.getvalue()
 
 
 def _free_sides(predictor: Predictor, name: str) -> dict[int, str]:
@@ -173,7 +175,8 @@ def _open_torchscript(path: str) -> tuple[str | None, Run]:
     def run(pixels: np.ndarray) -> Sequence[np.ndarray]:
         return [x.numpy() for x in traced(torch.from_numpy(pixels))]
 
-    return bytes(facts[_FACTS]).decode() if isinstance(facts[_FACTS], bytes) else facts[_FACTS], run
+    text = facts[_FACTS]
+    return text.decode() if isinstance(text, bytes) else text, run
 
 
 FORMATS = {

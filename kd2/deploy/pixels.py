@@ -12,8 +12,8 @@ Side = int | Tensor
 def resized(images: Tensor, height: Side, width: Side) -> Tensor:
     """Images (N, C, H, W) of 8-bit values brought to ``height`` x ``width``, float32, rounded to whole values.
 
-    Bilinear with antialiasing, first along the rows as Pillow does it, so Detectron2's, torchvision's and kd2's own
-    resizing of 8-bit pictures are met up to one level of 255 where theirs rounds otherwise.
+    Bilinear with antialiasing, first along the rows as Pillow does it. So Detectron2's, torchvision's and kd2's own
+    resizing of 8-bit pictures are met but for values halfway between two levels, which they round in whole numbers.
     """
     across = _weights(images.shape[-1], width, images.device)
     down = _weights(images.shape[-2], height, images.device)

@@ -82,7 +82,7 @@ class Predicts(ABC):
     def outputs(self, pixels: np.ndarray) -> Sequence[np.ndarray]:
         """The graph's outputs for uint8 RGB pixels (3, H, W), those of ``BATCHED`` with a first side of 1."""
 
-    def predict(self, images: Picture | Sequence[Picture]) -> list[Found]:
+    def predict(self, images: Picture | list[Picture] | tuple[Picture, ...]) -> list[Found]:
         """What is found on each picture, in pixels of the picture as it is given.
 
         Args:

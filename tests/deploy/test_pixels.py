@@ -7,7 +7,7 @@ from PIL import Image
 from kd2.deploy.pixels import pasted, resized, shortest_side
 
 
-@pytest.mark.parametrize("size", [(40, 53), (31, 41), (96, 128), (120, 160)])
+@pytest.mark.parametrize("size", [(40, 53), (31, 41), (96, 128)])
 def test_resized_pixels_are_pillows_but_for_single_roundings(size):
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     ours = resized(torch.from_numpy(pixels).permute(2, 0, 1)[None], *size)[0].permute(1, 2, 0).numpy()
