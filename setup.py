@@ -14,6 +14,7 @@ LIGHTNING = ["torchvision>=0.23", "lightning>=2.6.0", "torchmetrics>=1.8", "tens
 TIMM = LIGHTNING
 TORCHVISION = [*LIGHTNING, "pycocotools>=2.0.8"]
 PARQUET = ["pyarrow>=20.0"]
+DEPLOY = ["onnx>=1.23.2", "onnxruntime>=1.32.0", "openvino>=2026.4.1"]
 # One minor version each: another one formats or judges the same code differently.
 LINT = ["ruff>=0.17.6,<0.18", "mypy>=2.4.1,<2.5"]
 
@@ -39,13 +40,22 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["kd2", "kd2.*"]), "kd2.configs"],
     package_dir={"kd2.configs": "configs"},
-    package_data={"kd2": ["py.typed"], "kd2.configs": ["**/*.yaml", "README.md"]},
-    install_requires=["torch>=2.8", "numpy>=1.26.4", "pillow>=11.1", "fvcore>=0.1.5.post20221221", "matplotlib>=3.10"],
+    package_data={"kd2": ["py.typed", "report/templates/*.jinja"], "kd2.configs": ["**/*.yaml", "README.md"]},
+    install_requires=[
+        "torch>=2.8",
+        "numpy>=1.26.4",
+        "pillow>=11.1",
+        "fvcore>=0.1.5.post20221221",
+        "matplotlib>=3.10",
+        "jinja2>=3.1.6",
+    ],
     extras_require={
         # The road of FRAMEWORK: torchvision; everything is on PyPI.
         "torchvision": TORCHVISION,
         # The road of FRAMEWORK: timm, for classification.
         "timm": TIMM,
+        # Exported files: tools/export.py --format onnx and openvino.
+        "deploy": DEPLOY,
         # Classification data in Parquet files.
         "parquet": PARQUET,
         # What the road of FRAMEWORK: detectron2 needs beside Detectron2 itself, which is not on PyPI.
@@ -60,6 +70,8 @@ setup(
             "kd2-preflight = kd2.cli:preflight",
             "kd2-check-data = kd2.cli:check_data",
             "kd2-fetch-weights = kd2.cli:fetch_weights",
+            "kd2-export = kd2.cli_deploy:export",
+            "kd2-predict = kd2.cli_deploy:predict",
         ]
     },
 )

@@ -4,6 +4,7 @@
     python tools/benchmark.py step [--rounds N] [--json FILE] --config-file FILE [KEY VALUE ...]
     python tools/benchmark.py scaling --config-file FILE [KEY VALUE ...]
     python tools/benchmark.py read [--folder FOLDER]
+    python tools/benchmark.py deploy [--format FORMAT] [RUN ...]
 
 ``losses`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
 faster ours is, the extra memory of either at its peak and what autograd keeps of it for the backward pass, and the
@@ -20,6 +21,9 @@ are all-reduced, bytes of weights, operations, and bytes kept for the backward p
 ``read`` draws an annotation file of COCO train2017's size (about 450 MB, into a new FOLDER or a temporary one) and
 prints seconds and peak memory of reading it into checked records, with and without the headers of the pictures, beside
 Detectron2's own reader where that is installed.
+
+``deploy`` writes the students of runs, without any a student of every architecture with drawn weights, in every format
+and prints the largest differences from PyTorch on 20 images of the first test set, scores and milliseconds on all.
 """
 
 import argparse
@@ -32,6 +36,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies in the checkout alone
 
+from benchmarks import deploy as deploying
 from benchmarks import loss_cases, rows
 from benchmarks.reading import IMAGES, OBJECTS, draw, read_rows
 from benchmarks.scaling import HEADER, scaling_rows
@@ -71,6 +76,10 @@ def main() -> int:
     read.add_argument("--images", type=int, default=IMAGES)
     read.add_argument("--objects", type=int, default=OBJECTS)
     read.set_defaults(run=run_read)
+    deploy = commands.add_parser("deploy", help="exported files beside PyTorch")
+    deploy.add_argument("--format", choices=deploying.FORMATS, action="append", dest="forms", help="by default all")
+    deploy.add_argument("runs", nargs="*", metavar="RUN")
+    deploy.set_defaults(run=run_deploy)
     arguments = parser.parse_args()
     return arguments.run(arguments)
 
@@ -117,6 +126,16 @@ def run_read(arguments: argparse.Namespace) -> int:
         draw(folder, arguments.images, arguments.objects)
         rows_of_ways = read_rows(folder)
     print(table(rows_of_ways[0], [row.values() for row in rows_of_ways]))
+    return 0
+
+
+def run_deploy(arguments: argparse.Namespace) -> int:
+    """Print a row a run and format, each as soon as it is measured."""
+    print(table(deploying.COLUMNS, []), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        runs = arguments.runs or deploying.drawn_runs(Path(temporary))
+        for row in deploying.rows(runs, arguments.forms or list(deploying.FORMATS)):
+            print(f"| {' | '.join(row[name] for name in deploying.COLUMNS)} |", flush=True)
     return 0
 
 

@@ -4,7 +4,8 @@ python tools/quickstart.py
 python tools/quickstart.py --data coco.json images/ --output output/own
 
 Trains a teacher, a student alone and the same student distilled, on drawn shapes or on your own COCO data (split and
-reduced in size), and writes report.md, report.json, curves.png and predictions.png to the output folder.
+reduced in size). Writes to the output folder the page that tools/compare.py makes of them, report.html, and the
+distilled student as an ONNX file with what it finds.
 """
 
 import sys
@@ -27,7 +28,8 @@ def main() -> int:
     args = parser.parse_args()
     quickstart(args.output, args.data, args.seed, args.iterations, overwrite=args.overwrite)
     print(Path(args.output, "report.md").read_text())
-    print(f"Pictures and models are in {args.output}.")
+    print(f"The page with its pictures is {args.output}/report.html; the models are beside it.")
+    print(f"The student for a device is {args.output}/student.onnx; what it finds is drawn in {args.output}/found.")
     return 0
 
 

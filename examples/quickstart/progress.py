@@ -1,10 +1,10 @@
-"""One progress bar over the whole quick start, and the curves of its trainings."""
+"""One progress bar over the whole quick start."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
 
 import lightning
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 _FORMAT = "{desc:<22} |{bar}| {percentage:3.0f} %  {elapsed} elapsed, {remaining} left of everything"
@@ -54,26 +54,3 @@ class PhaseBar(ProgressBar):
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Move the bar."""
         self.progress.at(trainer.global_step / trainer.max_steps)
-
-
-class Curve(Callback):
-    """Remembers the detector's own loss of every iteration and AP whenever it was evaluated.
-
-    Attributes:
-        losses: the sum of the losses that a training without losses has too.
-        ap: iteration -> AP on the validation images, in percent.
-    """
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.ap: dict[int, float] = {}
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: object) -> None:
-        """Keep the loss of the step."""
-        distilled = tuple(f"loss_{name}" for name in module.distiller.losses)
-        logged = {name: x for name, x in trainer.callback_metrics.items() if name.startswith("loss_")}
-        self.losses.append(float(sum(x for name, x in logged.items() if not name.startswith(distilled))))
-
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Keep the AP of the evaluation."""
-        self.ap[trainer.global_step] = module.scores["bbox/AP"]

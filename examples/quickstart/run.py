@@ -1,4 +1,4 @@
-"""The quick start from data to report: teacher, student alone and student distilled on the usual torchvision path."""
+"""The quick start from data to page: teacher, student alone and student distilled on the usual torchvision road."""
 
 import contextlib
 import logging
@@ -7,45 +7,26 @@ import time
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
-from torch import Tensor, nn
-from torchvision.ops import nms
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from examples.quickstart import own_data, pictures, report, shapes
+from examples.quickstart import own_data, shapes
+from examples.quickstart.device import check_packages, export
 from examples.quickstart.folder import own_folder
-from examples.quickstart.measure import cost
-from examples.quickstart.progress import Curve, PhaseBar, Progress
-from examples.quickstart.report import Entry, Setting
+from examples.quickstart.progress import PhaseBar, Progress
 from kd2.config import config_path, read
 from kd2.data.detection.records import Records, read_coco
 from kd2.engine import ONE_PROCESS, flow
-from kd2.engine.lightning.detection.data import DetectionMapper
-from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.run import experiment_of
+from kd2.report.compare import compare
 
 # Phases and about how long they take, in seconds of one core.
-PHASES = {"data": 20, "teacher": 200, "student alone": 70, "student distilled": 115, "measuring": 15}
-IMAGES = {"train": 1200, "val": 300}
-# Images that latency is measured on, rows of the picture of detections, and the score from which on they are drawn.
-_TIMED, _ROWS, _SCORE = 8, 4, 0.3
+PHASES = {"data": 14, "teacher": 90, "student alone": 24, "student distilled": 44, "page": 30, "ONNX file": 10}
+IMAGES = {"train": 1000, "val": 150}
+_DRAWN = 4  # validation images on which the ONNX file is shown
 _CONFIGS = "kd2://torchvision/quickstart/"
-
-# Image uint8 (3, H, W), target, record: what a mapper returns.
-View = tuple[Tensor, dict[str, Tensor], dict]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One training that is over: what was run, metrics, duration in seconds and curve."""
-
-    experiment: LightningExperiment
-    scores: dict[str, float]
-    seconds: float
-    curve: Curve
 
 
 def quickstart(
@@ -55,8 +36,8 @@ def quickstart(
     iterations: int | None = None,
     images: dict[str, int] = IMAGES,
     overwrite: bool = False,
-) -> dict:
-    """Run everything; write ``report.md``, ``report.json``, ``curves.png`` and ``predictions.png`` into ``output``.
+) -> dict[str, Any]:
+    """Run everything; write the page of ``kd2.report.compare`` and the distilled student's ONNX file into ``output``.
 
     Args:
         output: a new or an empty folder, or with ``overwrite`` that of an earlier quick start.
@@ -68,10 +49,11 @@ def quickstart(
         The content of ``report.json``.
 
     Raises:
-        ConfigError: the output folder is not writable, or holds what no quick start wrote.
+        ConfigError: the output folder is not writable, or holds what no quick start wrote; a package is missing.
         DataError: the user's data cannot be used.
     """
     started = time.monotonic()
+    check_packages()
     own_folder(output, data or (), overwrite)
     # The other cores load images. A thread that has to wait for its core holds up all others.
     torch.set_num_threads(max((os.cpu_count() or 2) // 2, 1))
@@ -79,20 +61,17 @@ def quickstart(
         with progress.phase("data"):
             folder = os.path.join(output, "data")
             files = own_data.reduce(*data, folder, seed) if data else shapes.write(folder, images, seed)
-            train_data, val = (read_coco(name, files[name], _folder(files[name])) for name in ("train", "val"))
+            train, val = (read_coco(name, files[name], _folder(files[name])) for name in ("train", "val"))
             options = _options(files, len(val.classes), seed, iterations) + (own_data.OPTIONS if data else [])
-        trained = _train_all(os.path.abspath(output), options, progress, overwrite)
-        with progress.phase("measuring"):
-            models = {name: _final(run.experiment) for name, run in trained.items()}
-            views = _views(trained["distilled"].experiment.cfg, val)
-            entries = [_entry(name, run, models[name], views) for name, run in trained.items()]
-            pictures.curves(os.path.join(output, "curves.png"), *entries)
-            pictures.predictions(os.path.join(output, "predictions.png"), *_columns(models, views[:_ROWS]), val.classes)
-    name = data[0] if data else f"drawn shapes (seed {seed})"
-    setting = _setting(
-        name, trained["distilled"].experiment.cfg, len(train_data.records), val, time.monotonic() - started
-    )
-    return report.write(output, entries, setting)
+        runs = _train_all(os.path.abspath(output), options, progress, overwrite)
+        with progress.phase("page"):
+            notes = _notes(data[0] if data else "drawn shapes", train, val, seed)
+            pictures = [record["file_name"] for record in val.records[:_DRAWN]]
+            content = compare(runs, output, title="Quick start", overwrite=overwrite, images=2, notes=notes)
+        with progress.phase("ONNX file"):
+            export(runs[-1], pictures, output)
+    print(f"Everything took {(time.monotonic() - started) / 60:.1f} minutes.")
+    return content
 
 
 def _options(files: dict[str, str], classes: int, seed: int, iterations: int | None) -> list[str]:
@@ -110,87 +89,38 @@ def _folder(json_file: str) -> str:
     return os.path.splitext(json_file)[0]
 
 
-def _train_all(output: str, options: list[str], progress: Progress, overwrite: bool) -> dict[str, Trained]:
+def _train_all(output: str, options: list[str], progress: Progress, overwrite: bool) -> list[str]:
+    """Train the three; returns their folders."""
     teacher = os.path.join(output, "teacher")
+    own = ["KD.TEACHER.CONFIG_FILE", os.path.join(teacher, "config.yaml")]
+    own += ["KD.TEACHER.WEIGHTS", os.path.join(teacher, "model_final.pth")]
     runs = {
         "teacher": ("teacher", "teacher.yaml", []),
         "student": ("student alone", "distilled.yaml", ["KD.LOSSES.imitation.WEIGHT", "0"]),
-        "distilled": (
-            "student distilled",
-            "distilled.yaml",
-            [
-                "KD.TEACHER.CONFIG_FILE",
-                os.path.join(teacher, "config.yaml"),
-                "KD.TEACHER.WEIGHTS",
-                os.path.join(teacher, "model_final.pth"),
-            ],
-        ),
+        "distilled": ("student distilled", "distilled.yaml", own),
     }
-    trained = {}
-    for name, (phase, file, own) in runs.items():
+    for name, (phase, file, more) in runs.items():
         with progress.phase(phase):
             place = ["OUTPUT_DIR", os.path.join(output, name)]
-            trained[name] = _train(_CONFIGS + file, [*options, *own, *place], progress, overwrite)
-    return trained
+            _train(_CONFIGS + file, [*options, *more, *place], progress, overwrite)
+    return [os.path.join(output, name) for name in runs]
 
 
-def _train(config: str, options: list[str], progress: Progress, overwrite: bool) -> Trained:
-    started, curve = time.monotonic(), Curve()
+def _train(config: str, options: list[str], progress: Progress, overwrite: bool) -> None:
     path, args = config_path(config), Namespace(**(vars(ONE_PROCESS) | {"overwrite": overwrite}))
     experiment = experiment_of(read(path, options), path, args)
-    experiment.callbacks = (PhaseBar(progress), curve)
-    scores = flow.run(experiment)
-    return Trained(experiment, scores, time.monotonic() - started, curve)
+    experiment.callbacks = (PhaseBar(progress),)
+    flow.run(experiment)
 
 
-def _final(experiment: LightningExperiment) -> nn.Module:
-    """The trained detector, read from its file, on the CPU in eval mode."""
-    path, model = os.path.join(experiment.cfg.OUTPUT_DIR, "model_final.pth"), experiment.build_student().module
-    experiment.load_weights(model, path, "OUTPUT_DIR", partial=False)
-    return model.eval()
-
-
-def _views(cfg: CfgNode, val: Records) -> list[View]:
-    mapper = DetectionMapper(cfg, training=False, masks=False)
-    return [mapper(record) for record in val.records[:_TIMED]]
-
-
-def _entry(name: str, run: Trained, model: nn.Module, views: list[View]) -> Entry:
-    each = cost(model, [image.float() / 255 for image, _, _ in views])
-    ap, ap50 = run.scores["bbox/AP"], run.scores["bbox/AP50"]
-    return Entry(name, ap, ap50, each, run.seconds, run.curve.losses, run.curve.ap)
-
-
-@torch.no_grad()
-def _columns(models: dict[str, nn.Module], views: list[View]) -> tuple[list[Tensor], dict[str, list[dict]]]:
-    """The images, and the columns of their picture: ground truth and what each model finds."""
-    columns = {"ground truth": [target for _, target, _ in views]}
-    for name, model in models.items():
-        outputs = model([image.float() / 255 for image, _, _ in views])
-        columns[name] = [_shown(output) for output in outputs]
-    return [image for image, _, _ in views], columns
-
-
-def _shown(output: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The detections worth drawing: the best of those that overlap, whatever their class, from ``_SCORE`` on."""
-    best = nms(output["boxes"], output["scores"], iou_threshold=0.5)
-    best = best[output["scores"][best] >= _SCORE]
-    return {key: value[best] for key, value in output.items()}
-
-
-def _setting(data: str, cfg: CfgNode, train_images: int, val: Records, seconds: float) -> Setting:
+def _notes(data: str, train: Records, val: Records, seed: int) -> list[str]:
     first = val.records[0]
-    return Setting(
-        data,
-        val.classes,
-        train_images,
-        len(val.records),
-        (first["height"], first["width"]),
-        cfg.SOLVER.IMS_PER_BATCH,
-        cfg.SEED,
-        torch.get_num_threads(),
-        seconds,
-    )
+    return [
+        f"Data: {data}, {len(val.classes)} classes, {len(train.records)} images for training and {len(val.records)} "
+        f"for validation; the first of these has {first['width']} x {first['height']} pixels.",
+        f"All three are trained from scratch with seed {seed}; other seeds (--seed) show the spread. The student alone "
+        "and the distilled student differ in the distillation loss alone.",
+    ]
 
 
 @contextlib.contextmanager

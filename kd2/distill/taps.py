@@ -111,6 +111,12 @@ class Taps:
         }
         return self.specs
 
+    def on(self, model: nn.Module) -> "Taps":
+        """The same taps, with what the probe saw, on another model of the same architecture."""
+        other = Taps(model, self.taps, self.key)
+        other.specs, other._calls = self.specs, self._calls
+        return other
+
     def level_names(self, alias: str) -> list[str]:
         """What the maps of a tap are called in the log: its keys, or numbers."""
         keys = [key for tap in self.taps if tap.alias == alias for key in tap.keys]

@@ -28,6 +28,7 @@ ONE_PROCESS = Namespace(
     num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto", resume=False, overwrite=False, eval_only=False,
     imports=[], allow_pickle=False, allow_code=False,
 )  # fmt: skip
+EVALUATION = Namespace(**vars(ONE_PROCESS) | {"eval_only": True})
 
 
 def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> dict[str, float]:
@@ -61,18 +62,6 @@ def dry_run(
         yield found
 
 
-@contextlib.contextmanager
-def evaluating(
-    config_file: str, options: list[str], allow_pickle: bool = False, allow_code: bool = False
-) -> Iterator[Any]:
-    """The ``Experiment`` of a config whose model is to be built and run, and not trained."""
-    path = config_path(config_file)
-    loaded = read(path, options)
-    args = Namespace(**(vars(ONE_PROCESS) | {"eval_only": True}))
-    with pickles_allowed(allow_pickle), code_allowed(allow_code):
-        yield _road(loaded, path).experiment_of(loaded, path, args)
-
-
 def data_sets(config_file: str, options: list[str], allow_code: bool = False) -> dict[str, Callable[[], Any]]:
     """Name of every data set of a config -> what reads it as ``Records``, ``SemanticRecords`` or ``ImageDataset``.
 
@@ -82,6 +71,25 @@ def data_sets(config_file: str, options: list[str], allow_code: bool = False) ->
     loaded = read(path, options)
     with code_allowed(allow_code):
         return _road(loaded, path).data_sets(loaded, path)
+
+
+def experiment_of(config_file: str, options: list[str]) -> Any:
+    """The ``Experiment`` of a config, to look at its models and data; raises like ``for_evaluation``."""
+    path = config_path(config_file)
+    loaded = read(path, options)
+    return _road(loaded, path).experiment(loaded, path, ONE_PROCESS)
+
+
+def for_evaluation(config_file: str, options: list[str]) -> Any:
+    """The ``Experiment`` of a run's config for its student, its test sets and their scores; nothing trains or distills.
+
+    Raises:
+        ConfigError: what is wrong with the config; a package of its framework is missing.
+    """
+    path = config_path(config_file)
+    loaded = read(path, options)
+    loaded.pop("KD", None)
+    return _road(loaded, path).experiment(loaded, path, EVALUATION)
 
 
 def _road(loaded: dict[str, Any], config_file: str) -> ModuleType:

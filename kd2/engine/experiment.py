@@ -98,6 +98,18 @@ class Experiment(ABC):
         """
 
     @abstractmethod
+    def view(self, data: Any) -> tuple[list[dict], Callable[[dict], Any]]:
+        """The records of a training set, and what makes of one of them a training batch of one image on the device.
+
+        Raises:
+            ConfigError: the task has no records of pictures.
+        """
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Any) -> Any:
+        """The output of a student in eval mode for a batch, in float32, as the evaluator takes it in."""
+
+    @abstractmethod
     def score(self, student: nn.Module, tests: list[Any]) -> Scores:
         """Evaluate a student on every test set."""
 

@@ -97,10 +97,15 @@ def evaluate(experiment: Experiment) -> Scores:
         logger.warning("%s: %s tells no class names, its outputs are taken for the test set's in order", key, weights)
     tests = experiment.load_data("TEST")
     experiment.check([], tests)
+    return experiment.score(trained_student(experiment, weights, key), tests)
+
+
+def trained_student(experiment: Experiment, weights: str, key: str) -> nn.Module:
+    """The student with the weights of a file; ``key`` names that in errors."""
     student = experiment.build_student().module
     allow_single_values(student)
     experiment.load_weights(student, weights, key, partial=False)
-    return experiment.score(student, tests)
+    return student
 
 
 def data_sets(experiment: Experiment) -> dict[str, Callable[[], DataSet]]:

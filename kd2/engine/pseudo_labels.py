@@ -8,9 +8,10 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from kd2.distill import ConfigError
-from kd2.engine import evaluating
+from kd2.engine import for_evaluation
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
+from kd2.engine.unpickle import pickles_allowed
 from kd2.runs.files import write_atomically
 
 _NAME = "pseudo_labels"
@@ -40,8 +41,8 @@ def find_objects(
         DataError: a folder without images, an image that cannot be read.
     """
     own = [f"DATASETS.CUSTOM.{_NAME}.UNLABELED", os.path.abspath(folder)]
-    with evaluating(config_file, [*options, *own], allow_pickle) as experiment:
-        return _found(experiment, folder, least, classes)
+    with pickles_allowed(allow_pickle):
+        return _found(for_evaluation(config_file, [*options, *own]), folder, least, classes)
 
 
 def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[str]) -> dict[str, Any]:

@@ -175,6 +175,22 @@ class Fgd(nn.Module):
                 total[name] = total[name] + weighted if name in total else weighted
         return total
 
+    def shown(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, list[Tensor]]:
+        """For pictures, L maps (N, H, W) each: the weights of ``foreground`` and ``background`` cells (eq. 2, 3), the
+        teacher's spatial ``attention`` (eq. 5), and how much a cell of an object weighs by both.
+        """
+        maps = [same_size(s, t, self.resize)[1] for s, t in zip(student, teacher, strict=True)]
+        looked = [attentions(t.flatten(2).float(), self.temperature)[0].view_as(t[:, 0]) for t in maps]
+        found: dict[str, list[Tensor]] = {"attention": looked}
+        weights = self.masks([(t.shape[2], t.shape[3]) for t in maps], batch_info)
+        for part, name in (("fg", "foreground"), ("bg", "background")):
+            if part in self.focal:
+                found[name] = [level[part] for level in weights]
+        if "fg" in self.focal:
+            pairs = zip(found["foreground"], looked, strict=True)
+            found["foreground x attention"] = [weight.to(a.device) * a for weight, a in pairs]
+        return found
+
     def masks(self, sizes: list[Size], batch_info: BatchInfo) -> list[Parts]:
         """For each level the weights (N, H, W) of ``fg`` and ``bg``, those of them that count."""
         if not self.focal:

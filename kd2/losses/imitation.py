@@ -166,6 +166,11 @@ class Imitation(nn.Module):
         ]
         return normalized(sums, [len(c) for c in cells], self.reduction)
 
+    def shown(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, list[Tensor]]:
+        """For pictures: ``mask``, 1 on the cells that are imitated, L maps (N, H, W)."""
+        masks = self.masks([(t.shape[2], t.shape[3]) for t in teacher], len(teacher[0]), batch_info)
+        return {"mask": [mask.float() for mask in masks]}
+
     def masks(self, sizes: list[Size], images: int, batch_info: BatchInfo) -> list[Tensor]:
         """L boolean masks (N, H, W) for maps of these sizes and N images."""
         if self.mode == "full":

@@ -103,6 +103,16 @@ class Mgd(nn.Module):
         region = image_region(teacher, batch_info) if self.clip_to_image else None
         return squared_distance(generated, teacher, region) / max(len(teacher), 1)
 
+    def shown(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, list[Tensor]]:
+        """For pictures: ``holes``, 1 on the cells that this iteration drops, L maps (N, H, W); of dropped channels
+        (UNIT channel), which have no place, nothing.
+        """
+        if self.unit == "channel":
+            return {}
+        adapted = [a(same_size(s, t, self.resize)[0]) for a, s, t in zip(self.adapters, student, teacher, strict=True)]
+        masks = [self.mask(x, level, batch_info) for level, x in enumerate(adapted)]
+        return {"holes": [x.new_zeros(x[:, 0].shape) if m is None else 1 - m[:, 0] for x, m in zip(adapted, masks)]}
+
     def mask(self, x: Tensor, level: int, batch_info: BatchInfo) -> Tensor | None:
         """What an adapted map is multiplied by, see ``kept``; None where nothing is dropped.
 

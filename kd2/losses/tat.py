@@ -70,7 +70,18 @@ def patch_tokens(x: Tensor, patch: Size, group: int, heads: int) -> Tensor:
     return x.permute(0, 3, 2, 1, 4).reshape(-1, h * w, group * channels // heads).contiguous()
 
 
-@register_loss("tat")
+def center_cell(image: int, size: Size, batch_info: BatchInfo) -> Size:
+    """(row, column) of the cell of a map under the center of an image's largest box; without boxes the middle one."""
+    boxes = batch_info.boxes[image] if image < len(batch_info.boxes) else torch.zeros(0, 4)
+    if not len(boxes):
+        return size[0] // 2, size[1] // 2
+    x1, y1, x2, y2 = boxes[(boxes[:, 2:] - boxes[:, :2]).prod(1).argmax()].tolist()
+    height, width = batch_info.padded_size
+    row, column = int((y1 + y2) / 2 / height * size[0]), int((x1 + x2) / 2 / width * size[1])
+    return min(max(row, 0), size[0] - 1), min(max(column, 0), size[1] - 1)
+
+
+@register_loss("tat", default_share=0.5)
 class Tat(nn.Module):
     """The TaT loss: patch-group and anchor-point distillation, each a mean of squared differences.
 
@@ -153,6 +164,37 @@ class Tat(nn.Module):
                     part = weight * branches[name](maps)
                     total[name] = total[name] + part if name in total else part
         return total
+
+    def shown(self, student: list[Tensor], teacher: list[Tensor], batch_info: BatchInfo) -> dict[str, list[Tensor]]:
+        """For pictures: ``attention``, the weights by which all positions are mixed for one, L maps (N, H, W).
+
+        The one is the center of the image's largest box, without boxes that of the map. The weights are those in its
+        patch (elsewhere 0), the mean over heads, 1 in sum (eq. 3-5).
+        """
+        found = []
+        for adapter, s, t in zip(self.adapters, student, teacher, strict=True):
+            s, t = same_size(s, t, self.resize)
+            query, key, *_ = adapter(s, t)
+            cells = [center_cell(i, (t.shape[2], t.shape[3]), batch_info) for i in range(len(t))]
+            found.append(torch.stack([self._looked_at(q[None], k[None], c) for q, k, c in zip(query, key, cells)]))
+        return {"attention": found}
+
+    def _looked_at(self, query: Tensor, key: Tensor, cell: Size) -> Tensor:
+        """The attention (H, W) of the position ``cell`` of one image's maps (1, C, H, W)."""
+        size = (query.shape[2], query.shape[3])
+        patch = self.patch or size
+        q, k = (patch_tokens(x, patch, self.group, self.heads) for x in (query, key))
+        logits = q @ k.mT if self.rows == "student" else k @ q.mT
+        across = size[1] // patch[1]
+        down_in, across_in = (min(c // p, n // p - 1) for c, p, n in zip(cell, patch, size))
+        place = min(cell[0] - down_in * patch[0], patch[0] - 1) * patch[1]
+        place += min(cell[1] - across_in * patch[1], patch[1] - 1)
+        group = (down_in * across + across_in) // self.group
+        rows = logits.unflatten(0, (-1, self.heads))[group, :, place].softmax(-1).mean(0)
+        whole = query.new_zeros(size)
+        top, left = down_in * patch[0], across_in * patch[1]
+        whole[top : top + patch[0], left : left + patch[1]] = rows.view(patch)
+        return whole
 
     def patch_loss(self, maps: list[Tensor]) -> Tensor:
         """Patch-group distillation of query, key, value and target maps (B, C, H, W)."""

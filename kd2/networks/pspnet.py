@@ -49,8 +49,25 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) to (N, C + bins * width, h, w)."""
-        pooled = [reduce(F.adaptive_avg_pool2d(x, size)) for size, reduce in zip(self.bins, self.reduce)]
+        # ONNX has no adaptive pooling of maps whose size is not known.
+        average = bin_averages if torch.onnx.is_in_onnx_export() else F.adaptive_avg_pool2d
+        pooled = [reduce(average(x, size)) for size, reduce in zip(self.bins, self.reduce)]
         return torch.cat([x, *(F.interpolate(p, x.shape[2:], mode="bilinear", align_corners=True) for p in pooled)], 1)
+
+
+def bin_averages(x: Tensor, bins: int) -> Tensor:
+    """(N, C, h, w) to (N, C, bins, bins): ``adaptive_avg_pool2d`` as two matrix products, for maps of any size."""
+    down, across = (_bins(side, bins, x) for side in x.shape[2:])
+    return down @ x @ across.T
+
+
+def _bins(length: int | Tensor, bins: int, like: Tensor) -> Tensor:
+    """(bins, length): the share of each cell in each bin, which reaches from a rounded down to a rounded up edge."""
+    edges = torch.arange(bins + 1, device=like.device) * length
+    cells = torch.arange(length, device=like.device)
+    first, end = edges[:-1, None] // bins, (edges[1:, None] + bins - 1) // bins
+    inside = ((cells >= first) & (cells < end)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
 
 
 class PSPHead(nn.Module):

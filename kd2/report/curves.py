@@ -1,52 +1,35 @@
-"""Curves of finished and running trainings, read from the CSV logs in their output folders."""
+"""Curves of finished and running trainings, from the logs in their output folders."""
 
-import csv
-import glob
 import os
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from kd2.distill import DataError, nearest
-
-
-def read_curve(folder: str, metric: str, axis: str) -> tuple[list[float], list[float]]:
-    """Values of column ``metric`` over column ``axis`` (``step``, ``epoch``) of the logs ``folder/csv/version_*``.
-
-    A resumed run has several logs; where they overlap the later one counts.
-
-    Raises:
-        DataError: no log, or no value of the metric in it.
-    """
-    logs = glob.glob(os.path.join(folder, "csv", "version_*", "metrics.csv"))
-    if not logs:
-        raise DataError(f"{folder}: no log csv/version_*/metrics.csv")
-    points: dict[int, tuple[float, float]] = {}
-    columns: set[str] = set()
-    for path in sorted(logs, key=lambda p: int(p.split("version_")[-1].split(os.sep)[0])):
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns.update(*rows)
-        found = {int(r["step"]): (float(r[axis]), float(r[metric])) for r in rows if r.get(metric) and r.get(axis)}
-        points = {step: xy for step, xy in points.items() if not found or step < min(found)} | found
-    if not points:
-        raise DataError(f"{folder}: its log has no {metric} over {axis}; {nearest(metric, sorted(columns))}")
-    xs, ys = zip(*(points[step] for step in sorted(points)))
-    return list(xs), list(ys)
+from kd2.report.logs import read_curve
 
 
 def draw_curves(folders: Sequence[str], metric: str, axis: str, path: str) -> list[tuple[str, float, float]]:
-    """One line a run, named by its folder, into the image ``path``; returns (name, last value, best value) of each."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel=axis, ylabel=metric)
-    rows = []
-    for number, folder in enumerate(folders):
-        xs, ys = read_curve(folder, metric, axis)
-        name = os.path.basename(os.path.normpath(folder))
-        axes.plot(xs, ys, label=name, color=f"C{number % 10}", linestyle=("-", "--", ":")[number // 10 % 3], marker=".")
-        rows.append((name, ys[-1], max(ys)))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    """One line a run, named by its folder, into the image ``path``; returns (name, last value, best value) of each.
+
+    Raises:
+        DataError: see ``read_curve``.
+    """
+    curves = [(os.path.basename(os.path.normpath(folder)), *read_curve(folder, metric, axis)) for folder in folders]
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return rows
+    curve_figure(curves, metric, axis).savefig(path, dpi=120)
+    return [(name, ys[-1], max(ys)) for name, _, ys in curves]
+
+
+def curve_figure(curves: Sequence[tuple[str, list[float], list[float]]], metric: str, axis: str) -> Figure:
+    """One line a curve: its name, places on the axis, values. Curves of one name are alike."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot(xlabel=axis, ylabel=metric)
+    names = list(dict.fromkeys(name for name, _, _ in curves))
+    for name, xs, ys in curves:
+        number = names.index(name)
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "marker": "."}
+        axes.plot(xs, ys, label=name, **style)
+    axes.grid(alpha=0.3)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize="small")
+    return figure

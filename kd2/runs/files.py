@@ -20,9 +20,9 @@ def save_atomically(content: Any, path: str) -> None:
     _replace(path, lambda file: torch.save(content, file))
 
 
-def write_atomically(text: str, path: str) -> None:
-    """Write a text file all or nothing, as ``save_atomically`` does."""
-    _replace(path, lambda file: file.write(text.encode()))
+def write_atomically(content: str | bytes, path: str) -> None:
+    """Write a file all or nothing, as ``save_atomically`` does."""
+    _replace(path, lambda file: file.write(content.encode() if isinstance(content, str) else content))
 
 
 def copy_atomically(source: str, path: str) -> None:

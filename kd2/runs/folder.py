@@ -46,7 +46,7 @@ def claimed(folder: str, args: Namespace, needed: Iterable[str] = ()) -> Iterato
             would remove is a folder, or needed.
     """
     check_writable(folder)
-    if not _began(folder):
+    if not began(folder):
         _refuse_foreign(folder, _TEXTS if args.resume else rf"{_OWN}|{_LOGS}" if args.overwrite else _OWN)
     if args.overwrite:
         _refuse_removal(folder, needed)
@@ -127,6 +127,15 @@ def resumable(folder: str) -> str:
     return saved
 
 
+def began(folder: str) -> bool:
+    """Whether a run of kd2 has written into the folder."""
+    try:
+        with open(os.path.join(folder, CONFIG), encoding="utf-8", errors="replace") as file:
+            return file.readline() == _MARK
+    except OSError:
+        return False
+
+
 def check_writable(folder: str) -> None:
     """Create the output folder. Raises ConfigError naming OUTPUT_DIR when nothing can be written there."""
     try:
@@ -147,15 +156,6 @@ def _lock(descriptor: int, folder: str) -> None:
                 f"OUTPUT_DIR {folder!r} is in use: another process trains there; name another folder"
             ) from None
         logger.warning("OUTPUT_DIR %r cannot be locked (%s): start no second run there", folder, error.strerror)
-
-
-def _began(folder: str) -> bool:
-    """Whether a run of kd2 has written into the folder."""
-    try:
-        with open(os.path.join(folder, CONFIG), encoding="utf-8", errors="replace") as file:
-            return file.readline() == _MARK
-    except OSError:
-        return False
 
 
 def _refuse_removal(folder: str, needed: Iterable[str]) -> None:

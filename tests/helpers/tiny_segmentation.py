@@ -43,12 +43,12 @@ PSPNET = {
 TAPS = ["score=classifier", "feature=classifier.bottleneck"]
 
 
-def write_data(folder: Path) -> None:
+def write_data(folder: Path, sizes: list[tuple[int, int]] = SIZES) -> None:
     """Noise images with bright rectangles of two classes, ``images`` and ``labels``; the rim of a rectangle is 255."""
     draw = np.random.RandomState(0)
     for name in ("images", "labels", "more"):
         (folder / name).mkdir(parents=True)
-    for number, (height, width) in enumerate(SIZES):
+    for number, (height, width) in enumerate(sizes):
         pixels = draw.randint(0, 80, (height, width, 3), dtype=np.uint8)
         labels = np.zeros((height, width), dtype=np.uint8)
         for k in (1, 2):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kd2.networks.espnet import ESP, ESPDecoder, ESPEncoder
-from kd2.networks.pspnet import AuxiliaryHead, PSPHead, PyramidPooling
+from kd2.networks.pspnet import AuxiliaryHead, PSPHead, PyramidPooling, bin_averages
 
 
 def parameters(*models: nn.Module) -> int:
@@ -68,3 +68,10 @@ def test_a_norm_of_choice():
     head = PSPHead(8, 3, 4, norm=lambda channels: nn.GroupNorm(2, channels))
     assert head(torch.zeros(1, 8, 5, 9)).shape == (1, 3, 5, 9)
     assert not [m for m in head.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("size", [(5, 7), (12, 8), (2, 3)])
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+def test_averages_of_bins_are_those_of_adaptive_pooling(size, bins):
+    maps = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(bin_averages(maps, bins), torch.nn.functional.adaptive_avg_pool2d(maps, bins))

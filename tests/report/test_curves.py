@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kd2.distill import DataError
-from kd2.report.curves import draw_curves, read_curve
+from kd2.report.curves import draw_curves
+from kd2.report.logs import read_curve
 
 
 def write_log(folder: Path, version: int, rows: list[str]) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 
 from kd2.config import taps_of, teacher_blocks
 from kd2.data.detection.records import check_numbers
+from kd2.data.stream import mapped
 from kd2.distill import ConfigError, Distiller
 from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
@@ -30,6 +31,7 @@ from kd2.engine.detectron2.config import plain_cfg, teacher_config, write_studen
 from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
+from kd2.engine.detectron2.data.loaders import train_mapper, training_records
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
 from kd2.engine.detectron2.models import (
     METADATA,
@@ -138,6 +140,14 @@ class Detectron2Experiment(Experiment):
         cfg.DATALOADER.NUM_WORKERS = 0
         # Detectron2's models bring a batch to their device.
         return torch.device(cfg.MODEL.DEVICE), (lambda batch=batch: batch for batch in train_loader(cfg))
+
+    def view(self, data: str) -> tuple[list[dict], Callable[[dict], list[dict]]]:
+        records = training_records(self.cfg, data, list(self.cfg.DATASETS.TRAIN).index(data))
+        mapper = train_mapper(self.cfg, records)
+        return records, lambda record: [mapped(mapper, record)]
+
+    def predict(self, model: nn.Module, batch: list[dict]) -> list[dict]:
+        return windowed(self.cfg, model)(batch)
 
     def try_out(self, prepared: Prepared) -> None:
         cfg, student = self.cfg, prepared.distiller.student.eval()

@@ -77,9 +77,9 @@ def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[]
     return flow.data_sets(Detectron2Experiment(cfg, ONE_PROCESS))
 
 
-def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> Detectron2Experiment:
-    """The experiment of a config that was read, in this process."""
-    return _seeded(run_config(loaded, config_file), args)
+def experiment(loaded: dict[str, Any], config_file: str, args: Namespace) -> Detectron2Experiment:
+    """The experiment of a config that was read, without a seed and a folder."""
+    return Detectron2Experiment(run_config(loaded, config_file), args)
 
 
 def launched(work: Callable[..., Any], processes: int, args: Namespace, work_args: tuple) -> Any:

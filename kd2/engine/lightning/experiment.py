@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd2.config import taps_of
+from kd2.data.stream import mapped
 from kd2.distill import Distiller, Probe
 from kd2.engine.build import BuiltModel
 from kd2.engine.checkpoint import Match, load_state, read_weights
@@ -52,10 +53,6 @@ class LightningExperiment(Experiment):
     @abstractmethod
     def evaluator(self, data: Any) -> Evaluator:
         """A new evaluator of a test set."""
-
-    @abstractmethod
-    def predict(self, student: nn.Module, batch: Any) -> Any:
-        """What the evaluator takes in of a batch: the output of a student in eval mode, in float32."""
 
     def module(self, distiller: Distiller, train: list[Any], classes: dict[str, list[str]]) -> DistillModule:
         """The Lightning module of a distiller."""
@@ -102,6 +99,10 @@ class LightningExperiment(Experiment):
     def arrivals(self, train: list[Any]) -> tuple[torch.device, Iterator[Callable[[], Any]]]:
         device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
         return device, (functools.partial(x.to, device) for x in self.train_loader(train, start=0, rank=0, ranks=1))
+
+    def seen(self, mapper: Callable[[dict], Any], collate: Callable[[list], Any], record: dict) -> Any:
+        """A batch of one record on the device."""
+        return collate([mapped(mapper, record)]).to(torch.device("cuda" if uses_gpu(self.cfg) else "cpu"))
 
     def try_out(self, prepared: Prepared) -> None:
         student = prepared.distiller.student.eval()

@@ -39,7 +39,12 @@ def dry_run(loaded: dict[str, Any], config_file: str) -> AbstractContextManager[
 
 def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[], DataSet]]:
     """See ``kd2.engine.flow.data_sets``."""
-    return flow.data_sets(experiment_for(assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file)))
+    return flow.data_sets(experiment(loaded, config_file, ONE_PROCESS))
+
+
+def experiment(loaded: dict[str, Any], config_file: str, args: Namespace) -> LightningExperiment:
+    """The experiment of a config that was read, without a drawn seed and a folder."""
+    return experiment_for(assemble(defaults_of(loaded["FRAMEWORK"]), loaded, config_file), args)
 
 
 def experiment_of(loaded: dict[str, Any], config_file: str, args: Namespace) -> LightningExperiment:

@@ -49,7 +49,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     if images % ranks or images <= 0:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH is {images}, {ranks} processes need a multiple of {ranks}")
     _check_norm(cfg, images // ranks + extra, ranks)
-    sets = {name: _records(cfg, name, index) for index, name in enumerate(cfg.DATASETS.TRAIN)}
+    sets = {name: training_records(cfg, name, index) for index, name in enumerate(cfg.DATASETS.TRAIN)}
     if not sets:
         raise ConfigError("DATASETS.TRAIN is empty, training needs a data set")
     records = [record for part in sets.values() for record in part]
@@ -70,7 +70,7 @@ def train_loader(cfg: CfgNode, start: int = 0) -> DataLoader:
     )
     if extra:
         batches = Joined(batches, count, len(records) - count, extra, cfg.SEED)
-    dataset = Keyed(DatasetFromList(records, copy=False), _mapper(cfg, records), cfg.SEED)
+    dataset = Keyed(DatasetFromList(records, copy=False), train_mapper(cfg, records), cfg.SEED)
     return keyed_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS)
 
 
@@ -96,7 +96,8 @@ def _without_labels(cfg: CfgNode) -> list[dict]:
     return without_labels(found)
 
 
-def _mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
+def train_mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
+    """What makes a training sample of a record of ``DATASETS.TRAIN``; ``records`` tell the form of their masks."""
     names = [*cfg.DATASETS.TRAIN, *cfg.KD.UNLABELED.DATASETS]
     if cfg.MODEL.META_ARCHITECTURE == "PanopticDeepLab":
         if not all("pan_seg_file_name" in record for record in records):
@@ -129,7 +130,12 @@ def _unusable(name: str, error: Exception) -> DataError:
     return DataError(f"data set {name!r} cannot be used: {error}; the data root is {data_root()!r}")
 
 
-def _records(cfg: CfgNode, name: str, index: int) -> list[dict]:
+def training_records(cfg: CfgNode, name: str, index: int) -> list[dict]:
+    """The records of the data set ``name``, the one in place ``index`` of ``DATASETS.TRAIN``, that are trained on.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     with plain_proposals(cfg, "TRAIN") as local:
         proposals = [local.DATASETS.PROPOSAL_FILES_TRAIN[index]] if cfg.MODEL.LOAD_PROPOSALS else None

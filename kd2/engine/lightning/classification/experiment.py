@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -108,6 +109,9 @@ class ClassificationExperiment(LightningExperiment):
     def test_loader(self, data: ImageDataset, rank: int, ranks: int) -> DataLoader:
         teacher = self.teacher_size if self.cfg.TEST.TEACHER and not self.args.eval_only else None
         return test_batches(self.cfg, data, teacher, rank, ranks)
+
+    def view(self, data: ImageDataset) -> tuple[list[dict], Callable[[dict], Batch]]:
+        raise ConfigError("FRAMEWORK is timm: pictures are drawn of detectors and segmentation networks alone")
 
     def evaluator(self, data: ImageDataset) -> ClassificationEvaluator:
         return ClassificationEvaluator(self.cfg.MODEL.NUM_CLASSES)

@@ -1,6 +1,8 @@
 """Detection and instance segmentation with torchvision: RetinaNet, FCOS, Faster and Mask R-CNN."""
 
+import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +16,16 @@ from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.checkpoint import teacher_classes
 from kd2.engine.lightning.detection.conventions import in_model_names
-from kd2.engine.lightning.detection.data import Batch, finds_masks, load_all, load_one, test_batches, training_batches
+from kd2.engine.lightning.detection.data import (
+    Batch,
+    DetectionMapper,
+    collate,
+    finds_masks,
+    load_all,
+    load_one,
+    test_batches,
+    training_batches,
+)
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
 from kd2.engine.lightning.detection.models import (
     BODY,
@@ -84,6 +95,10 @@ class DetectionExperiment(LightningExperiment):
 
     def test_loader(self, data: Records, rank: int, ranks: int) -> DataLoader:
         return test_batches(self.cfg, data, rank, ranks)
+
+    def view(self, data: Records) -> tuple[list[dict], Callable[[dict], Batch]]:
+        mapper = DetectionMapper(self.cfg, training=True, masks=finds_masks(self.cfg))
+        return data.records, functools.partial(self.seen, mapper, collate)
 
     def evaluator(self, data: Records) -> CocoEvaluator:
         return CocoEvaluator(data, finds_masks(self.cfg), self.cfg.TEST.DETECTIONS_PER_IMAGE)

@@ -1,6 +1,7 @@
 """Semantic segmentation with torchvision: PSPNet, DeepLabV3, FCN, LR-ASPP, semantic FPN, ESPNet."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from kd2.engine.lightning.published import categories
 from kd2.engine.lightning.segmentation.data import (
     Batch,
     check,
+    collate,
     load_all,
     load_one,
     test_batches,
@@ -25,6 +27,7 @@ from kd2.engine.lightning.segmentation.data import (
     window,
 )
 from kd2.engine.lightning.segmentation.evaluation import SemSegEvaluator
+from kd2.engine.lightning.segmentation.mapper import SemanticMapper
 from kd2.engine.lightning.segmentation.models import (
     BODY,
     Segmenter,
@@ -88,6 +91,10 @@ class SegmentationExperiment(LightningExperiment):
 
     def test_loader(self, data: SemanticRecords, rank: int, ranks: int) -> DataLoader:
         return test_batches(self.cfg, data, rank, ranks)
+
+    def view(self, data: SemanticRecords) -> tuple[list[dict], Callable[[dict], Batch]]:
+        mapper = SemanticMapper(self.cfg, [data], training=True)
+        return data.records, functools.partial(self.seen, mapper, collate)
 
     def evaluator(self, data: SemanticRecords) -> SemSegEvaluator:
         return SemSegEvaluator(data.classes)

@@ -1,0 +1,112 @@
+"""Exported files beside PyTorch: the runs that are given, or one of every architecture with drawn weights."""
+
+import importlib.util
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from kd2.config import read
+from kd2.deploy import export
+from kd2.deploy.formats import FORMATS
+from kd2.distill import ConfigError
+
+COLUMNS = ("student", "format", "boxes", "scores", "masks", "without a partner", "PyTorch / file", "ms PyTorch / file")
+_METRICS = ("segm/AP", "bbox/AP", "sem_seg/mIoU", "cls/top1")
+
+
+def rows(runs: Iterable[str], forms: Sequence[str] = tuple(FORMATS)) -> Iterator[dict[str, str]]:
+    """A row of ``COLUMNS`` a run and format: the largest differences on 20 images, score and latency on all."""
+    for run in runs:
+        framework = read(str(Path(run, "config.yaml")))["FRAMEWORK"]
+        for form in forms:
+            with tempfile.TemporaryDirectory() as folder:
+                job = export.prepare(run, form, str(Path(folder, f"student{FORMATS[form].endings[0]}")))
+                row = {"student": f"{framework} {job.predictor.facts.architecture}", "format": form}
+                yield dict.fromkeys(COLUMNS, "") | row | _measured(job)
+
+
+def _measured(job: export.Export) -> dict[str, str]:
+    try:
+        file = job.write()
+    except ConfigError as error:
+        return {"boxes": str(error)}
+    found = job.compare(file)
+    ours, theirs = next(iter(job.evaluate(file).values()))
+    metric = next(name for name in _METRICS if name in ours.scores)
+    return {
+        **{name: f"{value:.0e}" for name, value in found.largest.items()},
+        "without a partner": f"{found.alone} of {found.detections}" if found.detections else "",
+        "PyTorch / file": f"{metric} {ours.scores[metric]:.2f} / {theirs.scores[metric]:.2f}",
+        "ms PyTorch / file": f"{ours.latency:.0f} / {theirs.latency:.0f}",
+    }
+
+
+def drawn_runs(folder: Path) -> Iterator[str]:
+    """Folders of runs of every architecture on the roads that are installed, with drawn weights and pictures."""
+    from tests.helpers import tiny_classification, tiny_detection, tiny_segmentation
+
+    tiny_detection.write_data(folder / "objects", (tiny_detection.SIZES * 4)[:20])
+    tiny_segmentation.write_data(folder / "pixels", tiny_segmentation.SIZES * 4)
+    tiny_classification.write_data(folder / "pictures")
+    if importlib.util.find_spec("lightning"):
+        yield from _lightning_runs(folder)
+    if importlib.util.find_spec("detectron2"):
+        yield from _detectron2_runs(folder)
+
+
+def _lightning_runs(folder: Path) -> Iterator[str]:
+    from tests.helpers import tiny_classification, tiny_detection, tiny_segmentation
+    from tests.helpers.untrained_runs import write_run
+
+    one_stage, two_stage = {"RETINANET": {"SCORE_THRESH_TEST": 0.01}}, {"ROI_HEADS": {"SCORE_THRESH_TEST": 0.1}}
+    detectors = {
+        "RetinaNet": one_stage | {"ROI_HEADS": None},
+        "FCOS": one_stage | {"ROI_HEADS": None, "ANCHOR_GENERATOR": None, "FPN": {"OUT_CHANNELS": 32}},
+        "FasterRCNN": two_stage | {"RETINANET": None},
+        "MaskRCNN": two_stage | {"RETINANET": None},
+    }
+    no_aux, plain = {"AUX_WEIGHT": None}, {"NAME": "timm/test_resnet", "ARGS": None}
+    segmenters = {
+        "PSPNet": {},
+        "DeepLabV3": {"SEM_SEG_HEAD": {"CONVS_DIM": None}},
+        "FCN": {"SEM_SEG_HEAD": {"CONVS_DIM": None}},
+        "LRASPP": {"SEM_SEG_HEAD": no_aux},
+        "SemSegFPN": {"SEM_SEG_HEAD": no_aux, "BACKBONE": plain},
+        "ESPNetC": {"SEM_SEG_HEAD": no_aux | {"CONVS_DIM": None}, "BACKBONE": None},
+        "ESPNet": {"SEM_SEG_HEAD": no_aux | {"CONVS_DIM": None}, "BACKBONE": None},
+    }
+    resized = {"INPUT": {"MIN_SIZE_TEST": 40}}
+    classifiers = {"resnet18": 64, "mobilenetv3_small_050": 64, "test_vit": 160, "kd2_resnet20": 32}
+    for tiny, data, test, models in (
+        (tiny_detection, "objects", "tiny", {name: {"MODEL": part} for name, part in detectors.items()}),
+        (tiny_segmentation, "pixels", "drawn", {name: {"MODEL": part, **resized} for name, part in segmenters.items()}),
+        (tiny_classification, "pictures", "tiny", {name: {"INPUT": {"SIZE": n}} for name, n in classifiers.items()}),
+    ):
+        key = "NAME" if tiny is tiny_classification else "META_ARCHITECTURE"
+        for name, changes in models.items():
+            own = {"MODEL": changes.get("MODEL", {}) | {key: name}, "DATASETS": {"TEST": [test]}}
+            (folder / name).mkdir()
+            yield write_run(tiny.write_config(folder / name, folder / data, changes | own))
+
+
+def _detectron2_runs(folder: Path) -> Iterator[str]:
+    from tests.helpers import d2_semantic, d2_tiny, tiny_segmentation
+    from tests.helpers.untrained_runs import write_run
+
+    low = {"MODEL": {"RETINANET": {"SCORE_THRESH_TEST": 0.01}, "ROI_HEADS": {"SCORE_THRESH_TEST": 0.1}}}
+    head = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 16, "POOLER_RESOLUTION": 7}
+    masks = d2_tiny.merged(d2_tiny.FASTER_RCNN, {"MODEL": {"MASK_ON": True, "ROI_MASK_HEAD": head}})
+    cascade = {"MODEL": {"ROI_HEADS": {"NAME": "CascadeROIHeads"}, "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True}}}
+    test = {"DATASETS": {"TEST": ["tiny"]}}
+    plain = {**d2_tiny.DETECTORS, "masks": masks}
+    cascades = {f"{name}_cascade": d2_tiny.merged(plain[name], cascade) for name in ("GeneralizedRCNN", "masks")}
+    for name, detector in {**plain, **cascades}.items():
+        place = folder / f"d2_{name}"
+        place.mkdir()
+        yield write_run(d2_tiny.write_config(place, folder / "objects", low, test, detector=detector))
+    entry = {"shapes": {"CLASSES": tiny_segmentation.CLASSES}}
+    more = {"DATASETS": {"TEST": ["shapes"], "CUSTOM": entry}, "MODEL": {"SEM_SEG_HEAD": {"NUM_CLASSES": 5}}}
+    for name, changes in d2_semantic.NETWORKS.items():
+        place = folder / name
+        place.mkdir()
+        yield write_run(d2_semantic.semantic_config(place, folder / "pixels", changes, more))

@@ -1,0 +1,97 @@
+"""The console commands behind training: a student as a file for a device, and what it finds on pictures."""
+
+import argparse
+import sys
+
+from kd2.cli import Parser, guarded, table
+from kd2.deploy import export as exporting
+from kd2.deploy.load import load
+
+_EXPORT = """Write the student of a run as one file for a device, with pre- and post-processing inside.
+
+%(prog)s --run output/bccd/imitation --format onnx --evaluate
+
+The file takes uint8 RGB pixels. It is run on 20 images of the test set and compared with PyTorch; the exit code is 1
+when they differ by more than rounding.
+"""
+_PREDICT = """Draw what the student of a run, or an exported file, finds on pictures, and write it as a COCO JSON.
+
+%(prog)s --run output/bccd/imitation photos/ more.jpg --output output/found
+
+The exit code is 1 when a picture could not be read; the others are predicted nevertheless.
+"""
+
+
+def export() -> int:
+    """The command ``kd2-export``."""
+    return guarded(lambda: run_export(export_parser().parse_args()))
+
+
+def predict() -> int:
+    """The command ``kd2-predict``."""
+    return guarded(lambda: run_predict(predict_parser().parse_args()))
+
+
+def export_parser() -> argparse.ArgumentParser:
+    """The arguments of an export."""
+    parser = Parser(_EXPORT)
+    parser.add_argument("--run", required=True, metavar="DIR", help="the folder of a run")
+    parser.add_argument("--format", required=True, help=", ".join(exporting.FORMATS))
+    parser.add_argument("--output", default="", metavar="FILE", help="by default student.* in the folder of the run")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file where there is one")
+    parser.add_argument("--evaluate", action="store_true", help="scores and latency on the whole test sets, too")
+    _weights_argument(parser)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the run's config")
+    return parser
+
+
+def predict_parser() -> argparse.ArgumentParser:
+    """The arguments of a prediction."""
+    parser = Parser(_PREDICT)
+    parser.add_argument("--run", required=True, metavar="DIR", help="the folder of a run, or an exported file")
+    parser.add_argument("--output", default="predictions", metavar="DIR", help="for drawn pictures and the JSON")
+    parser.add_argument(
+        "--min-score", type=float, default=0.5, help="of detections that are drawn; the JSON has all (default 0.5)"
+    )
+    _weights_argument(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="pictures and folders of pictures")
+    return parser
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write, compare and, if asked for, evaluate; the exit code is 1 when the file is not the student."""
+    job = exporting.prepare(args.run, args.format, args.output, args.overwrite, args.weights, args.opts)
+    file = job.write()
+    found = job.compare(file)
+    print(f"{job.path}: {job.predictor.facts.architecture}", end="\n\n")
+    print(table(["largest difference from PyTorch", f"on {exporting.COMPARED} images"], found.rows()), flush=True)
+    for name, sides in (job.evaluate(file) if args.evaluate else {}).items():
+        rows = [[key, *(side.scores[key] for side in sides)] for key in sides[0].scores]
+        rows.append(["milliseconds an image", *(side.latency for side in sides)])
+        print("\n" + table([name, "PyTorch", args.format], rows))
+    if not found.small():
+        print(f"error: {job.path} does not find what PyTorch finds: rounding explains 0.01 at most", file=sys.stderr)
+    return 0 if found.small() else 1
+
+
+def run_predict(args: argparse.Namespace) -> int:
+    """Draw and write; the exit code is 1 when a picture could not be read."""
+    from kd2.deploy import predict as predicting  # needs torchvision, which files for training alone do without
+
+    pictures = predicting.pictures_of(args.images)
+    model = load(args.run, args.weights)
+    predicting.check_output(args.output)
+    broken = []
+    for path, count, problem in predicting.predict(model, pictures, args.output, args.min_score):
+        broken += [problem] if problem else []
+        print(f"{path}: {'left out' if problem else count}", flush=True)
+    print(f"drawn in {args.output}, all found in {args.output}/{predicting.RESULTS}")
+    for problem in broken:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _weights_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", default="", metavar="FILE", help="another checkpoint of the run, such as its model_best.pth"
+    )
