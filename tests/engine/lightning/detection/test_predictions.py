@@ -13,9 +13,9 @@ from torch.profiler import profile
 
 from kd2.distill import ConfigError, Distiller, Probe
 from kd2.engine.build import BuiltModel, assemble
+from kd2.engine.lightning.detection.coding import DenseAnchors
 from kd2.engine.lightning.detection.data import Batch
 from kd2.engine.lightning.detection.models import NoResize, build_detector, dense_head
-from kd2.engine.lightning.detection.coding import DenseAnchors
 from kd2.engine.lightning.detection.step import detection_step
 from kd2.networks.group_norm import allow_single_values
 from kd2.ops.boxes import decode
