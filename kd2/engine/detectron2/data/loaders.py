@@ -106,7 +106,8 @@ def train_mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
     others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
     if not others:
         return training_mapper(cfg, names)
-    if others[: len(cfg.DATASETS.TRAIN)] != list(cfg.DATASETS.TRAIN):
+    pixels = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor" and cfg.KD.UNLABELED.DATASETS
+    if pixels or others[: len(cfg.DATASETS.TRAIN)] != list(cfg.DATASETS.TRAIN):
         raise ConfigError(
             f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of "
             "DATASETS.CUSTOM with classes of pixels or without labels; such data sets mix with their like only"
