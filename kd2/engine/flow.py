@@ -177,7 +177,9 @@ def prepare(experiment: Experiment, saved: str | None = None) -> Prepared:
     return Prepared(distiller.train(), data, tests, facts, classes)
 
 
-def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[Distiller, Facts]:
+def build_distiller(
+    experiment: Experiment, with_weights: bool = True, whole_teacher: bool = False
+) -> tuple[Distiller, Facts]:
     """The distiller of a config, and facts about its two models. Without losses that count nothing of the teacher is
     read.
 
@@ -186,6 +188,7 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
 
     Args:
         with_weights: fill the student from ``MODEL.WEIGHTS`` and ``KD.INIT_FROM_TEACHER``.
+        whole_teacher: keep the parts of the teacher that no tap needs.
     """
     cfg = experiment.cfg
     student = experiment.build_student()
@@ -212,7 +215,7 @@ def build_distiller(experiment: Experiment, with_weights: bool = True) -> tuple[
             partial = cfg.KD.INIT_FROM_TEACHER_PARTIAL
             copied = init_from_teacher(student.module, teacher.module, parts, experiment.backbone, partial)
             logger.info("KD.INIT_FROM_TEACHER %s: %s", parts, copied.text())
-    settle_teacher(distiller.teacher, teacher, cfg.KD.TEACHER, distiller.whole_teacher)
+    settle_teacher(distiller.teacher, teacher, cfg.KD.TEACHER, whole_teacher or distiller.whole_teacher)
     for other, built in zip(distiller.others, further, strict=True):
         settle_teacher(other.teacher, built.model, cfg.KD.TEACHER)
     return distiller, facts_of(student, teacher)

@@ -99,7 +99,7 @@ def sides_of(experiment: Any, weights: str, alone: str) -> Sides:
     weights = weights or (final if os.path.isfile(final) else "")
     if weights:
         unfilled(cfg)
-    distiller, facts = build_distiller(experiment, with_weights=not weights)
+    distiller, facts = build_distiller(experiment, with_weights=not weights, whole_teacher=True)
     if weights:
         experiment.load_weights(distiller.student, weights, "weights of the student", partial=False)
         _load_adapters(distiller, weights)

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from kd2.config import add_kd_config, assemble, load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
-from kd2.engine.detectron2 import compat, lazy, zoo
+from kd2.engine.detectron2 import lazy, projects, zoo
 from kd2.runs.files import write_atomically
 from kd2.runs.folder import FINAL
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def add_d2_config(cfg: CfgNode) -> CfgNode:
     """Add every key that training with Detectron2 reads to Detectron2's ``get_cfg()``; returns ``cfg``."""
     add_kd_config(cfg)
-    return compat.add_project_keys(cfg)
+    return projects.add_project_keys(cfg)
 
 
 def defaults_of(loaded: Mapping[str, Any], config_file: str) -> CfgNode:

@@ -19,7 +19,7 @@ from kd2.config import merge
 from kd2.config.merging import leaves
 from kd2.config.paths import found_path
 from kd2.distill import ConfigError
-from kd2.engine.detectron2 import compat, zoo
+from kd2.engine.detectron2 import projects, zoo
 from kd2.engine.permission import require_code
 
 # Place in a file -> the key that means the same. Of two places the last one that is there counts.
@@ -121,7 +121,7 @@ def lazy_config(cfg: CfgNode) -> DictConfig | None:
 
 @functools.lru_cache
 def _loaded(path: str, overrides: tuple[str, ...]) -> DictConfig:
-    compat.model_zoo()  # such files import it
+    projects.model_zoo()  # such files import it
     try:
         lazy = LazyConfig.load(path)
     except Exception as error:  # whatever a user's file raises

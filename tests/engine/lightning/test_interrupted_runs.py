@@ -36,8 +36,8 @@ def test_it_serves_as_a_teacher(run, task, tmp_path):
     config, newest, steps = run
     teacher = {"CONFIG_FILE": config, "WEIGHTS": str(newest)}
     student = runs.distiller(task.write_config(tmp_path, {"KD": {"TEACHER": teacher}}))
-    expected = runs.checkpoint(newest.parent, steps)["model"]
-    assert runs.same(student.teacher.model.state_dict(), expected) == []
+    state, expected = student.teacher.model.state_dict(), runs.checkpoint(newest.parent, steps)["model"]
+    assert runs.same(state, {name: expected[name] for name in state}) == []  # parts that no tap needs are freed
 
 
 def test_it_initializes_another_student(run, task, tmp_path):

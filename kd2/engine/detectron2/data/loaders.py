@@ -18,12 +18,13 @@ from kd2.data.root import data_root
 from kd2.data.stream import Batches, Joined, Keyed, aspect, mapped, unlabeled_share
 from kd2.data.stream import train_loader as keyed_loader
 from kd2.distill import ConfigError, DataError
-from kd2.engine.detectron2.compat import endless_order, panoptic_deeplab
+from kd2.engine.detectron2.compat import endless_order
 from kd2.engine.detectron2.data.catalog import is_semantic, register
 from kd2.engine.detectron2.data.detection import picture_mapper
 from kd2.engine.detectron2.data.proposals import plain_proposals
 from kd2.engine.detectron2.data.samplers import build_sampler
 from kd2.engine.detectron2.data.semantic import evaluation_mapper, training_mapper
+from kd2.engine.detectron2.projects import panoptic_deeplab
 from kd2.networks.pspnet import check_pooled
 
 
@@ -106,7 +107,8 @@ def train_mapper(cfg: CfgNode, records: list[dict]) -> Callable[[dict], dict]:
     others = [name for name in names if not is_semantic(name, cfg.DATASETS.CUSTOM)]
     if not others:
         return training_mapper(cfg, names)
-    if others[: len(cfg.DATASETS.TRAIN)] != list(cfg.DATASETS.TRAIN):
+    pixels = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor" and cfg.KD.UNLABELED.DATASETS
+    if pixels or others[: len(cfg.DATASETS.TRAIN)] != list(cfg.DATASETS.TRAIN):
         raise ConfigError(
             f"DATASETS.TRAIN and KD.UNLABELED.DATASETS are {names}, but {others[0]!r} is no data set of "
             "DATASETS.CUSTOM with classes of pixels or without labels; such data sets mix with their like only"
