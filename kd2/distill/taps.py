@@ -41,17 +41,19 @@ class Captured(dict):
 
     def __init__(self, taps: list[Tap]):
         super().__init__({tap.alias: [] for tap in taps})
-        self.calls = dict.fromkeys(taps, 0)
+        self.taps = taps
+        # By the number of the tap: hooks add inside compiled networks, where a tap cannot be a key.
+        self.calls, self._counts = [0] * len(taps), [0] * len(taps)
         self.sources: Maps = {tap.alias: [] for tap in taps}
         self.versions: dict[str, list[int]] = {tap.alias: [] for tap in taps}
-        self._counts = dict.fromkeys(taps, 0)
 
-    def add(self, tap: Tap, output: Any) -> None:
-        """Take in one call's output of a tapped module."""
-        maps, taps = tap.maps(output), list(self._counts)
-        end = sum(self._counts[t] for t in taps[: taps.index(tap) + 1] if t.alias == tap.alias)
-        self.calls[tap] += 1
-        self._counts[tap] += len(maps)
+    def add(self, number: int, output: Any) -> None:
+        """Take in one call's output of the module of tap ``number``."""
+        tap = self.taps[number]
+        maps = tap.maps(output)
+        end = sum(n for t, n in zip(self.taps[: number + 1], self._counts) if t.alias == tap.alias)
+        self.calls[number] += 1
+        self._counts[number] += len(maps)
         self[tap.alias][end:end] = maps
         self.sources[tap.alias][end:end] = tap.select(output)
         self.versions[tap.alias][end:end] = [x._version for x in maps]
@@ -84,7 +86,7 @@ class Taps:
                 )
         self._modules = [modules[tap.path] for tap in taps]
         self.specs: dict[str, list[FeatureSpec]] = {}
-        self._calls: dict[Tap, int] = {}
+        self._calls: list[int] = []
 
     def probe(self, run: Callable[[], Any], image_size: tuple[int, int]) -> dict[str, list[FeatureSpec]]:
         """Run the whole model once and learn calls, channels and strides of every tap.
@@ -99,12 +101,12 @@ class Taps:
         record = Captured(self.taps)
         with self._hooks(record, total=None):
             run()
-        silent = [tap.alias for tap, calls in record.calls.items() if calls == 0]
+        silent = [tap.alias for tap, calls in zip(self.taps, record.calls) if calls == 0]
         if silent:
             raise TapError(
                 f"{self.key}: {silent} never fired in a full forward pass; such a module is no place for a tap"
             )
-        self._calls = dict(record.calls)
+        self._calls = list(record.calls)
         self.specs = {
             alias: [_spec(x, source, image_size) for x, source in zip(maps, record.sources[alias], strict=True)]
             for alias, maps in record.items()
@@ -137,7 +139,7 @@ class Taps:
             raise TapError(f"{self.key}: probe() comes before capture()")
         record = Captured(self.taps)
         try:
-            with self._hooks(record, total=sum(self._calls.values()) if stop else None):
+            with self._hooks(record, total=sum(self._calls) if stop else None):
                 yield record
         except _Stop:
             pass
@@ -145,22 +147,21 @@ class Taps:
 
     @contextlib.contextmanager
     def _hooks(self, record: Captured, total: int | None) -> Iterator[None]:
-        def hook_for(tap: Tap) -> Callable:
+        def hook_for(number: int) -> Callable:
             def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                record.add(tap, output)
-                if total is not None and sum(record.calls.values()) == total:
+                record.add(number, output)
+                if total is not None and sum(record.calls) == total:
                     raise _Stop
 
             return hook
 
         with contextlib.ExitStack() as stack:
-            for tap, module in zip(self.taps, self._modules):
-                stack.enter_context(module.register_forward_hook(hook_for(tap)))
+            for number, module in enumerate(self._modules):
+                stack.enter_context(module.register_forward_hook(hook_for(number)))
             yield
 
     def _check(self, record: Captured) -> None:
-        for tap in self.taps:
-            calls, probed = record.calls[tap], self._calls[tap]
+        for tap, calls, probed in zip(self.taps, record.calls, self._calls):
             if calls != probed:
                 raise TapError(f"{self.key}: tap {tap.alias!r} at {tap.path!r} fired {calls}x, {probed}x in the probe")
             now = [x._version for x in record[tap.alias]]
