@@ -27,7 +27,8 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
     Returns:
         ``teacher``: forward to the last tap; ``student``: its losses, forward and backward; ``losses``: those of
         distillation on ready maps, forward and backward; ``whole``: the distilled step from the loader's batch on,
-        forward and backward; ``overhead``: the median over rounds of whole / (teacher + student + losses).
+        forward and backward; ``overhead``: the median over rounds of whole / (teacher + student + losses); ``ratio``:
+        that of whole / student.
     """
     distiller, batch = step.distiller, step.batch
     _measure_shares(step)
@@ -47,7 +48,9 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
             if round_number:  # the first one warms up
                 seen[name].append(elapsed)
     overheads = [whole / sum(others) for *others, whole in zip(*seen.values(), strict=True)]
-    return {name: statistics.median(times) for name, times in seen.items()} | {"overhead": statistics.median(overheads)}
+    ratios = [whole / student for whole, student in zip(seen["whole"], seen["student"], strict=True)]
+    medians = {name: statistics.median(times) for name, times in seen.items()}
+    return medians | {"overhead": statistics.median(overheads), "ratio": statistics.median(ratios)}
 
 
 def _measure_shares(step: Step) -> None:

@@ -1,7 +1,7 @@
 """Benchmarks.
 
     python tools/benchmark.py losses [--only NAME] [--threads one|all|both] [--device cuda] [--json FILE]
-    python tools/benchmark.py step --config-file FILE [KEY VALUE ...]
+    python tools/benchmark.py step [--rounds N] [--json FILE] --config-file FILE [KEY VALUE ...]
     python tools/benchmark.py read [--folder FOLDER]
 
 ``losses`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
@@ -10,7 +10,8 @@ largest error between their values and gradients relative to the largest element
 memory of the formula under torch.compile. Exit status 1 when an error is beyond the case's tolerance.
 
 ``step`` prints the median milliseconds of the teacher up to its last tap, the student alone, the losses alone and the
-whole distilled step (forward and backward), and the overhead: whole / (teacher + student + losses).
+whole distilled step (forward and backward), the overhead: whole / (teacher + student + losses), and the ratio: whole /
+student.
 
 ``read`` draws an annotation file of COCO train2017's size (about 450 MB, into a new FOLDER or a temporary one) and
 prints seconds and peak memory of reading it into checked records, with and without the headers of the pictures, beside
@@ -53,6 +54,8 @@ def main() -> int:
     losses.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as a list")
     losses.set_defaults(run=run_losses)
     step = commands.add_parser("step", help="what distillation adds to a training step")
+    step.add_argument("--rounds", type=int, default=10, help="in each of which every part is timed once")
+    step.add_argument("--json", type=Path, metavar="FILE", help="also write the medians")
     config_arguments(step)
     step.set_defaults(run=run_step)
     read = commands.add_parser("read", help="an annotation file of COCO's size against Detectron2's reader")
@@ -84,7 +87,10 @@ def run_step(arguments: argparse.Namespace) -> int:
     """Print the parts of a training step."""
     import_losses(arguments.imports)
     with engine.dry_run(arguments.config_file, arguments.opts, arguments.allow_pickle) as dry_run:
-        print(table(["", "median"], step_times(dry_run).items()))
+        times = step_times(dry_run, arguments.rounds)
+    print(table(["", "median"], times.items()))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(times, indent=1) + "\n")
     return 0
 
 

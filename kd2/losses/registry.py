@@ -157,6 +157,20 @@ def active_losses(blocks: Blocks) -> dict[str, Mapping[str, Any]]:
     return {name: block for name, block in blocks.items() if _schedule(_entry(name, block), block).weight != 0}
 
 
+def complete_losses(blocks: Blocks) -> dict[str, dict[str, Any]]:
+    """The active blocks with all that they leave to defaults: TYPE, every option, a share where there is no WEIGHT.
+
+    Raises like ``check_losses``.
+    """
+    complete = {}
+    for name, block in active_losses(blocks).items():
+        entry = _entry(name, block)
+        strength = {} if "WEIGHT" in block else {"SHARE": entry.share, "CALIBRATE_ITERS": _CALIBRATE_ITERS}
+        options = {option.upper(): value for option, value in (defaults_of(entry.loss) | dict(entry.presets)).items()}
+        complete[name] = {"TYPE": name, **strength, **options, **block}
+    return complete
+
+
 def class_losses(blocks: Blocks) -> list[str]:
     """Names of the blocks whose loss takes channel i of both sides for class i (it has ``over_classes``)."""
     return [name for name, block in blocks.items() if getattr(_entry(name, block).loss, "over_classes", False)]

@@ -1,0 +1,73 @@
+"""What a run computes, as a short text: equal for two runs that differ in seed, paths or commit alone."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kd2.config import framework_of, read
+from kd2.config.paths import found_path
+from kd2.distill import ConfigError
+from kd2.losses.registry import complete_losses
+
+ROOT = Path(__file__).resolve().parents[2]
+# Holds the folders of the runs.
+OUTPUT = "pays"
+# Keys that say where a run lies, how often it is looked at, or what is scored.
+_FREE = ("SEED", "VERSION", "OUTPUT_DIR", "TEST.EVAL_PERIOD", "DATASETS.TEST", "DATALOADER", "SOLVER.CHECKPOINT_PERIOD")
+# What a student alone does not read.
+_TEACHING = ("KD.TAPS", "KD.STUDENT.TAPS", "KD.LOSSES", "KD.TEACHER", "KD.TEACHERS")
+
+
+def fingerprint(config: str, options: Mapping[str, Any]) -> str:
+    """Twelve digits over all that a config file and KEY -> value say, and over the teachers that they name.
+
+    A loss counts with its options, weight or share, defaults included; a data set that is not trained on does not
+    count. What the code takes where a config is silent, the commit stands for.
+
+    Raises:
+        ConfigError: see ``kd2.config.read``; a teacher's file that is absent.
+    """
+    loaded = read(config, as_words(options))
+    framework = framework_of(loaded, config)
+    kd = loaded.setdefault("KD", {})
+    blocks = complete_losses(kd.get("LOSSES", {}))
+    teachers = [_teacher(block, config) for block in (kd.get("TEACHER", {}), *kd.get("TEACHERS", []))] if blocks else []
+    for key in (*_FREE, *(() if blocks else _TEACHING), "KD.TEACHER", "KD.TEACHERS", "KD.LOSSES"):
+        _drop(loaded, key.split("."))
+    datasets = loaded.get("DATASETS", {})
+    trained = (*datasets.get("TRAIN", ()), *kd.get("UNLABELED", {}).get("DATASETS", ()))
+    datasets["CUSTOM"] = {name: x for name, x in datasets.get("CUSTOM", {}).items() if name in trained}
+    whole = {"framework": framework, "config": loaded, "losses": blocks, "teachers": teachers}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def as_words(options: Mapping[str, Any]) -> list[str]:
+    """KEY -> value as the words of a command line."""
+    return [word for key, value in options.items() for word in (key, str(value))]
+
+
+def file_identity(path: str) -> str:
+    """A file of weights by its content; one that a run of the grid leaves, by that run."""
+    file = Path(path)
+    if OUTPUT in file.parts:  # its folder is named by what made it
+        return file.parent.name
+    if not file.is_file():
+        raise ConfigError(f"the teacher's weights {path} are no file; --teacher names another one")
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:12]
+
+
+def _teacher(block: Mapping[str, Any], config: str) -> dict[str, Any]:
+    path = block.get("CONFIG_FILE", "")
+    loaded = read(found_path(path, config) or str(ROOT / path), [str(word) for word in block.get("OPTS", [])])
+    read_of_it = {"model": loaded.get("MODEL", {}), "format": loaded.get("INPUT", {}).get("FORMAT", "")}
+    return read_of_it | {"weights": file_identity(block.get("WEIGHTS", ""))}
+
+
+def _drop(node: dict[str, Any], key: list[str]) -> None:
+    *parents, last = key
+    for parent in parents:
+        node = node.get(parent, {})
+    node.pop(last, None)
