@@ -18,7 +18,7 @@ from benchmarks.proof.fingerprint import ROOT
 from benchmarks.proof.grid import MAIN, Grid
 from benchmarks.proof.journal import FINISHED, Journal
 from benchmarks.proof.page import write_page
-from benchmarks.proof.series import Series, lengthened
+from benchmarks.proof.series import ROUNDS, Series, costliest, lengthened
 from benchmarks.proof.teachers import teacher_of
 from kd2.cli import Parser, guarded
 
@@ -62,6 +62,8 @@ def work(args: argparse.Namespace, grid: Grid, series: Series) -> bool:
     runs = [run for run in every if run.row in rows]
     longer = any(run.longer for run in runs)
     series.measure([run for run in every if run.seed == seeds[0] and run.default and (longer or run.row in rows)])
+    if longer and (found := costliest(every, series.journal)):
+        print(f"r = {found[1]}: step of {found[0]} / step of the student alone, median of {ROUNDS} interleaved pairs")
     ends = [series.train(run) for run in lengthened(runs, every, series.journal)]
     return all(end is None or end["status"] == FINISHED for end in ends)
 

@@ -12,10 +12,13 @@ from kd2.distill import ConfigError
 from kd2.losses.registry import complete_losses
 
 ROOT = Path(__file__).resolve().parents[2]
-# Holds the folders of the runs.
+# Name of the folder that holds DATA/RUN/ with the files of a run.
 OUTPUT = "pays"
 # Keys that say where a run lies, how often it is looked at, or what is scored.
-_FREE = ("SEED", "VERSION", "OUTPUT_DIR", "TEST.EVAL_PERIOD", "DATASETS.TEST", "DATALOADER", "SOLVER.CHECKPOINT_PERIOD")
+_FREE = (
+    "SEED", "VERSION", "OUTPUT_DIR", "TEST.EVAL_PERIOD", "DATASETS.TEST", "DATALOADER.NUM_WORKERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+)  # fmt: skip
 # What a student alone does not read.
 _TEACHING = ("KD.TAPS", "KD.STUDENT.TAPS", "KD.LOSSES", "KD.TEACHER", "KD.TEACHERS")
 
@@ -39,7 +42,7 @@ def fingerprint(config: str, options: Mapping[str, Any]) -> str:
     datasets = loaded.get("DATASETS", {})
     trained = (*datasets.get("TRAIN", ()), *kd.get("UNLABELED", {}).get("DATASETS", ()))
     datasets["CUSTOM"] = {name: x for name, x in datasets.get("CUSTOM", {}).items() if name in trained}
-    whole = {"framework": framework, "config": loaded, "losses": blocks, "teachers": teachers}
+    whole = {"framework": framework, "config": {"KD": {}} | loaded, "losses": blocks, "teachers": teachers}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -51,7 +54,7 @@ def as_words(options: Mapping[str, Any]) -> list[str]:
 def file_identity(path: str) -> str:
     """A file of weights by its content; one that a run of the grid leaves, by that run."""
     file = Path(path)
-    if OUTPUT in file.parts:  # its folder is named by what made it
+    if file.parts[-4:-3] == (OUTPUT,):  # its folder is named by what made it
         return file.parent.name
     if not file.is_file():
         raise ConfigError(f"the teacher's weights {path} are no file; --teacher names another one")
@@ -67,7 +70,9 @@ def _teacher(block: Mapping[str, Any], config: str) -> dict[str, Any]:
 
 
 def _drop(node: dict[str, Any], key: list[str]) -> None:
-    *parents, last = key
-    for parent in parents:
-        node = node.get(parent, {})
-    node.pop(last, None)
+    """Remove a key, and the groups that are empty then."""
+    first, *rest = key
+    if rest and first in node:
+        _drop(node[first], rest)
+    if not rest or node.get(first) == {}:
+        node.pop(first, None)

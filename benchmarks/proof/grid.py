@@ -132,6 +132,8 @@ class Grid:
                 row = part["rows"][name]
                 given = {key: x for block in (self.file, way, part, row) for key, x in block.get("set", {}).items()}
                 options = own | given | {"KD.LOSSES": row["losses"]}
+                if "second_teacher" in row:
+                    options["KD.TEACHERS"] = [_teacher_block(row["second_teacher"])]
                 about = {"section": section, "longer": row.get("longer", False), "published": row.get("published", "")}
                 runs.append(self._run(road, name, seed, way["config"], options, **about))
         return runs
@@ -143,6 +145,10 @@ class Grid:
 
     def _run(self, road: str, row: str, seed: int, config: str, options: dict[str, Any], **about: Any) -> Run:
         return Run(self.data, road, row, seed, config, options, self.file["splits"], **about).with_options({})
+
+
+def _teacher_block(teacher: Mapping[str, str]) -> dict[str, str]:
+    return {"CONFIG_FILE": str(ROOT / teacher["config"]), "WEIGHTS": str(Path(data_root(), teacher["weights"]))}
 
 
 def _choose(option: str, name: str, known: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ from kd2.runs.files import write_atomically
 
 SAME = "not distinguishable from the student alone"
 
+_COLUMNS = ("gain over the student alone", "recovery", "time", "CPU s", "seeds", "verdict")
+
 
 def write_page(grid: Grid, journal: Journal, output: Path, page: Path, given: str | None = None) -> None:
     """Write the tables of a data set into the page: ``<!-- pays: DATA, short -->`` and ``<!-- pays: DATA -->`` begin
@@ -76,7 +78,9 @@ def short(grid: Grid, shown: list[Results]) -> str:
 def whole(shown: list[Results], journal: Journal, metric: str) -> str:
     """Every section and road, the claims, and whatever else was started."""
     parts = [
-        part for results in shown for part in (_title(results), _rows(results), _unfinished(results.rows.values()))
+        part
+        for results in shown
+        for part in (_title(results), _rows(results), _unchanged(results, shown), _unfinished(results.rows.values()))
     ]
     claims = [_claim(results) for results in shown if "claim" in results.grid.section(results.section)]
     if claims:
@@ -94,13 +98,18 @@ def _title(results: Results) -> str:
 
 def _rows(results: Results) -> str:
     splits = list(reversed(results.grid.file["splits"]))
-    header = ["", *splits, "gain over the student alone", "recovery", "time", "CPU s", "seeds", "verdict"]
-    rows = [[TEACHER, *(_number(results.teacher.get(split)) for split in splits), *[""] * 6]]
+    header = ["", "published weight", *splits, *_COLUMNS]
+    rows = [[TEACHER, "", *(_number(results.teacher.get(split)) for split in splits), *[""] * len(_COLUMNS)]]
     for name, row in results.rows.items():
-        told = f"{name} ({row.run.published})" if row.run.published else name
         difference = results.difference(name) if name != ALONE else None
         rows.append(
-            [told, *(_number(results.mean(row, split)) for split in splits), *_gain(results, row), _ratio(results, row)]
+            [
+                name,
+                row.run.published,
+                *(_number(results.mean(row, split)) for split in splits),
+                *_gain(results, row),
+                _ratio(results, row),
+            ]
             + [_number(row.cpu_seconds, 0), _seeds(row), _verdict(difference)]
         )
     return table(header, rows)
@@ -116,6 +125,20 @@ def _seeds(row: Row) -> str:
     """How many runs finished, of how many that were started."""
     started, finished = len(row.started), len(row.started) - len(row.unfinished)
     return str(started) if finished == started else f"{finished} of {started}"
+
+
+def _unchanged(results: Results, shown: list[Results]) -> str:
+    """Below a variant, what its losses gain in the main section."""
+    if results.section == MAIN or "claim" in results.grid.section(results.section):
+        return ""
+    gains = [
+        f"{name} {interval(found)}"
+        for main in shown
+        if (main.section, main.road) == (MAIN, results.road)
+        for name in results.rows
+        if name != ALONE and (found := main.difference(name))
+    ]
+    return f"The unchanged pair: {', '.join(gains)}." if gains else ""
 
 
 def _gain(results: Results, row: Row, same: str = "") -> tuple[str, str]:

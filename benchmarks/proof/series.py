@@ -113,6 +113,12 @@ class Series:
                 yield True
 
 
+def costliest(every: Sequence[Run], journal: Journal) -> tuple[str, float] | None:
+    """Row and step ratio of the default losses whose step takes longest; None: none was measured."""
+    ratios = {run.row: ratio for run in every if run.default and (ratio := step_ratio(journal, run))}
+    return max(ratios.items(), key=lambda item: item[1]) if ratios else None
+
+
 def lengthened(runs: Sequence[Run], every: Sequence[Run], journal: Journal) -> list[Run]:
     """The runs; those that are to be ``longer`` with the iterations that the costliest default loss is worth.
 
@@ -120,10 +126,10 @@ def lengthened(runs: Sequence[Run], every: Sequence[Run], journal: Journal) -> l
         every: all runs of the section.
         journal: has the measurements; without any the ``longer`` ones are left out.
     """
-    ratios = {run.row: ratio for run in every if run.default and (ratio := step_ratio(journal, run))}
-    if not ratios:
+    found = costliest(every, journal)
+    if found is None:
         return [run for run in runs if not run.longer]
-    scaled = {ITERATIONS: round(every[0].iterations * max(ratios.values()))}
+    scaled = {ITERATIONS: round(every[0].iterations * found[1])}
     return [run.with_options(scaled) if run.longer else run for run in runs]
 
 

@@ -52,7 +52,7 @@ def generation_block(channels: int) -> nn.Sequential:
     )
 
 
-@register_loss("mgd", default_share=0.3)
+@register_loss("mgd")
 class Mgd(nn.Module):
     """``mgd_loss`` of the adapted student, summed over levels.
 

@@ -64,7 +64,7 @@ class _LossRegistry(Registry):
 _LOSSES = _LossRegistry("LOSS")
 
 
-def register_loss(name: str, default_share: float = 0.5, **presets: Any) -> Callable[[Loss], Loss]:
+def register_loss(name: str, default_share: float = 2.0, **presets: Any) -> Callable[[Loss], Loss]:
     """Decorator: makes a class a loss under ``name``, which is then a ``TYPE`` of ``KD.LOSSES``.
 
     One class may have several names, each with a decorator of its own.

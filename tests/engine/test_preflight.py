@@ -158,7 +158,7 @@ def test_the_log_of_plain_training_says_so():
 
 def test_the_step_benchmark_measures_every_part(dry_run):
     times = step_times(dry_run, rounds=2)
-    assert set(times) == {"teacher", "student", "losses", "whole", "overhead"}
+    assert set(times) == {"teacher", "student", "losses", "whole", "overhead", "ratio"}
     assert min(times.values()) > 0
 
 
