@@ -117,9 +117,12 @@ def _rows(results: Results) -> str:
 
 
 def _step(results: Results, row: Row) -> str:
-    """Mean scores of the student alone and of a row."""
-    alone = results.mean(results.rows[ALONE], results.split) if ALONE in results.rows else None
-    return f"{_number(alone)} -> {_number(results.mean(row, results.split))}"
+    """From the student alone to a row, over the seeds that both have."""
+    difference = results.difference(row.run.row)
+    if difference is None:
+        return f"- -> {_number(results.mean(row, results.split))}"
+    level = results.level(row.run.row)
+    return f"{_number(level)} -> {_number(level + difference.mean)}"
 
 
 def _seeds(row: Row) -> str:

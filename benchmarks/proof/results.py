@@ -85,10 +85,14 @@ class Results:
         difference, teacher = self.difference(row), self.teacher.get(self.split)
         if difference is None or teacher is None:
             return None
+        level = self.level(row)
+        return recovery(level + difference.mean, level, teacher)
+
+    def level(self, row: str) -> float:
+        """Mean score of the student alone over the seeds that a row has too, one or more."""
         metric = self.grid.file["metric"]
         alone, scores = (self.rows[name].scores(self.split, metric) for name in (ALONE, row))
-        level = statistics.fmean(score for seed, score in alone.items() if seed in scores)
-        return recovery(level + difference.mean, level, teacher)
+        return statistics.fmean(score for seed, score in alone.items() if seed in scores)
 
 
 def read_results(
