@@ -4,18 +4,18 @@ No model, checkpoint or data set is touched here.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from kd2.config.keys import KEYS, add_defaults
-from kd2.config.keys.detectron2 import ARCHITECTURES
 from kd2.config.merging import merge
 from kd2.config.paths import RUN_CONFIG, config_path, resolve_paths
 from kd2.config.reading import framework_of, read, with_options
 from kd2.config.schedule import check_schedule
 from kd2.config.training import check_training
+from kd2.config.unread import below, refuse_foreign, refuse_unread, refuse_weights
 from kd2.data.images import check_pixel_range
 from kd2.distill import ConfigError, Tap, naming, nearest
 from kd2.distill import values as v
@@ -24,9 +24,6 @@ from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
 from kd2.zoo.detectron2 import is_name, torchvision_config
 
-# Arguments of a library, and those by which timm and torchvision come to weights.
-_LIBRARY_ARGS = ("MODEL.ARGS", "MODEL.BACKBONE.ARGS", "MODEL.TIMM.ARGS")
-_WEIGHTS = ("cache_dir", "model_cfg", "feature_cfg", "progress")
 _TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": str, "WEIGHTS": str, "OPTS": Sequence[Any]}
 # Further ones of dense tasks teach losses of their own.
 _FURTHER = {"TAPS": v.Texts, "CLASSES": v.Texts, "WEIGHT": v.Positive}
@@ -55,7 +52,7 @@ def assemble(defaults: CfgNode, loaded: Mapping[str, Any], config_file: str) -> 
     framework = framework_of(loaded, config_file)
     if framework != defaults.FRAMEWORK:
         raise ConfigError(f"FRAMEWORK in {config_file} is {framework!r}, expected {defaults.FRAMEWORK!r} here")
-    _refuse_foreign(defaults, loaded)
+    refuse_foreign(defaults, loaded)
     cfg = merge(defaults.clone(), loaded)
     if "TEACHERS" in cfg.KD:
         known = _TEACHER_BLOCK | ({} if framework == "timm" else _FURTHER)
@@ -76,15 +73,12 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
         ConfigError: a key that nobody reads, a student named twice, a schedule that goes backwards, losses that their
             own check refuses. Names the key, what was found and what was expected.
     """
-    for name in _LIBRARY_ARGS:
-        _refuse_weights(name, cfg)
+    refuse_weights(cfg)
     check_pixel_range(cfg.INPUT.PIXEL_RANGE)
     _check_student(cfg)
     check_schedule(cfg)
     check_training(cfg)
-    for name, value in _given(loaded, defaults):
-        if value != _at(cfg, name):
-            _refuse_unread(name, cfg)
+    refuse_unread(cfg, loaded, defaults)
     for node, block in teacher_blocks(cfg).items():
         _check_opts(f"{node}.OPTS", block["OPTS"])
     for node in ("KD.STUDENT", *teacher_blocks(cfg)):
@@ -186,7 +180,7 @@ def _check_opts(name: str, words: Sequence[Any]) -> None:
     if len(words) % 2:
         raise ConfigError(f"{name}: expected KEY VALUE pairs, found {len(words)} words: {' '.join(map(str, words))}")
     for key in map(str, words[::2]):
-        if not any(_below(key, prefix) for prefix in _TEACHER_READS):
+        if not any(below(key, prefix) for prefix in _TEACHER_READS):
             raise ConfigError(
                 f"{name}: {key} is not read of a teacher; expected keys of {', '.join(_TEACHER_READS[:3])}"
             )
@@ -209,58 +203,3 @@ def _check_student(cfg: CfgNode) -> None:
         raise ConfigError(
             f"KD.STUDENT.META_ARCHITECTURE is {wrapped!r}, but MODEL.META_ARCHITECTURE names the student: {name!r}"
         )
-
-
-def _given(loaded: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full name and default of every key in ``loaded``; a group without a fixed set of keys counts as one key."""
-    for key, value in loaded.items():
-        default = defaults.get(key)
-        open_group = isinstance(default, CfgNode) and default.is_new_allowed()
-        if isinstance(value, Mapping) and isinstance(default, Mapping) and not open_group:
-            yield from _given(value, default, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", default
-
-
-def _at(cfg: Mapping[str, Any], name: str) -> Any:
-    for key in name.split("."):
-        cfg = cfg[key]
-    return cfg
-
-
-def _below(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
-def _refuse_unread(name: str, cfg: CfgNode) -> None:
-    student = cfg.MODEL.get("META_ARCHITECTURE", "")
-    if student == "Distiller":
-        student = cfg.KD.STUDENT.META_ARCHITECTURE
-    key = KEYS[cfg.FRAMEWORK].get(name)
-    if key is None or not key.readers or cfg.FRAMEWORK == "detectron2" and student not in ARCHITECTURES:
-        return
-    if student not in key.readers:
-        raise ConfigError(f"{name} is given, but {student} does not read it; only {', '.join(key.readers)} do")
-
-
-def _refuse_weights(name: str, cfg: CfgNode) -> None:
-    """Arguments of a library, under the key ``name``, by which it would read or fetch weights are refused."""
-    node: Mapping[str, Any] = cfg
-    for key in name.split("."):
-        node = node.get(key, {})
-    for key in node:
-        if key.startswith(("pretrained", "weights", "checkpoint")) or key in _WEIGHTS:
-            raise ConfigError(f"{name}.{key}: a library reads no file by its arguments; the keys WEIGHTS name one")
-
-
-def _refuse_foreign(defaults: CfgNode, loaded: Mapping[str, Any]) -> None:
-    """A key that another framework reads is refused with that reason."""
-    node = loaded.get("KD")
-    if isinstance(node, Mapping) and "ALLOW_PICKLE" in node:
-        raise ConfigError("KD.ALLOW_PICKLE: a config cannot let files run code; the command line can: --allow-pickle")
-    for name, default in _given(loaded, defaults):
-        readers = [other for other, keys in KEYS.items() if any(_below(key, name) for key in keys)]
-        if default is None and readers and defaults.FRAMEWORK not in readers:
-            raise ConfigError(
-                f"{name}: FRAMEWORK {defaults.FRAMEWORK} does not read this key, only {' and '.join(readers)}"
-            )

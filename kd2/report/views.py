@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kd2.distill import USER_ERRORS, DataError, Distiller, nearest
 from kd2.engine.checkpoint import read_checkpoint
-from kd2.engine.flow import build_distiller
+from kd2.engine.pair import build_distiller
 from kd2.report import seen
 from kd2.runs.folder import FINAL
 

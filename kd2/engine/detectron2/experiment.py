@@ -47,7 +47,8 @@ from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
 from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores
-from kd2.engine.flow import begin, build_distiller
+from kd2.engine.flow import begin
+from kd2.engine.pair import build_distiller
 from kd2.engine.proposals import check_stages
 from kd2.losses import active_losses
 from kd2.runs.best import Best

@@ -15,9 +15,9 @@ import torch
 
 from kd2.data.classification.views import MODES
 from kd2.distill import ConfigError, Distiller
-from kd2.engine import flow
 from kd2.engine.lightning.classification.teacher import TeacherEnsemble, TeacherNetwork
 from kd2.engine.lightning.teacher import TeacherSource
+from kd2.engine.pair import build_distiller
 from kd2.losses.distances import DISTANCES
 
 from ....helpers import lightning_runs as runs
@@ -53,7 +53,7 @@ def distiller_of(teachers: list[TeacherSource], config: str) -> Distiller:
     """The distiller of a config with other teachers than it names."""
     experiment = runs.experiment(config)
     experiment.teachers = teachers
-    return flow.build_distiller(experiment)[0]
+    return build_distiller(experiment)[0]
 
 
 @pytest.fixture
