@@ -79,15 +79,6 @@ def still(cfg: Any, trained: bool = False) -> None:
         cfg.INPUT.CROP.ENABLED = False
 
 
-def unfilled(cfg: Any) -> None:
-    """Build a student that a checkpoint fills whole: nothing else is read or fetched for it."""
-    cfg.defrost()
-    for node, key, nothing in ((cfg.MODEL, "PRETRAINED", False), (cfg.MODEL.get("TIMM", {}), "PRETRAINED", False),
-                               (cfg.MODEL.get("BACKBONE", {}), "WEIGHTS", "")):  # fmt: skip
-        if key in node:
-            node[key] = nothing
-
-
 def sides_of(experiment: Any, weights: str, alone: str) -> Sides:
     """The networks of a config; ``weights`` and ``alone`` as for ``kd2.report.look.look``.
 
@@ -98,7 +89,7 @@ def sides_of(experiment: Any, weights: str, alone: str) -> Sides:
     final = os.path.join(cfg.OUTPUT_DIR, FINAL)
     weights = weights or (final if os.path.isfile(final) else "")
     if weights:
-        unfilled(cfg)
+        experiment.leave_unfilled()
     distiller, facts = build_distiller(experiment, with_weights=not weights, whole_teacher=True)
     if weights:
         experiment.load_weights(distiller.student, weights, "weights of the student", partial=False)
