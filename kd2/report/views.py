@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from kd2.distill import USER_ERRORS, DataError, Distiller, nearest
+from kd2.distill import USER_ERRORS, ConfigError, DataError, Distiller, nearest
 from kd2.engine.checkpoint import read_checkpoint
 from kd2.engine.flow import build_distiller
 from kd2.report import seen
@@ -65,7 +65,12 @@ def still(cfg: Any, trained: bool = False) -> None:
 
     Args:
         trained: whether those of the training sets follow; without a test set they are alone.
+
+    Raises:
+        ConfigError: the student is of a LazyConfig file, whose mapper may read no whole images.
     """
+    if cfg.MODEL.get("LAZY_CONFIG"):
+        raise ConfigError(f"MODEL.LAZY_CONFIG is {cfg.MODEL.LAZY_CONFIG}: such a student is not drawn and not timed")
     cfg.defrost()
     more = cfg.DATASETS.TRAIN if trained or not cfg.DATASETS.TEST else []
     cfg.DATASETS.TRAIN = list(dict.fromkeys([*cfg.DATASETS.TEST, *more]))
