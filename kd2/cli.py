@@ -124,11 +124,16 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-pickle", action="store_true",
         help="unpickle files that hold more than arrays, which can run code: for files that you trust",
     )  # fmt: skip
+    code_argument(parser)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config file")
+
+
+def code_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-code``."""
     parser.add_argument(
         "--allow-code", action="store_true",
         help="read LazyConfig files of Detectron2, student's and teacher's; they are Python: for files that you trust",
     )  # fmt: skip
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config file")
 
 
 def run_train(args: argparse.Namespace) -> int:

@@ -3,9 +3,10 @@
 import argparse
 import sys
 
-from kd2.cli import Parser, guarded, table
+from kd2.cli import Parser, code_argument, guarded, table
 from kd2.deploy import export as exporting
 from kd2.deploy.load import load
+from kd2.engine.permission import code_allowed
 
 _EXPORT = """Write the student of a run as one file for a device, with pre- and post-processing inside.
 
@@ -41,6 +42,7 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace the file where there is one")
     parser.add_argument("--evaluate", action="store_true", help="scores and latency on the whole test sets, too")
     _weights_argument(parser)
+    code_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the run's config")
     return parser
 
@@ -54,13 +56,15 @@ def predict_parser() -> argparse.ArgumentParser:
         "--min-score", type=float, default=0.5, help="of detections that are drawn; the JSON has all (default 0.5)"
     )
     _weights_argument(parser)
+    code_argument(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="pictures and folders of pictures")
     return parser
 
 
 def run_export(args: argparse.Namespace) -> int:
     """Write, compare and, if asked for, evaluate; the exit code is 1 when the file is not the student."""
-    job = exporting.prepare(args.run, args.format, args.output, args.overwrite, args.weights, args.opts)
+    with code_allowed(args.allow_code):
+        job = exporting.prepare(args.run, args.format, args.output, args.overwrite, args.weights, args.opts)
     file = job.write()
     found = job.compare(file)
     print(f"{job.path}: {job.predictor.facts.architecture}", end="\n\n")
@@ -79,7 +83,7 @@ def run_predict(args: argparse.Namespace) -> int:
     from kd2.deploy import predict as predicting  # needs torchvision, which files for training alone do without
 
     pictures = predicting.pictures_of(args.images)
-    model = load(args.run, args.weights)
+    model = load(args.run, args.weights, args.allow_code)
     predicting.check_output(args.output)
     broken = []
     for path, count, problem in predicting.predict(model, pictures, args.output, args.min_score):

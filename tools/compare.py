@@ -9,7 +9,8 @@ pictures, and the pictures for TensorBoard (tensorboard --logdir output/page).
 
 import sys
 
-from kd2.cli import Parser, guarded
+from kd2.cli import Parser, code_argument, guarded
+from kd2.engine.permission import code_allowed
 from kd2.losses import import_losses
 from kd2.report.compare import compare
 
@@ -26,12 +27,14 @@ def main() -> int:
     parser.add_argument(
         "--import", dest="imports", action="append", default=[], metavar="MODULE", help="see train_net.py"
     )
+    code_argument(parser)
     args = parser.parse_args()
     import_losses(args.imports)
-    content = compare(
-        args.runs, args.output, metric=args.metric, overwrite=args.overwrite, models=not args.logs_only,
-        images=args.images,
-    )  # fmt: skip
+    with code_allowed(args.allow_code):
+        content = compare(
+            args.runs, args.output, metric=args.metric, overwrite=args.overwrite, models=not args.logs_only,
+            images=args.images,
+        )  # fmt: skip
     for line in [*content["verdict"], *content["notes"], f"The page is {args.output}/report.html."]:
         print(line)
     return 0

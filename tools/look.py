@@ -9,6 +9,7 @@ TensorBoard shows the same pictures: tensorboard --logdir output/look
 import sys
 
 from kd2.cli import Parser, config_arguments, guarded
+from kd2.engine.permission import code_allowed
 from kd2.losses import import_losses
 from kd2.report.look import look
 from kd2.report.page import write_pictures
@@ -26,10 +27,11 @@ def main() -> int:
     config_arguments(parser)
     args = parser.parse_args()
     import_losses(args.imports)
-    pictures = look(
-        args.config_file, args.opts, images=args.images, count=args.count, weights=args.weights, alone=args.alone,
-        allow_pickle=args.allow_pickle,
-    )  # fmt: skip
+    with code_allowed(args.allow_code):
+        pictures = look(
+            args.config_file, args.opts, images=args.images, count=args.count, weights=args.weights, alone=args.alone,
+            allow_pickle=args.allow_pickle,
+        )  # fmt: skip
     for caption, path in write_pictures(args.output, pictures, args.overwrite):
         print(f"{args.output}/{path}: {caption}")
     return 0

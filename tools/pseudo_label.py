@@ -22,7 +22,9 @@ def main() -> int:
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="in the order of the model's outputs")
     config_arguments(parser)
     args = parser.parse_args()
-    content = find_objects(args.config_file, args.opts, args.images, args.score, args.classes, args.allow_pickle)
+    content = find_objects(
+        args.config_file, args.opts, args.images, args.score, args.classes, args.allow_pickle, args.allow_code
+    )
     write_coco(content, args.to)
     print(f"{args.to}: {len(content['annotations'])} objects in {len(content['images'])} images")
     return 0

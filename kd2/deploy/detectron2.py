@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.export import TracingAdapter
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN, SemanticSegmentor
@@ -18,6 +19,7 @@ from kd2.deploy.pixels import pasted, shortest_side, sides
 from kd2.deploy.predictor import Found, Predictor, facts_of
 from kd2.deploy.test_set import Scores, TestSet
 from kd2.distill import ConfigError
+from kd2.engine.detectron2 import lazy
 from kd2.engine.detectron2.data.detection import record_pixels
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.detectron2.trainer import Trainer
@@ -53,9 +55,9 @@ class _Detector(_Traced):
         cfg = experiment.cfg
         self.masks = isinstance(student, GeneralizedRCNN) and cfg.MODEL.MASK_ON
         task = "instances" if self.masks else "detection"
-        facts = facts_of(cfg, task, _detector_name(cfg.MODEL), experiment.classes.get("things", ()))
+        facts = facts_of(cfg, task, _detector_name(student, self.masks), experiment.classes.get("things", ()))
         super().__init__(student, facts, cfg.INPUT.FORMAT == "BGR")
-        self.size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+        self.size = _test_size(cfg)
 
     def found(self, images: Tensor) -> tuple[Tensor, ...]:
         sample = {"image": shortest_side(images[None], *self.size)[0]}
@@ -73,18 +75,39 @@ class _Detector(_Traced):
         return boxes, instances.scores, instances.pred_classes, *masks
 
 
-def _detector_name(model: CfgNode) -> str:
+def _test_size(cfg: CfgNode) -> tuple[int, int]:
+    """Shorter and longest side of a tested picture, by ``INPUT`` or the mapper of a LazyConfig file.
+
+    Raises:
+        ConfigError: that mapper does something else than resizing.
+    """
+    mapper = lazy.mapper_options(cfg, "test")
+    if mapper is None:
+        return cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    steps = mapper["augmentations"]
+    sizes = {size for step in steps if isinstance(step, ResizeShortestEdge) for size in step.short_edge_length}
+    if len(steps) != 1 or len(sizes) != 1:
+        names = [type(step).__name__ for step in steps]
+        raise ConfigError(
+            f"{cfg.MODEL.LAZY_CONFIG}: dataloader.test.mapper.augmentations is {names}, prediction knows one "
+            "ResizeShortestEdge with one length"
+        )
+    return sizes.pop(), steps[0].max_size
+
+
+def _detector_name(student: nn.Module, masks: bool) -> str:
     """What people call a detector; the name of its heads where they are none of Detectron2's usual ones."""
-    heads, mask_head = model.ROI_HEADS.NAME, model.ROI_MASK_HEAD.NAME
-    if model.META_ARCHITECTURE != "GeneralizedRCNN":
-        return str(model.META_ARCHITECTURE)
-    if model.MASK_ON and mask_head != "MaskRCNNConvUpsampleHead":
-        return str(mask_head)
+    if not isinstance(student, GeneralizedRCNN):
+        return type(student).__name__
+    heads = type(student.roi_heads).__name__
+    mask_head = type(student.roi_heads.mask_head).__name__ if masks else ""
+    if masks and mask_head != "MaskRCNNConvUpsampleHead":
+        return mask_head
     plain, masked = {
         "StandardROIHeads": ("FasterRCNN", "MaskRCNN"),
         "CascadeROIHeads": ("CascadeRCNN", "CascadeMaskRCNN"),
     }.get(heads, (heads, heads))
-    return masked if model.MASK_ON else plain
+    return masked if masks else plain
 
 
 class _Segmenter(_Traced):
@@ -92,9 +115,9 @@ class _Segmenter(_Traced):
 
     def __init__(self, experiment: Detectron2Experiment, student: nn.Module):
         cfg = experiment.cfg
-        name, classes = cfg.MODEL.SEM_SEG_HEAD.NAME, experiment.classes.get("stuff", ())
+        name, classes = type(student.sem_seg_head).__name__, experiment.classes.get("stuff", ())
         super().__init__(student, facts_of(cfg, "segmentation", name, classes), cfg.INPUT.FORMAT == "BGR")
-        self.size, self.whole = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), windowed(cfg, student)
+        self.size, self.whole = _test_size(cfg), windowed(cfg, student)
 
     def found(self, images: Tensor) -> tuple[Tensor, ...]:
         height, width = sides(images)

@@ -6,23 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from kd2 import engine
-from kd2.config.reading import read
 from kd2.deploy.formats import open_exported
 from kd2.deploy.predictor import Predictor, Predicts
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.flow import trained_student
+from kd2.engine.permission import code_allowed
 from kd2.runs.folder import CONFIG, FINAL, began, last_checkpoint
 
-# A file fills the whole student: nothing else is read or fetched.
-_ALONE = {
-    "detectron2": ["MODEL.TIMM.PRETRAINED", "False", "MODEL.DEVICE", "cpu"],
-    "torchvision": ["MODEL.BACKBONE.WEIGHTS", ""],
-    "timm": ["MODEL.PRETRAINED", "False"],
-}
 
-
-def load(path: str, weights: str = "") -> Predicts:
+def load(path: str, weights: str = "", allow_code: bool = False) -> Predicts:
     """What predicts, on the CPU: ``kd2.load("output/run").predict(["a.jpg", "b.jpg"])``; ``.classes`` has the names.
 
     Of a run it is a ``torch.nn.Module`` and can be moved to a device; its ``student`` is the framework's plain module.
@@ -30,15 +23,17 @@ def load(path: str, weights: str = "") -> Predicts:
     Args:
         path: the folder of a run, finished or not, or a file that ``kd2-export`` wrote.
         weights: another checkpoint of the run; empty: its final one, before the end the last one.
+        allow_code: whether the run's config may be a LazyConfig file, which is Python and runs: for a file you trust.
 
     Raises:
-        ConfigError: neither a run nor an exported file; a run without a checkpoint; a student that is not known here; a
-            package is missing.
+        ConfigError: neither a run nor an exported file; code that is not allowed; a run without a checkpoint; a
+            student that is not known here; a package is missing.
     """
     if os.path.isfile(path):
         return open_exported(path)
-    experiment, weights = run_of(path, weights)
-    return predictor_of(experiment, weights)
+    with code_allowed(allow_code):
+        experiment, weights = run_of(path, weights)
+        return predictor_of(experiment, weights)
 
 
 def run_of(folder: str, weights: str = "", options: Sequence[str] = ()) -> tuple[Any, str]:
@@ -58,8 +53,8 @@ def run_of(folder: str, weights: str = "", options: Sequence[str] = ()) -> tuple
     weights = weights or (final if os.path.isfile(final) else last_checkpoint(folder) or "")
     if not weights:
         raise ConfigError(f"{folder!r} is a run without a checkpoint: it has not saved one yet")
-    framework = read(config).get("FRAMEWORK", "detectron2")
-    experiment = engine.for_evaluation(config, [*options, "MODEL.WEIGHTS", "", *_ALONE.get(framework, [])])
+    experiment = engine.for_evaluation(config, [*options, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"])
+    experiment.leave_unfilled()
     experiment.classes = saved_classes(weights, "the run's checkpoint")
     return experiment, weights
 

@@ -48,6 +48,19 @@ class Experiment(ABC):
     @abstractmethod
     def first(self) -> bool: ...
 
+    def config_text(self) -> str:
+        """The config of the run as a file that starts it again."""
+        return str(self.cfg.dump())
+
+    def leave_unfilled(self) -> None:
+        """From now on build a student that a checkpoint fills whole: nothing else is read or fetched for it."""
+        model = self.cfg.MODEL
+        self.cfg.defrost()
+        for node, key, nothing in ((model, "PRETRAINED", False), (model.get("TIMM", {}), "PRETRAINED", False),
+                                   (model.get("BACKBONE", {}), "WEIGHTS", "")):  # fmt: skip
+            if key in node:
+                node[key] = nothing
+
     @abstractmethod
     def load_data(self, split: str) -> list[Any]:
         """The data sets of ``DATASETS.TRAIN`` or ``DATASETS.TEST``."""

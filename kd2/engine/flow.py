@@ -73,7 +73,7 @@ def begin(experiment: Experiment, saved: str | None, best: Best) -> None:
     cfg = experiment.cfg
     if not experiment.first:
         return
-    folder.begin(cfg.OUTPUT_DIR, cfg.dump(), experiment.args.overwrite)
+    folder.begin(cfg.OUTPUT_DIR, experiment.config_text(), experiment.args.overwrite)
     if saved and (best.exhausted or saved_run(saved)[1] + 1 == cfg.SOLVER.MAX_ITER):
         folder.keep_final(saved, cfg.OUTPUT_DIR)
 

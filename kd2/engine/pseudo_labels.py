@@ -11,6 +11,7 @@ from kd2.distill import ConfigError
 from kd2.engine import for_evaluation
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
+from kd2.engine.permission import code_allowed
 from kd2.engine.unpickle import pickles_allowed
 from kd2.runs.files import write_atomically
 
@@ -24,6 +25,7 @@ def find_objects(
     least: float,
     classes: Sequence[str] = (),
     allow_pickle: bool = False,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """What the model of ``MODEL.WEIGHTS`` finds in the images of a folder and of those in it, as by evaluation.
 
@@ -31,6 +33,7 @@ def find_objects(
         config_file, options: of a detector, see ``kd2.engine.run``.
         least: detections with smaller scores are left out.
         classes: names in the order of the model's outputs, where its checkpoint does not tell them.
+        allow_pickle, allow_code: see ``kd2.engine.run``.
 
     Returns:
         The content of a COCO file: file names relative to ``folder``, categories from 1, and of each annotation
@@ -41,7 +44,7 @@ def find_objects(
         DataError: a folder without images, an image that cannot be read.
     """
     own = [f"DATASETS.CUSTOM.{_NAME}.UNLABELED", os.path.abspath(folder)]
-    with pickles_allowed(allow_pickle):
+    with pickles_allowed(allow_pickle), code_allowed(allow_code):
         return _found(for_evaluation(config_file, [*options, *own]), folder, least, classes)
 
 

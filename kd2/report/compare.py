@@ -32,7 +32,7 @@ from kd2.report.sections import (
     verdict,
     worth,
 )
-from kd2.report.views import still, unfilled
+from kd2.report.views import still
 from kd2.runs.folder import CONFIG
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def _costs(groups: Sequence[Group]) -> tuple[dict[str, Cost], list[str]]:
 def _cost_of(run: Run) -> Cost:
     options = ["OUTPUT_DIR", run.folder, "MODEL.DEVICE", "cpu"]
     experiment = engine.for_evaluation(os.path.join(run.folder, CONFIG), options)
-    unfilled(experiment.cfg)
+    experiment.leave_unfilled()
     with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
         built = experiment.build_student()
         built.module.eval()

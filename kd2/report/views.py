@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from kd2.distill import USER_ERRORS, DataError, Distiller, nearest
+from kd2.distill import USER_ERRORS, ConfigError, DataError, Distiller, nearest
 from kd2.engine.checkpoint import read_checkpoint
 from kd2.engine.pair import build_distiller
 from kd2.report import seen
@@ -65,7 +65,12 @@ def still(cfg: Any, trained: bool = False) -> None:
 
     Args:
         trained: whether those of the training sets follow; without a test set they are alone.
+
+    Raises:
+        ConfigError: the student is of a LazyConfig file, whose mapper may read no whole images.
     """
+    if cfg.MODEL.get("LAZY_CONFIG"):
+        raise ConfigError(f"MODEL.LAZY_CONFIG is {cfg.MODEL.LAZY_CONFIG}: such a student is not drawn and not timed")
     cfg.defrost()
     more = cfg.DATASETS.TRAIN if trained or not cfg.DATASETS.TEST else []
     cfg.DATASETS.TRAIN = list(dict.fromkeys([*cfg.DATASETS.TEST, *more]))
@@ -79,15 +84,6 @@ def still(cfg: Any, trained: bool = False) -> None:
         cfg.INPUT.CROP.ENABLED = False
 
 
-def unfilled(cfg: Any) -> None:
-    """Build a student that a checkpoint fills whole: nothing else is read or fetched for it."""
-    cfg.defrost()
-    for node, key, nothing in ((cfg.MODEL, "PRETRAINED", False), (cfg.MODEL.get("TIMM", {}), "PRETRAINED", False),
-                               (cfg.MODEL.get("BACKBONE", {}), "WEIGHTS", "")):  # fmt: skip
-        if key in node:
-            node[key] = nothing
-
-
 def sides_of(experiment: Any, weights: str, alone: str) -> Sides:
     """The networks of a config; ``weights`` and ``alone`` as for ``kd2.report.look.look``.
 
@@ -98,7 +94,7 @@ def sides_of(experiment: Any, weights: str, alone: str) -> Sides:
     final = os.path.join(cfg.OUTPUT_DIR, FINAL)
     weights = weights or (final if os.path.isfile(final) else "")
     if weights:
-        unfilled(cfg)
+        experiment.leave_unfilled()
     distiller, facts = build_distiller(experiment, with_weights=not weights, whole_teacher=True)
     if weights:
         experiment.load_weights(distiller.student, weights, "weights of the student", partial=False)

@@ -18,7 +18,7 @@ def write_run(config: str, *options: str) -> str:
     student = experiment.build_student().module
     output = experiment.cfg.OUTPUT_DIR
     os.makedirs(output)
-    folder.begin(output, experiment.cfg.dump(), overwrite=False)
+    folder.begin(output, experiment.config_text(), overwrite=False)
     content = {"model": student.state_dict(), "kd2": {"classes": experiment.class_names(data)}}
     save_atomically(content, os.path.join(output, folder.FINAL))
     return output

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from kd2.config import add_kd_config, assemble, load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.detectron2 import lazy, projects, zoo
+from kd2.engine.detectron2.lazy_keys import set_defaults
 from kd2.runs.files import write_atomically
 from kd2.runs.folder import FINAL
 
@@ -24,8 +25,8 @@ def add_d2_config(cfg: CfgNode) -> CfgNode:
 
 
 def defaults_of(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
-    """Detectron2's and kd2's defaults of a config, those of its LazyConfig file included: see ``lazy.set_defaults``."""
-    return lazy.set_defaults(add_d2_config(get_cfg()), loaded, config_file)
+    """Detectron2's and kd2's defaults of a config, those of its LazyConfig file included: see ``set_defaults``."""
+    return set_defaults(add_d2_config(get_cfg()), loaded, config_file)
 
 
 def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:

@@ -33,6 +33,7 @@ from kd2.engine.detectron2.data.built_in import read_built_in
 from kd2.engine.detectron2.data.catalog import read_custom
 from kd2.engine.detectron2.data.loaders import train_mapper, training_records
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
+from kd2.engine.detectron2.lazy_keys import without_decided
 from kd2.engine.detectron2.models import (
     METADATA,
     blank_probe,
@@ -68,6 +69,9 @@ class Detectron2Experiment(Experiment):
         super().__init__(cfg, args)
         self._names: list[str] = []
         self._student: BuiltModel | None = None
+
+    def config_text(self) -> str:
+        return str(without_decided(self.cfg).dump())
 
     def load_data(self, split: str) -> list[str]:
         names = list(self.cfg.DATASETS[split])

@@ -148,6 +148,22 @@ def test_it_trains_and_resumes_exactly(whole, tmp_path):
     assert different(weights(tmp_path / "out"), once) == []
 
 
+def test_the_config_that_a_run_leaves_starts_it_again(whole, tmp_path):
+    options = [
+        "MODEL.DEVICE",
+        "cpu",
+        "SEED",
+        "5",
+        "SOLVER.MAX_ITER",
+        "2",
+        "MODEL.LAZY_OVERRIDES",
+        "['optimizer.lr=0.5']",
+    ]
+    train(whole, *options, allow_code=True)
+    train(str(tmp_path / "out" / "config.yaml"), "OUTPUT_DIR", str(tmp_path / "again"), allow_code=True)
+    assert different(weights(tmp_path / "again"), weights(tmp_path / "out")) == []
+
+
 def test_the_students_config_is_one_of_detectron2s_lazy_form(whole, tmp_path):
     train(whole, "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1", allow_code=True)
     student = LazyConfig.load(str(tmp_path / "out" / "student.yaml"))
@@ -211,12 +227,26 @@ def test_what_is_wrong_with_a_file_is_one_line(whole, change, text):
     [
         ("MODEL.FPN.OUT_CHANNELS", "32", "model"),
         ("INPUT.MIN_SIZE_TRAIN", "[64]", "dataloader.train.mapper"),
+        ("INPUT.SCALE_JITTER.ENABLED", "True", "dataloader.train.mapper"),
+        ("INPUT.COLOR_JITTER.BRIGHTNESS", "0.4", "dataloader.train.mapper"),
         ("SOLVER.STEPS", "[1]", "lr_multiplier"),
     ],
 )
 def test_a_key_that_the_file_decides_is_refused(whole, key, value, place):
     with pytest.raises(ConfigError, match=f"^{key} is given, but {place} of .*whole.py decides it"):
         loaded(whole, key, value)
+
+
+def test_the_size_of_tests_is_refused_beside_a_mapper_of_tests(whole):
+    with open(whole, "a") as file:
+        file.write("\ndel dataloader.train.mapper\n")
+    with pytest.raises(ConfigError, match="^INPUT.MIN_SIZE_TEST is given, but dataloader.test.mapper of .*whole.py"):
+        loaded(whole, "INPUT.MIN_SIZE_TEST", "64")
+    assert loaded(whole, "INPUT.SCALE_JITTER.ENABLED", "True").INPUT.SCALE_JITTER.ENABLED
+
+
+def test_a_moving_average_is_none_of_the_files_matters(whole):
+    assert loaded(whole, "MODEL.EMA.ENABLED", "True").MODEL.EMA.ENABLED
 
 
 def test_an_override_that_does_not_apply_is_refused(whole):
