@@ -114,7 +114,7 @@ class Detectron2Experiment(Experiment):
         kinds = class_keys(model, own)
         names, names_key = teacher_classes(self.cfg, "things" if "things" in kinds else "stuff", weights, node)
         teacher = self._built(model, own, node.removeprefix("KD."), names=names, names_key=names_key)
-        check_square(self.cfg, model, self._student.module)
+        check_square(self.cfg, model, self._student.module, node)
         if node == "KD.TEACHER":  # before the weights, whose error would speak of shapes
             check_pair(self._student, teacher, active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER)
         match = self.load_weights(model, weights, key, self.cfg.KD.TEACHER.ALLOW_PARTIAL)

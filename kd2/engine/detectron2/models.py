@@ -84,12 +84,12 @@ def check_data_classes(student: nn.Module, cfg: CfgNode, names: Iterable[str]) -
                 raise ConfigError(f"{key} is {count}, data set {name!r} has {found}")
 
 
-def check_square(cfg: CfgNode, model: nn.Module, student: nn.Module | None = None) -> None:
+def check_square(cfg: CfgNode, model: nn.Module, student: nn.Module | None = None, node: str = "KD.TEACHER") -> None:
     """Refuse images larger than the square to which ``model`` pads, and a teacher that pads less than its student.
 
     Args:
         cfg: of the run.
-        student: of which ``model`` is the teacher.
+        student: of which ``model`` is the teacher, with the name ``node`` from ``kd2.config.teacher_blocks``.
 
     Raises:
         ConfigError: the largest side of ``INPUT`` is beyond the square; the student pads to a square, the teacher to
@@ -98,7 +98,7 @@ def check_square(cfg: CfgNode, model: nn.Module, student: nn.Module | None = Non
     square, wanted = square_of(model.backbone), square_of(student.backbone) if student else 0
     if wanted and square != wanted:
         raise ConfigError(
-            f"the student pads its images to {wanted} x {wanted} pixels, the teacher of KD.TEACHER.CONFIG_FILE to "
+            f"the student pads its images to {wanted} x {wanted} pixels, the teacher of {node}.CONFIG_FILE to "
             f"{f'{square} x {square}' if square else 'what they need'}; expected the same"
         )
     for split in ("TRAIN",) if student else ("TRAIN", "TEST"):

@@ -267,3 +267,11 @@ def test_a_student_that_pads_to_a_square_needs_such_a_teacher(drawn, tmp_path):
         ConfigError, match="^the student pads its images to 128 x 128 pixels, the teacher .* expected the same"
     ):
         distiller_of(loaded(config))
+
+
+def test_a_further_teacher_without_the_students_square_is_named(drawn, tmp_path):
+    config, other = family_config(tmp_path, drawn, "ViTDet", "mimic"), tmp_path / "other"
+    family_config(other, drawn, "Faster R-CNN", "mimic")
+    second = str([{"CONFIG_FILE": str(other / "teacher.yaml"), "WEIGHTS": str(other / "teacher.pth")}])
+    with pytest.raises(ConfigError, match=r"the teacher of KD.TEACHERS\[0\].CONFIG_FILE to what they need"):
+        distiller_of(loaded(config, "KD.TEACHERS", second))
