@@ -47,7 +47,7 @@ def predictor(experiment: Detectron2Experiment, student: nn.Module) -> Predictor
 
 class _Traced(Predictor):
     def traceable(self, image: Tensor) -> nn.Module:
-        return TracingAdapter(self, image)
+        return TracingAdapter(self, image).eval()  # in it the number of detections is no constant
 
 
 class _Detector(_Traced):

@@ -109,8 +109,8 @@ def _record_onnx(predictor: Predictor, image: Tensor, path: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            predictor, (image,), path, opset_version=_OPSET, input_names=["images"], output_names=names,
-            dynamic_axes=axes, dynamo=False,
+            predictor.traceable(image), (image,), path, opset_version=_OPSET, input_names=["images"],
+            output_names=names, dynamic_axes=axes, dynamo=False,
         )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ class Predictor(nn.Module, Predicts):
         """``forward`` of images in the student's own color order."""
 
     def traceable(self, image: Tensor) -> nn.Module:
-        """What ``torch.jit.trace`` records for an example of the input."""
+        """What tracing records for an example of the input."""
         return self
 
     def example(self, pixels: np.ndarray) -> Tensor:

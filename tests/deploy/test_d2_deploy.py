@@ -11,7 +11,7 @@ pytest.importorskip("detectron2")
 
 import kd2  # noqa: E402
 from kd2 import cli_deploy, engine  # noqa: E402
-from kd2.deploy import formats  # noqa: E402
+from kd2.deploy import export, formats  # noqa: E402
 from kd2.distill import ConfigError  # noqa: E402
 from kd2.engine.detectron2.data import eval_loader  # noqa: E402
 from kd2.engine.flow import trained_student  # noqa: E402
@@ -27,6 +27,7 @@ MASK_RCNN = {
     },
     "TEST": {"DETECTIONS_PER_IMAGE": 8},
 }
+LOW = {"MODEL": {"LAZY_OVERRIDES": ["model.test_score_thresh=0.01"]}}
 TESTED = {"DATASETS": {"TEST": ["tiny"]}}
 # Detectron2's own small ResNet, so that the student's config needs nothing of kd2.
 PLAIN = {
@@ -103,6 +104,18 @@ def test_a_file_finds_what_pytorch_finds(run, form, request, tmp_path):
     path = str(tmp_path / f"student{formats.FORMATS[form].endings[0]}")
     words = ["--run", request.getfixturevalue(run), "--format", form, "--output", path, "--evaluate"]
     assert cli_deploy.run_export(cli_deploy.export_parser().parse_args(words)) == 0
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+def test_a_file_finds_as_many_masks_as_a_picture_has(mask_rcnn, form, tmp_path):
+    for name in formats.FORMATS[form].packages:
+        pytest.importorskip(name)
+    path = str(tmp_path / f"student{formats.FORMATS[form].endings[0]}")
+    job = export.prepare(mask_rcnn, form, path, options=["TEST.DETECTIONS_PER_IMAGE", "100"])
+    file = job.write()
+    pictures = [*job.pictures(), np.zeros((64, 64, 3), np.uint8)]
+    counts = [[len(side.predict(x)[0]["masks"]) for x in pictures] for side in (job.predictor, file)]
+    assert counts[0] == counts[1] and len(set(counts[0])) > 1
 
 
 def test_a_model_that_finds_keypoints_is_refused_by_name(data, tmp_path):
