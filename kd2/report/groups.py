@@ -60,8 +60,8 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     """Teachers first, then students alone, then distilled ones, each in the order of their first run.
 
     A run with a loss that counts is a distilled student. One that is the teacher of another run (``KD.TEACHER.WEIGHTS``
-    is a file in its folder) is a teacher, and so is one whose model no distilled student has; the others are students
-    alone. Without distilled students all are students alone.
+    is its folder or a file there) is a teacher, and so is one whose model no distilled student has; the others are
+    students alone. Without distilled students all are students alone.
 
     Raises:
         DataError: runs of other test data or classes; two runs of one config and one seed.
@@ -160,7 +160,8 @@ def _roles(runs: Sequence[Run]) -> list[str]:
 
 
 def _holds(run: Run, path: str) -> bool:
-    return bool(path) and os.path.realpath(os.path.dirname(path)) == os.path.realpath(run.folder)
+    """Whether ``path`` is the folder of a run or a file in it."""
+    return bool(path) and os.path.realpath(run.folder) in {os.path.realpath(x) for x in (path, os.path.dirname(path))}
 
 
 def _model(run: Run) -> dict[str, str]:

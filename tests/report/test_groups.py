@@ -30,9 +30,10 @@ def test_groups_of_one_loss_are_told_apart_by_what_differs(tmp_path):
     assert [g.label for g in found] == ["imitation, WEIGHT 1.0", "imitation, WEIGHT 0.5"]
 
 
-def test_a_run_that_gave_its_weights_is_the_teacher_whatever_its_model(tmp_path):
+@pytest.mark.parametrize("file", ["", "/model_final.pth"])
+def test_a_run_that_gave_its_weights_is_the_teacher_whatever_its_model(tmp_path, file):
     teacher = write_run(tmp_path / "t", 1, 40.0)
-    changes = DISTILLED["KD"] | {"TEACHER": {"WEIGHTS": f"{teacher}/model_final.pth"}}
+    changes = DISTILLED["KD"] | {"TEACHER": {"WEIGHTS": f"{teacher}{file}"}}
     found = groups_of(write_run(tmp_path / "d", 1, 41.0, {"KD": changes}), teacher)
     assert [g.role for g in found] == ["teacher", "distilled"] and baseline(found[1], found) is None
 
