@@ -63,9 +63,9 @@ def _measure_shares(step: Step) -> None:
 
 def _ready(distiller: Distiller, batch: Any) -> tuple[Maps, Maps, BatchInfo]:
     """Maps of student and teacher, the student's as leaves that take a gradient, and the batch info."""
-    teacher = distiller.teacher_features(batch)
     with torch.no_grad():
         _, student = distiller.student_features(batch)
+    teacher = distiller.teacher_features(batch)  # behind the student, whose proposals it may look at
     leaves = {alias: [x.detach().requires_grad_() for x in maps] for alias, maps in student.items()}
     return leaves, dict(teacher), distiller.placed_batch_info(batch)
 

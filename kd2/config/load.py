@@ -19,6 +19,7 @@ from kd2.config.training import check_training
 from kd2.data.images import check_pixel_range
 from kd2.distill import ConfigError, Tap, naming, nearest
 from kd2.distill import values as v
+from kd2.distill.tap import refuse_repeated
 from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
 from kd2.zoo.detectron2 import is_name, torchvision_config
@@ -193,9 +194,8 @@ def _check_opts(name: str, words: Sequence[Any]) -> None:
 
 def _check_taps(taps: Sequence[str], key: str) -> None:
     with naming(key):
-        aliases = [Tap.parse(text).alias for text in taps]
-    if len(set(aliases)) < len(aliases):
-        raise ConfigError(f"{key}: aliases must differ, found {aliases}")
+        parsed = [Tap.parse(text) for text in taps]
+    refuse_repeated(parsed, key)
 
 
 def _check_student(cfg: CfgNode) -> None:

@@ -1,7 +1,7 @@
 """What distillation is: taps, batch info, the distiller. Imports torch and nothing else."""
 
 from kd2.distill.average import WeightAverage, average_of
-from kd2.distill.batch_info import IGNORE_LABEL, AnchorGrid, BatchInfo, match_levels
+from kd2.distill.batch_info import IGNORE_LABEL, AnchorGrid, BatchInfo, BoxCoder, BoxCoding, Proposals, match_levels
 from kd2.distill.distiller import Distiller, LossConfig, RunStudent, RunTeacher, call, no_batch_info
 from kd2.distill.errors import USER_ERRORS, ConfigError, DataError, NonFiniteLoss, naming, nearest
 from kd2.distill.finite import NaNMonitor, check_maps, check_weights
@@ -20,6 +20,8 @@ __all__ = [
     "USER_ERRORS",
     "AnchorGrid",
     "BatchInfo",
+    "BoxCoder",
+    "BoxCoding",
     "ConfigError",
     "DataError",
     "Distiller",
@@ -31,6 +33,7 @@ __all__ = [
     "OtherTeacher",
     "ParameterGroupOverride",
     "Probe",
+    "Proposals",
     "RunStudent",
     "RunTeacher",
     "Schedule",

@@ -6,7 +6,8 @@ added on the right and at the bottom, so the same numbers hold in the padded bat
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,12 +36,69 @@ class AnchorGrid:
     stride: tuple[float, float]
     size: Size
 
+    def on(self, device: torch.device) -> "AnchorGrid":
+        """The same on a device."""
+        return replace(self, base=self.base.to(device, non_blocking=True))
+
     def dense(self) -> Tensor:
         """All anchors, (H, W, K, 4)."""
         rows, columns = (torch.arange(n, dtype=self.base.dtype, device=self.base.device) for n in self.size)
         y, x = rows * self.stride[0], columns * self.stride[1]
         shift = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None], x[None, :], y[:, None]), -1)
         return shift[:, :, None] + self.base
+
+
+@dataclass(frozen=True)
+class BoxCoder:
+    """What the four numbers of a head say of a box, relative to an anchor or a proposal.
+
+    Attributes:
+        kind: ``deltas``: dx, dy over its width and height and dw, dh, logarithms, each times a weight; ``distances``:
+            to the left, top, right and bottom from its center, over its width and height, behind a ReLU.
+        weights: of the deltas.
+    """
+
+    kind: Literal["deltas", "distances"] = "deltas"
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class BoxCoding:
+    """How the dense heads of student and teacher say where boxes are.
+
+    Attributes:
+        grids: given the (H, W) of a tap's maps, what the boxes are relative to: the anchors of both sides, or for
+            points squares around them, one a cell, whose side is the stride.
+        student, teacher: the meaning of their numbers.
+    """
+
+    grids: Callable[[list[Size]], list[AnchorGrid]]
+    student: BoxCoder
+    teacher: BoxCoder
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The R proposals that a box head of the student was trained on in this step, image after image; on the device.
+
+    The class scores of both sides have a column for every label, the background's among them, wherever it stands.
+
+    Attributes:
+        labels: (R,) int64, the column of each one's class; -1 where it does not count.
+        background: the column of the background.
+        targets: gives what the student's box numbers should be, (R, 4) in its own encoding; any number for background.
+        rescale: what the teacher's four box numbers are multiplied by to be in the student's encoding.
+    """
+
+    labels: Tensor
+    background: int
+    targets: Callable[[], Tensor]
+    rescale: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+
+    @property
+    def foreground(self) -> Tensor:
+        """(R,) bool: where there is an object."""
+        return (self.labels >= 0) & (self.labels != self.background)
 
 
 @dataclass
@@ -63,6 +121,9 @@ class BatchInfo:
             unlabeled images hold ``ignore_label``.
         anchors: given the (H, W) of a tap's maps, the student's own anchor grids on them; None for anchor-free
             students.
+        coding: how the dense heads of both sides encode boxes; None where they have none, or not one to one.
+        proposals: of each box head of the student, the stages of a cascade in order, when the teacher's heads ran on
+            them; empty otherwise.
         images: gives the batch as the student's first layer sees it, (N, 3, H, W) normalized and padded; None where a
             task does not offer it.
     """
@@ -79,6 +140,8 @@ class BatchInfo:
     labels: Tensor | None = None
     ignore_label: int = IGNORE_LABEL
     anchors: Callable[[list[Size]], list[AnchorGrid]] | None = None
+    coding: BoxCoding | None = None
+    proposals: list[Proposals] = field(default_factory=list)
     images: Callable[[], Tensor] | None = None
 
     def __post_init__(self) -> None:

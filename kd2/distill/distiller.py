@@ -1,6 +1,7 @@
 """The distiller: a student in training beside its frozen teacher.
 
-A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict.
+A batch flows: teacher (no gradients, stopped behind its last tap) -> student -> batch info -> losses -> one dict. A
+teacher that looks at what the student sampled runs behind the student.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from torch import Tensor, distributed, nn
 from kd2.distill.batch_info import BatchInfo
 from kd2.distill.errors import ConfigError, naming
 from kd2.distill.grids import cut_to_student
+from kd2.distill.inactive import inactive_losses
 from kd2.distill.loss_names import loss_names, refuse_shared
 from kd2.distill.schedule import Schedule
 from kd2.distill.shared_classes import SharedClasses
@@ -76,6 +78,7 @@ class Distiller(nn.Module):
         run_teacher: (teacher, batch): its forward pass, on the batch as the teacher wants it.
         batch_info: batch to what the losses may know of it.
         own_losses: names of the student's own losses, as far as they are known; none of distillation may be among them.
+        student_first: the student runs before the teacher; otherwise after it, which needs less memory.
         seed: the run's seed, handed to the losses through the batch info.
         others: further teachers, whose losses name them.
         whole_teacher: run the teacher to its end instead of behind its last tap.
@@ -102,6 +105,7 @@ class Distiller(nn.Module):
         run_teacher: RunTeacher = call,
         batch_info: Callable[[Any], BatchInfo] = no_batch_info,
         own_losses: Collection[str] = (),
+        student_first: bool = False,
         seed: int = 0,
         others: Sequence[OtherTeacher] = (),
         whole_teacher: bool = False,
@@ -117,7 +121,7 @@ class Distiller(nn.Module):
             {name: self._share(config) for name, config in self.configs.items() if config.calibrate}
         )
         self.run_student, self.run_teacher, self.batch_info = run_student, run_teacher, batch_info
-        self.seed, self.whole_teacher = seed, whole_teacher
+        self.student_first, self.seed, self.whole_teacher = student_first, seed, whole_teacher
         self.iteration = self.batch = 0
         self.stats: dict[str, Tensor] = {}
         names = [name for loss in self.losses for name in loss_names(loss, self.losses[loss])]
@@ -145,21 +149,21 @@ class Distiller(nn.Module):
             self._release_teacher()
             own = dict(self.run_student(self.student, batch))
             distilled = {}
-        zero = _zero_of(own, distilled)
-        for name in factors:
-            if not factors[name]:
-                distilled |= self._inactive(name, zero)
+        idle = {name: self.losses[name] for name, factor in factors.items() if not factor}
+        distilled |= inactive_losses(idle, [*own.values(), *distilled.values()])
         refuse_shared([*distilled], own)
         self.iteration += 1
         return own | distilled
 
     def evaluate(self, batch: Any, factors: Mapping[str, float]) -> tuple[Losses, Losses]:
         """The student's own losses of a batch, and those of distillation times their factor, none for a factor of 0."""
-        teacher = self.teacher_features(batch)
+        teacher = None if self.student_first else self.teacher_features(batch)
         # Inside a compiled region nothing depends on a map that it also gives out: a measurement runs uncompiled.
         eager = torch.compiler.set_stance("force_eager") if self._measured(factors) else contextlib.nullcontext()
         with eager:
             own, student = self.student_features(batch)
+        if teacher is None:
+            teacher = self.teacher_features(batch)
         return own, self.distillation_losses(own, student, teacher, self.placed_batch_info(batch), factors)
 
     def teacher_features(self, batch: Any) -> Maps:
@@ -244,12 +248,6 @@ class Distiller(nn.Module):
         assert self.student_taps is not None, "a loss reads a tap"
         return GradientShare(len(self.student_taps.specs[config.tap]), config.calibrate)
 
-    def _inactive(self, name: str, zero: Tensor) -> Losses:
-        """Exact zeros under the names of an inactive loss; they reach its parameters, as distributed training asks."""
-        loss = self.losses[name]
-        kept = sum((p.flatten()[0] * 0.0 for p in loss.parameters() if p.requires_grad), zero)
-        return dict.fromkeys(loss_names(name, loss), kept)
-
     def _release_teacher(self) -> None:
         if self.teacher is not None and all(c.schedule.over(self.iteration) for c in self.configs.values()):
             self.teacher, self.others = None, []
@@ -259,8 +257,3 @@ class Distiller(nn.Module):
             if teacher is not None:
                 teacher.apply(fn)
         return super()._apply(fn, *args, **kwargs)
-
-
-def _zero_of(own: Losses, distilled: Losses) -> Tensor:
-    values = [*own.values(), *distilled.values()]
-    return torch.zeros((), device=values[0].device) if values else torch.zeros(())

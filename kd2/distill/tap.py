@@ -29,7 +29,8 @@ class Tap:
     ``keys`` choose the entries of a dict or list output, in this order; without keys every map of the output counts.
     ``layout`` is ``nchw`` (default), ``nhwc``, ``vector`` for (N, C), which becomes a map of one cell, or ``tokens``
     for (N, L, C); ``@tokens+1/14x20`` skips one leading class token and folds the rest into 14 rows of 20. Without a
-    grid the tokens must form a square. An empty path is the network itself: ``logits=@vector``.
+    grid the tokens must form a square. An empty path is the network itself: ``logits=@vector``. Taps with one alias are
+    read together, their maps in the order of the taps: ``dense=head.cls_score`` and ``dense=head.bbox_pred``.
 
     >>> Tap.parse("fpn=backbone:p3,p4").keys
     ('p3', 'p4')
@@ -106,6 +107,13 @@ class Tap:
                 "for (N, L, C) write @tokens, for (N, C) write @vector"
             )
         return x.permute(0, 3, 1, 2) if self.layout == "nhwc" else x
+
+
+def refuse_repeated(taps: list[Tap], key: str) -> None:
+    """Raises TapError when a tap stands in a list twice; several places may have one alias."""
+    repeated = [f"{tap.alias}={tap.path}" for i, tap in enumerate(taps) if tap in taps[:i]]
+    if repeated:
+        raise TapError(f"{key}: {repeated[0]} stands there twice")
 
 
 def _grid(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kd2.distill.errors import nearest
-from kd2.distill.tap import Tap, TapError
+from kd2.distill.tap import Tap, TapError, refuse_repeated
 
 Maps = dict[str, list[Tensor]]
 
@@ -34,21 +34,29 @@ class _Stop(BaseException):
 
 
 class Captured(dict):
-    """``Maps`` of one forward pass, how often each tap fired, and the tensors of the network behind the maps."""
+    """``Maps`` of one forward pass, how often each tap fired, and the tensors of the network behind the maps.
+
+    The maps of taps with one alias follow each other in the order of the taps, whichever fires first.
+    """
 
     def __init__(self, taps: list[Tap]):
         super().__init__({tap.alias: [] for tap in taps})
-        self.calls = {tap.alias: 0 for tap in taps}
+        self.taps = taps
+        # By the number of the tap: hooks add inside compiled networks, where a tap cannot be a key.
+        self.calls, self._counts = [0] * len(taps), [0] * len(taps)
         self.sources: Maps = {tap.alias: [] for tap in taps}
         self.versions: dict[str, list[int]] = {tap.alias: [] for tap in taps}
 
-    def add(self, tap: Tap, output: Any) -> None:
-        """Take in one call's output of a tapped module."""
+    def add(self, number: int, output: Any) -> None:
+        """Take in one call's output of the module of tap ``number``."""
+        tap = self.taps[number]
         maps = tap.maps(output)
-        self.calls[tap.alias] += 1
-        self[tap.alias] += maps
-        self.sources[tap.alias] += tap.select(output)
-        self.versions[tap.alias] += [x._version for x in maps]
+        end = sum(n for t, n in zip(self.taps[: number + 1], self._counts) if t.alias == tap.alias)
+        self.calls[number] += 1
+        self._counts[number] += len(maps)
+        self[tap.alias][end:end] = maps
+        self.sources[tap.alias][end:end] = tap.select(output)
+        self.versions[tap.alias][end:end] = [x._version for x in maps]
 
 
 class Taps:
@@ -58,11 +66,11 @@ class Taps:
 
     Args:
         model: the network whose modules are tapped.
-        taps: parsed taps; aliases are unique.
+        taps: parsed taps; several may have one alias.
         key: the config key to name in errors, for example ``KD.STUDENT.TAPS``.
 
     Raises:
-        TapError: an unknown module path, a repeated alias.
+        TapError: an unknown module path, a tap that stands there twice.
     """
 
     def __init__(self, model: nn.Module, taps: list[Tap], key: str = "taps"):
@@ -70,9 +78,7 @@ class Taps:
         self.taps = taps
         # torch.compile(model) holds the model in ``_orig_mod``; its paths stay those of the model.
         modules = dict(getattr(model, "_orig_mod", model).named_modules(remove_duplicate=False))
-        aliases = [tap.alias for tap in taps]
-        if len(set(aliases)) < len(aliases):
-            raise TapError(f"{key}: aliases must differ, found {aliases}")
+        refuse_repeated(taps, key)
         for tap in taps:
             if tap.path not in modules:
                 raise TapError(
@@ -80,7 +86,7 @@ class Taps:
                 )
         self._modules = [modules[tap.path] for tap in taps]
         self.specs: dict[str, list[FeatureSpec]] = {}
-        self._calls: dict[str, int] = {}
+        self._calls: list[int] = []
 
     def probe(self, run: Callable[[], Any], image_size: tuple[int, int]) -> dict[str, list[FeatureSpec]]:
         """Run the whole model once and learn calls, channels and strides of every tap.
@@ -95,13 +101,16 @@ class Taps:
         record = Captured(self.taps)
         with self._hooks(record, total=None):
             run()
-        silent = [alias for alias, calls in record.calls.items() if calls == 0]
+        silent = [tap.alias for tap, calls in zip(self.taps, record.calls) if calls == 0]
         if silent:
             raise TapError(
                 f"{self.key}: {silent} never fired in a full forward pass; such a module is no place for a tap"
             )
-        self._calls = dict(record.calls)
-        self.specs = {tap.alias: [_spec(x, tap, image_size) for x in record[tap.alias]] for tap in self.taps}
+        self._calls = list(record.calls)
+        self.specs = {
+            alias: [_spec(x, source, image_size) for x, source in zip(maps, record.sources[alias], strict=True)]
+            for alias, maps in record.items()
+        }
         return self.specs
 
     def on(self, model: nn.Module) -> "Taps":
@@ -112,9 +121,9 @@ class Taps:
 
     def level_names(self, alias: str) -> list[str]:
         """What the maps of a tap are called in the log: its keys, or numbers."""
-        (keys,) = (tap.keys for tap in self.taps if tap.alias == alias)
+        keys = [key for tap in self.taps if tap.alias == alias for key in tap.keys]
         count = len(self.specs[alias])
-        return list(keys) if len(keys) == count else [str(level) for level in range(count)]
+        return keys if len(set(keys)) == count else [str(level) for level in range(count)]
 
     @contextlib.contextmanager
     def capture(self, stop: bool = False) -> Iterator[Captured]:
@@ -130,7 +139,7 @@ class Taps:
             raise TapError(f"{self.key}: probe() comes before capture()")
         record = Captured(self.taps)
         try:
-            with self._hooks(record, total=sum(self._calls.values()) if stop else None):
+            with self._hooks(record, total=sum(self._calls) if stop else None):
                 yield record
         except _Stop:
             pass
@@ -138,22 +147,21 @@ class Taps:
 
     @contextlib.contextmanager
     def _hooks(self, record: Captured, total: int | None) -> Iterator[None]:
-        def hook_for(tap: Tap) -> Callable:
+        def hook_for(number: int) -> Callable:
             def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                record.add(tap, output)
-                if total is not None and sum(record.calls.values()) == total:
+                record.add(number, output)
+                if total is not None and sum(record.calls) == total:
                     raise _Stop
 
             return hook
 
         with contextlib.ExitStack() as stack:
-            for tap, module in zip(self.taps, self._modules):
-                stack.enter_context(module.register_forward_hook(hook_for(tap)))
+            for number, module in enumerate(self._modules):
+                stack.enter_context(module.register_forward_hook(hook_for(number)))
             yield
 
     def _check(self, record: Captured) -> None:
-        for tap in self.taps:
-            calls, probed = record.calls[tap.alias], self._calls[tap.alias]
+        for tap, calls, probed in zip(self.taps, record.calls, self._calls):
             if calls != probed:
                 raise TapError(f"{self.key}: tap {tap.alias!r} at {tap.path!r} fired {calls}x, {probed}x in the probe")
             now = [x._version for x in record[tap.alias]]
@@ -164,9 +172,9 @@ class Taps:
                 )
 
 
-def _spec(x: Tensor, tap: Tap, image_size: tuple[int, int]) -> FeatureSpec:
+def _spec(x: Tensor, source: Tensor, image_size: tuple[int, int]) -> FeatureSpec:
     size = (x.shape[2], x.shape[3])
-    if tap.layout == "vector":
+    if source.dim() == 2:  # a vector
         return FeatureSpec(x.shape[1], size, (1.0, 1.0))
     return FeatureSpec(x.shape[1], size, (image_size[0] / size[0], image_size[1] / size[1]))
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from kd2.engine.further_teachers import FurtherTeacher, further_losses
 from kd2.losses import active_losses, build_losses, class_losses
 
 # What a loss may need of the batch info, see ``BatchInfo``.
-EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images"})
+EVERYTHING = frozenset({"sizes", "boxes", "anchors", "labels", "images", "coding", "proposals"})
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Step:
     Attributes:
         run_student, run_teacher, batch_info, own_losses: see ``Distiller``.
         offers: what ``batch_info`` tells, a subset of ``EVERYTHING``.
+        reasons: of what it does not tell, why, as far as there is more to say.
+        student_first: see ``Distiller``.
         unlabeled: whether a detector's batches end with images without labels. Run to its end, the teacher leaves its
             detections there as their boxes.
     """
@@ -48,6 +50,8 @@ class Step:
     batch_info: Callable[[Any], BatchInfo] = no_batch_info
     own_losses: Collection[str] = ()
     offers: Collection[str] = frozenset()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    student_first: bool = False
     unlabeled: bool = False
 
 
@@ -139,7 +143,7 @@ def assemble(
         if missing:
             raise ConfigError(
                 f"KD.LOSSES.{name} needs {', '.join(sorted(missing))} of the batch, this task offers "
-                f"{', '.join(sorted(step.offers)) or 'none'}"
+                f"{', '.join(sorted(step.offers)) or 'none'}{_reasons(missing, step)}"
             )
     if step.unlabeled:
         for taps in (student_taps, teacher_taps, *(other.teacher.taps for other, _, _ in others)):
@@ -155,6 +159,7 @@ def assemble(
         run_teacher=step.run_teacher,
         batch_info=step.batch_info,
         own_losses=step.own_losses,
+        student_first=step.student_first,
         seed=seed,
         others=[other for other, _, _ in others],
         whole_teacher=step.unlabeled and any("boxes" in needed for needed in needs.values()),
@@ -204,6 +209,10 @@ def facts_of(student: BuiltModel, teacher: BuiltModel) -> dict[str, tuple[Any, A
         "matched weights": (weights[0], weights[1]),
         **more,
     }
+
+
+def _reasons(missing: Collection[str], step: Step) -> str:
+    return "".join(f"; {step.reasons[need]}" for need in sorted(missing) if need in step.reasons)
 
 
 def _probed(model: BuiltModel) -> Taps:

@@ -20,10 +20,13 @@ from kd2.distill import (
     shared_channels,
 )
 from kd2.engine.built_model import BuiltModel
+from kd2.engine.proposals import taps_heads
 from kd2.losses import build_losses, class_losses
 
 Blocks = Mapping[str, Mapping[str, Any]]
 Specs = dict[str, list[FeatureSpec]]
+# What a batch tells of one pair of student and teacher.
+_OF_FIRST = {"coding", "proposals"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,14 @@ def further_losses(
         specs: of the student's taps.
 
     Raises:
-        ConfigError: no loss has one of its taps; classes that have no name in common; see ``build_losses``.
+        ConfigError: no loss has one of its taps; classes that have no name in common; a tap or a loss that needs the
+            first teacher; see ``build_losses``.
     """
+    if taps_heads(further.model.taps):
+        raise ConfigError(
+            f"{further.key}: its taps ({further.model.taps_key}) have one in roi_heads, which see the student's "
+            "proposals in KD.TEACHER alone; give it TAPS without"
+        )
     losses: dict[str, nn.Module] = {}
     configs: dict[str, LossConfig] = {}
     for name, block in blocks.items():
@@ -69,6 +78,12 @@ def further_losses(
             with naming(f"{further.key}: KD.LOSSES.{name}"):
                 shared, sides = _narrowed(student, further.model, tap, *sides)
         built, config = build_losses({name: {"TYPE": name, **block}}, *sides)
+        alone = _OF_FIRST & set(getattr(built[name], "needs", ()))
+        if alone:
+            raise ConfigError(
+                f"{further.key}: KD.LOSSES.{name} needs {', '.join(sorted(alone))} of the batch, known of KD.TEACHER "
+                f"alone; give it TAPS without {tap}"
+            )
         schedule = replace(config[name].schedule, weight=further.weight * config[name].schedule.weight)
         own = f"{name}_{further.name}"
         if own in blocks:

@@ -3,7 +3,7 @@
 Importing this package registers all of them; ``kd2.losses.registry`` builds them from a config.
 """
 
-from kd2.losses import dkd, features, fgd, holistic, imitation, kl, mgd, pairwise, pkd, tat
+from kd2.losses import dense_kd, dist, dkd, features, fgd, holistic, imitation, kl, mgd, pairwise, pkd, roi_kd, tat
 from kd2.losses.registry import (
     active_losses,
     build_losses,
@@ -19,6 +19,8 @@ __all__ = [
     "build_losses",
     "check_losses",
     "class_losses",
+    "dense_kd",
+    "dist",
     "dkd",
     "features",
     "fgd",
@@ -31,5 +33,6 @@ __all__ = [
     "pairwise",
     "pkd",
     "register_loss",
+    "roi_kd",
     "tat",
 ]

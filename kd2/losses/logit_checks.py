@@ -17,3 +17,13 @@ def check_classes(student: list[FeatureSpec], teacher: list[FeatureSpec]) -> Non
     for s, t in zip(student, teacher, strict=True):
         if s.channels != t.channels:
             raise ConfigError(f"the student's logits have {s.channels} classes, the teacher's {t.channels}")
+
+
+def check_cells(student: list[FeatureSpec], teacher: list[FeatureSpec]) -> None:
+    """Raise ConfigError for maps whose cells are not those of the other side."""
+    for level, (s, t) in enumerate(zip(student, teacher, strict=True)):
+        if (s.size, s.stride) != (t.size, t.stride):
+            raise ConfigError(
+                f"level {level} has {s.size} cells at stride {s.stride} in the student, {t.size} at stride {t.stride} "
+                "in the teacher; they are compared cell by cell"
+            )

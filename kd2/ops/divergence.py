@@ -3,18 +3,14 @@
 Letters: N images, K classes, P pixels of a map; or N images, K cells, P channels, for distributions over the cells.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kd2.ops.blocks import blocks
 from kd2.ops.precision import wide
-
-# Scores that are worked on at once: on the CPU half a MiB, which one core's cache still serves.
-_AT_ONCE = {"cpu": 1 << 17}
-_AT_ONCE_ELSEWHERE = 1 << 20
 
 
 def pixel_divergence(
@@ -41,7 +37,7 @@ class _PixelDivergence(torch.autograd.Function):
     ) -> Tensor:
         slope = torch.empty_like(student)
         total = torch.zeros((), dtype=torch.float64, device=student.device)
-        for pixels in _blocks(student):
+        for pixels in blocks(student):
             s, t = (_below_zero(x, pixels, temperature, wide(student, teacher)) for x in (student, teacher))
             error = -s if cross_entropy else t - s
             sums, target_sums = (x.exp_().sum(1, keepdim=True) for x in (s, t))
@@ -69,11 +65,3 @@ def _below_zero(x: Tensor, pixels: slice, temperature: float, dtype: torch.dtype
     block = x[:, :, pixels].to(dtype)
     block = block - block.amax(1, keepdim=True)
     return block if temperature == 1 else block.div_(temperature)
-
-
-def _blocks(x: Tensor) -> Iterator[slice]:
-    """Slices of the pixels of (N, K, P)."""
-    images, classes, pixels = x.shape
-    step = max(_AT_ONCE.get(x.device.type, _AT_ONCE_ELSEWHERE) // max(images * classes, 1), 1)
-    for first in range(0, pixels, step):
-        yield slice(first, first + step)

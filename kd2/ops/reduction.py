@@ -5,7 +5,7 @@ import operator
 from collections.abc import Iterable
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, distributed
 
 Reduction = Literal["mean", "pixel_mean", "channel_mean", "map_mean", "sum_per_image", "half_sum_per_image"]
 
@@ -47,3 +47,12 @@ def reduced(total: Tensor, reduction: Reduction, images: int, channels: int, pix
 def added(values: Iterable[Tensor]) -> Tensor:
     """The sum of one tensor or more, in their order."""
     return functools.reduce(operator.add, values)
+
+
+def mean_of_processes(x: Tensor) -> Tensor:
+    """The mean of a tensor without gradient over the processes that share a step; every one of them calls it."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    total = x.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

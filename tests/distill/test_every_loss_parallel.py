@@ -7,41 +7,62 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kd2.distill import Distiller
+from kd2.distill import AnchorGrid, BoxCoder, BoxCoding, Distiller, Proposals
 from kd2.engine.build import make_distiller
 from kd2.losses import loss_types
 
 from ..helpers import toys
 
-TAPS = ["fpn=backbone:p3,p4", "scores=head", "vector=classifier@vector"]
+TAPS = ["fpn=backbone:p3,p4", "scores=head", "vector=classifier@vector", "roi=boxes@vector"]
 # What a loss needs that does not take maps of different widths with its defaults.
 BLOCKS = {
     "channel_kd": {"TAP": "scores"},
+    "dense_kd": {"TAP": "scores"},
+    "dist": {"TAP": "vector"},
     "dkd": {"TAP": "vector"},
     "holistic": {"TAP": "scores", "ENLARGE": 4, "WIDTH": 2},
     "logits": {"TAP": "vector"},
     "pixelwise": {"TAP": "scores"},
+    "roi_kd": {"TAP": "roi", "BOX": "smooth_l1"},
 }
 
 
+class BoxHead(nn.Module):
+    """Scores of two classes and background, and one box for both."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.scores, self.numbers = nn.Linear(width, 3), nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.scores(x), self.numbers(x)
+
+
 class Network(toys.Toy):
-    """Maps of two levels, scores of three classes on the first, and of the whole image."""
+    """Maps of two levels, scores of three classes on the first, of the whole image, and of it as a proposal."""
 
     def __init__(self, width: int):
         super().__init__(width)
         self.head = nn.Conv2d(width, 3, 1)
-        self.classifier = nn.Linear(width, 3)
+        self.classifier, self.boxes = nn.Linear(width, 3), BoxHead(width)
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         maps = self.backbone(batch["image"])
-        scores = self.head(maps["p3"])
-        return {"loss_score": scores.square().mean() + self.classifier(maps["p4"].mean((2, 3))).square().mean()}
+        whole = maps["p4"].mean((2, 3))
+        found = [self.head(maps["p3"]), self.classifier(whole), *self.boxes(whole)]
+        return {"loss_score": sum(x.square().mean() for x in found)}
 
 
 def batch_info(batch: dict):
     info = toys.batch_info(batch)
     info.labels, info.images = torch.tensor([0, 2]), lambda: batch["image"]
+    info.coding = BoxCoding(anchors, BoxCoder(), BoxCoder())
+    info.proposals = [Proposals(torch.tensor([0, 2]), 2, lambda: torch.zeros(2, 4))]
     return info
+
+
+def anchors(sizes: list[tuple[int, int]]) -> list[AnchorGrid]:
+    return [AnchorGrid(torch.tensor([[-6.0, -6, 6, 6]]), (2, 2), size) for size in sizes]
 
 
 def distiller(loss: str) -> Distiller:

@@ -19,9 +19,19 @@ def test_unknown_module_lists_near_names_and_the_config_key():
         capturing(Net(), "x=secnd")
 
 
-def test_aliases_must_differ():
-    with pytest.raises(TapError, match=r"aliases must differ, found \['x', 'x'\]"):
-        capturing(Net(), "x=first", "x=second")
+def test_a_tap_cannot_stand_there_twice():
+    with pytest.raises(TapError, match="x=first stands there twice"):
+        capturing(Net(), "x=first", "y=first", "x=first")
+
+
+def test_places_of_one_alias_follow_each_other_in_the_order_of_the_taps_not_of_the_forward_pass():
+    net = Net()
+    taps = capturing(net, "x=head", "x=first")
+    with taps.capture() as maps, torch.no_grad():
+        net(image())
+    assert [spec.channels for spec in taps.specs["x"]] == [x.shape[1] for x in maps["x"]] == [2, 2, 4]
+    assert maps.sources["x"][2].shape == maps["x"][2].shape
+    assert taps.level_names("x") == ["0", "1", "2"]
 
 
 def test_the_empty_path_is_the_model():

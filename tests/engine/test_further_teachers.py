@@ -18,17 +18,20 @@ BLOCKS = {"mimic": {"WEIGHT": 1.0}, "logits": {"TAP": "scores", "WEIGHT": 2.0}}
 def built(width: int, names: tuple[str, ...], taps=TAPS) -> BuiltModel:
     model = Toy(width)
     model.head = torch.nn.Conv2d(width, len(names), 1)
+    model.roi_heads = torch.nn.ModuleDict({"box_predictor": model.head})
     probe = Probe(lambda: model({"image": torch.zeros(1, 3, 32, 48)}), (32, 48))
     return BuiltModel(model, probe, taps, "KD.TAPS", {"things": ("KEY", len(names))}, names={"things": names})
 
 
-def distiller(names: tuple[str, ...], taps=TAPS, weight: float = 1.0):
+def distiller(names: tuple[str, ...], taps=TAPS, weight: float = 1.0, blocks=BLOCKS, **options):
     """A student and a teacher of cars and people, and one more teacher, which knows ``names``."""
     torch.manual_seed(0)
     student, teacher, more = built(4, ("car", "person")), built(6, ("car", "person")), built(8, names, taps)
-    step = Step(run_teacher=lambda model, batch: model(batch), batch_info=batch_info, offers={"sizes", "boxes"})
+    step = Step(
+        run_teacher=lambda model, batch: model(batch), batch_info=batch_info, offers={"sizes", "boxes"}, **options
+    )
     further = FurtherTeacher(more, step.run_teacher, "teacher2", "KD.TEACHERS[0]", weight)
-    return assemble(student, teacher, step, BLOCKS, further=[further]).train()
+    return assemble(student, teacher, step, blocks, further=[further]).train()
 
 
 def test_each_teaches_every_loss_by_its_own_name():
@@ -86,6 +89,27 @@ def test_a_teacher_of_no_loss_is_refused():
         ConfigError, match=r"^KD.TEACHERS\[0\]: none of its taps \(other\) is one of a loss of KD.LOSSES$"
     ):
         distiller(("car", "person"), taps=["other=backbone:p3"])
+
+
+def test_predictions_that_are_known_of_the_first_pair_alone_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"^KD.TEACHERS\[0\]: KD.LOSSES.dense_kd needs coding of the batch, known of KD.TEACHER alone"
+    ):
+        distiller(("car", "person"), blocks={"dense_kd": {"TAP": "scores", "WEIGHT": 1.0}})
+
+
+def test_heads_on_proposals_are_tapped_on_the_first_teacher_alone():
+    with pytest.raises(ConfigError, match=r"^KD.TEACHERS\[0\]: its taps \(KD.TAPS\) have one in roi_heads"):
+        distiller(("car", "person"), taps=[*TAPS, "roi=roi_heads.box_predictor"])
+
+
+def test_all_of_them_run_behind_a_student_whose_proposals_the_first_one_needs():
+    model, order = distiller(("car", "person"), student_first=True), []
+    networks = {"student": model.student, "first": model.teacher.model, "second": model.others[0].teacher.model}
+    for name, network in networks.items():
+        network.register_forward_pre_hook(lambda *_, name=name: order.append(name))
+    model(batch())
+    assert order == ["student", "first", "second"]
 
 
 def test_none_of_it_is_in_the_students_state_or_trains():

@@ -56,7 +56,7 @@ def two_iterations(distiller: Distiller, arrive: Callable[[], Any], name: str) -
         sources = maps.sources[distiller.configs[name].tap]
         sent = torch.autograd.grad(sum(losses[x] for x in names), sources, retain_graph=True, allow_unused=True)
         # A softmax over the cells of a map is constant where there is one cell.
-        sizes = [x.shape[2] * x.shape[3] > 1 or name != "channel_kd" for x in sources]
+        sizes = [x.shape[2:].numel() > 1 or name != "channel_kd" for x in sources]
         silent = [i for i, (x, told) in enumerate(zip(sent, sizes)) if told and (x is None or not x.any())]
         assert not silent, f"{name} sends nothing into the maps {silent} of {len(sent)}"
         optimizer.zero_grad()

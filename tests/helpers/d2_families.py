@@ -126,9 +126,14 @@ OPTIONS = {
     "holistic": {"ENLARGE": 11, "WIDTH": 2},
     "hint": {"RELU": False, "ADAPTER": "conv1x1"},
     "imitation": {"LEVEL_RULE": "per_level"},
+    "roi_kd": {"BOX": "smooth_l1"},
 }
-# The same for one family: an FCOS has points instead of anchors.
-OPTIONS_OF = {("FCOS", "imitation"): {"ANCHORS": "retinanet"}}
+# The same for one family: an FCOS has points instead of anchors; the tap of dense heads has boxes too.
+OPTIONS_OF = {
+    ("FCOS", "imitation"): {"ANCHORS": "retinanet"},
+    ("RetinaNet", "dense_kd"): {"BOX": "giou"},
+    ("FCOS", "dense_kd"): {"BOX": "giou"},
+}
 
 
 @contextlib.contextmanager

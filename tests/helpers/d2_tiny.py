@@ -149,8 +149,11 @@ def every_loss(**common: int) -> dict:
         "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
         "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
         "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
+        "dense_kd": {"WEIGHT": 0.1, "TAP": "dense", "BOX": "giou", "POSITIONS": "mask"},
+        "dist": {"WEIGHT": 0.1, "TAP": "cls", "ACTIVATION": "sigmoid", "ROW": "anchor"},
     }
     taps = ["fpn=backbone", "fine=backbone:p3,p4", "cls=head.cls_score", "body=backbone.bottom_up:res3"]
+    taps += ["dense=head.cls_score", "dense=head.bbox_pred"]
     blocks = {name: block | common for name, block in losses.items()}
     return {"KD": {"TAPS": taps, "LOSSES": blocks}}
 

@@ -41,6 +41,7 @@ RETINANET = {
 FASTER_RCNN = {"MODEL": {"META_ARCHITECTURE": "FasterRCNN"}}
 # Every type of loss, on taps that suit it.
 EVERY_TAP = ["fpn=backbone", "fine=backbone:0,1", "cls=head.classification_head.cls_logits", "body=backbone.body:0"]
+EVERY_TAP += ["dense=head.classification_head.cls_logits", "dense=head.regression_head.bbox_reg"]
 EVERY_LOSS = {
     "imitation": {"WEIGHT": 0.1},
     "hint": {"WEIGHT": 0.01, "TAP": "fine", "RELU": False},
@@ -54,6 +55,8 @@ EVERY_LOSS = {
     "pixelwise": {"WEIGHT": 0.1, "TAP": "cls"},
     "pairwise": {"WEIGHT": 0.1, "TAP": "fine"},
     "holistic": {"WEIGHT": 0.1, "TAP": "body", "ENLARGE": 8, "WIDTH": 2},
+    "dense_kd": {"WEIGHT": 0.1, "TAP": "dense", "BOX": "giou", "POSITIONS": "mask"},
+    "dist": {"WEIGHT": 0.1, "TAP": "cls", "ACTIVATION": "sigmoid", "ROW": "anchor", "CLIP_TO_IMAGE": True},
 }
 
 

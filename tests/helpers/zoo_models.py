@@ -7,7 +7,7 @@ from torch import nn
 from kd2.config import assemble, defaults_of
 from kd2.engine.checkpoint import load_state, read_weights
 from kd2.engine.lightning.detection.conventions import in_model_names
-from kd2.engine.lightning.detection.models import anchor_generator, build_detector
+from kd2.engine.lightning.detection.models import build_detector, dense_head
 from kd2.zoo.detectron2 import torchvision_config
 
 
@@ -22,5 +22,5 @@ def torchvision_detector(name: str, file: Path, *options: str) -> tuple[nn.Modul
         node, last = key.split(".")
         loaded.setdefault(node, {})[last] = value
     model = build_detector(assemble(defaults_of("torchvision"), loaded, "the test"))
-    state, _ = in_model_names(read_weights(str(file), "the test"), anchor_generator(model), "the test")
+    state, _ = in_model_names(read_weights(str(file), "the test"), dense_head(model).anchor_generator, "the test")
     return model.eval(), load_state(model, state, str(file), "the test", partial=False).matched

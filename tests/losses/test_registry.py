@@ -71,8 +71,8 @@ def own_module(tmp_path, monkeypatch):
 
 def test_every_published_loss_has_a_type():
     assert loss_types() == [
-        "channel_kd", "dkd", "fgd", "hint", "holistic", "imitation", "logits", "mgd", "mimic", "pairwise", "pixelwise",
-        "pkd", "tat",
+        "channel_kd", "dense_kd", "dist", "dkd", "fgd", "hint", "holistic", "imitation", "logits", "mgd", "mimic",
+        "pairwise", "pixelwise", "pkd", "roi_kd", "tat",
     ]  # fmt: skip
 
 

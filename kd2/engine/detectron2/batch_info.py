@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 from detectron2.modeling.meta_arch import FCOS
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from kd2.distill import IGNORE_LABEL, AnchorGrid, ConfigError, match_levels
+from kd2.distill import IGNORE_LABEL, AnchorGrid, BoxCoder, ConfigError, match_levels
 
 Size = tuple[int, int]
 _NO_BOXES = torch.zeros(0, 4)
@@ -81,8 +82,8 @@ def _padded(tensors: list[Tensor], model: nn.Module, value: float) -> Tensor:
     return ImageList.from_tensors(tensors, _divisibility(model), value, square).tensor
 
 
-class StudentAnchors:
-    """The anchors of a model's own generator, copied to the host once.
+class DenseAnchors:
+    """The anchors of a model's own generator, copied to the host once; for FCOS the squares around its points.
 
     Args:
         levels: per level the (K, 4) anchors of cell (0, 0), with the generator's offset, and its stride in pixels.
@@ -92,17 +93,21 @@ class StudentAnchors:
         self.levels = levels
 
     @classmethod
-    def of(cls, model: nn.Module) -> "StudentAnchors | None":
-        """Those of the model itself (RetinaNet) or of its proposal generator; None without axis-aligned anchors.
-
-        FCOS has none: what its generator gives are points.
-        """
-        owner = model if hasattr(model, "anchor_generator") else getattr(model, "proposal_generator", None)
-        generator = getattr(owner, "anchor_generator", None)
-        if isinstance(model, FCOS) or not isinstance(generator, DefaultAnchorGenerator):
+    def of(cls, model: nn.Module) -> "DenseAnchors | None":
+        """Those of the model itself (RetinaNet, FCOS) or of its proposal generator; None where they are not
+        axis-aligned."""
+        generator = getattr(_dense_head(model), "anchor_generator", None)
+        if not isinstance(generator, DefaultAnchorGenerator):
             return None
         pairs = zip(generator.cell_anchors, generator.strides)
         return cls([(base.detach().cpu() + generator.offset * stride, stride) for base, stride in pairs])
+
+    def equal(self, other: "DenseAnchors | None") -> bool:
+        """Whether another model has the same anchors in the same order."""
+        if other is None or len(self.levels) != len(other.levels):
+            return False
+        pairs = zip(self.levels, other.levels, strict=True)
+        return all(s == t and a.shape == b.shape and torch.allclose(a, b) for (a, s), (b, t) in pairs)
 
     def grids(self, padded: Size, wanted: list[Size]) -> list[AnchorGrid]:
         """The grids of the levels whose maps have the ``wanted`` (H, W), in a batch of ``padded`` (H, W) pixels.
@@ -113,3 +118,34 @@ class StudentAnchors:
         available = [(math.ceil(padded[0] / stride), math.ceil(padded[1] / stride)) for _, stride in self.levels]
         chosen = match_levels(wanted, available)
         return [AnchorGrid(self.levels[i][0], (self.levels[i][1],) * 2, available[i]) for i in chosen]
+
+
+def has_points(model: nn.Module) -> bool:
+    """Whether what a model's generator gives are no anchors but points, as FCOS's."""
+    return isinstance(model, FCOS)
+
+
+def box_coders(
+    anchors: DenseAnchors | None, student: nn.Module, teacher: nn.Module
+) -> tuple[BoxCoder, BoxCoder] | None:
+    """How the dense heads of both sides encode boxes; None without such heads, or where their anchors differ.
+
+    Args:
+        anchors: the student's.
+    """
+    own, other = _coder(student), _coder(teacher)
+    if anchors is None or own is None or other is None or not anchors.equal(DenseAnchors.of(teacher)):
+        return None
+    return own, other
+
+
+def _coder(model: nn.Module) -> BoxCoder | None:
+    transform = getattr(_dense_head(model), "box2box_transform", None)
+    if isinstance(transform, Box2BoxTransformLinear) and transform.normalize_by_size:
+        return BoxCoder("distances")
+    return BoxCoder("deltas", tuple(transform.weights)) if isinstance(transform, Box2BoxTransform) else None
+
+
+def _dense_head(model: nn.Module) -> nn.Module | None:
+    """What predicts at every anchor: a one-stage detector itself, or the proposal generator; None without either."""
+    return model if hasattr(model, "anchor_generator") else getattr(model, "proposal_generator", None)

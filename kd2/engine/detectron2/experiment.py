@@ -49,6 +49,7 @@ from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
 from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores
 from kd2.engine.flow import begin, build_distiller
+from kd2.engine.proposals import check_stages
 from kd2.losses import active_losses
 from kd2.runs.best import Best
 
@@ -119,7 +120,9 @@ class Detectron2Experiment(Experiment):
         return replace(teacher, matched=match.matched)
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
-        return step_of(student, reverse_colors, self.cfg.KD.UNLABELED)
+        for side in ("STUDENT", "TEACHER"):
+            check_stages(*taps_of(self.cfg, side))
+        return step_of(student, reverse_colors, self.cfg.KD.UNLABELED, teacher)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
         checkpointer = CheckedCheckpointer(student, key, partial)

@@ -13,31 +13,52 @@ from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage, has_event_storage
 from torch import Tensor, nn
 
-from kd2.distill import BatchInfo, sees_all
-from kd2.engine.build import Step
+from kd2.distill import BatchInfo, BoxCoder, BoxCoding, sees_all
+from kd2.engine.build import BuiltModel, Step
 from kd2.engine.detectron2 import compat
-from kd2.engine.detectron2.batch_info import StudentAnchors, gt_boxes, padded_size, pixel_labels, student_images
+from kd2.engine.detectron2.batch_info import (
+    DenseAnchors,
+    box_coders,
+    gt_boxes,
+    has_points,
+    padded_size,
+    pixel_labels,
+    student_images,
+)
 from kd2.engine.detectron2.models import own_losses
+from kd2.engine.detectron2.roi_heads import run_heads, sampled_proposals
+from kd2.engine.proposals import REASONS, SampledProposals
 
 Batch = list[dict[str, Any]]
 
 
-def step_of(student: nn.Module, reverse_colors: bool, unlabeled: CfgNode) -> Step:
-    """The step of a student; boxes, anchors and labels are offered where its heads learn from them.
+def step_of(student: nn.Module, reverse_colors: bool, unlabeled: CfgNode, teacher: BuiltModel | None = None) -> Step:
+    """The step of a student; what the losses may know is offered where the heads of the models learn from it.
 
     Args:
         reverse_colors: whether the teacher reads the color channels in the other order.
         unlabeled: ``KD.UNLABELED``.
+        teacher: the one whose predictions are compared; None: no loss looks at them.
+
+    Raises:
+        ConfigError: see ``sampled_proposals``.
     """
-    anchors, pixels = StudentAnchors.of(student), hasattr(student, "sem_seg_head")
+    dense, pixels = DenseAnchors.of(student), hasattr(student, "sem_seg_head")
+    anchors = None if has_points(student) else dense
     boxes = not pixels or hasattr(student, "proposal_generator")
+    coders = box_coders(dense, student, teacher.module) if teacher else None
+    sampled = sampled_proposals(student, teacher)
     known = {"sizes": True, "images": True, "boxes": boxes, "anchors": anchors is not None, "labels": pixels}
+    known |= {"coding": coders is not None, "proposals": sampled is not None}
+    coding = (dense, *coders) if dense and coders else None
     return Step(
-        run_student,
-        functools.partial(run_teacher, reverse_colors=reverse_colors, least=unlabeled.SCORE_THRESH),
-        functools.partial(batch_info, student=student, anchors=anchors),
+        functools.partial(sampled.run, run_student) if sampled else run_student,
+        functools.partial(run_teacher, reverse_colors=reverse_colors, least=unlabeled.SCORE_THRESH, sampled=sampled),
+        functools.partial(batch_info, student=student, anchors=anchors, coding=coding, sampled=sampled),
         own_losses(student),
         {name for name, offered in known.items() if offered},
+        REASONS,
+        student_first=sampled is not None,
         unlabeled=bool(unlabeled.DATASETS) and boxes,
     )
 
@@ -65,12 +86,15 @@ def losses_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return {name: loss * 0.0 if name.startswith("loss_sem_seg") else loss for name, loss in losses.items()}
 
 
-def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool, least: float) -> None:
+def run_teacher(
+    teacher: nn.Module, batch: Batch, reverse_colors: bool, least: float, sampled: SampledProposals | None = None
+) -> None:
     """The same pixels without their classes; the teacher normalizes and pads them its own way.
 
     Args:
         reverse_colors: whether the teacher reads the color channels in the other order.
         least: score of the detections that become ``pseudo_boxes`` of the images without labels, if it runs so far.
+        sampled: the student's proposals, if the teacher's heads are tapped.
     """
     padded_size([tuple(sample["image"].shape[-2:]) for sample in batch], teacher)  # refuses what it would cut
     samples = [{key: value for key, value in sample.items() if key != "sem_seg"} for sample in batch]
@@ -78,7 +102,7 @@ def run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool, least: f
         samples = [{**sample, "image": sample["image"].flip(0)} for sample in samples]
     labeled = labeled_images(batch)
     if labeled == len(batch):
-        teacher(samples)
+        run_heads(teacher, samples, sampled) if sampled else teacher(samples)
         return
     seen = [{"image": sample["image"]} for sample in samples]  # without their original sizes: boxes of these pixels
     with sees_whole_batch(teacher, seen, slice(labeled, None)):
@@ -105,8 +129,14 @@ def sees_whole_batch(model: nn.Module, batch: Batch, heads: slice) -> Iterator[N
         yield
 
 
-def batch_info(batch: Batch, student: nn.Module, anchors: StudentAnchors | None) -> BatchInfo:
-    """Boxes and anchors on the host, in pixels of the resized images; classes of the pixels on the device."""
+def batch_info(
+    batch: Batch,
+    student: nn.Module,
+    anchors: DenseAnchors | None,
+    coding: tuple[DenseAnchors, BoxCoder, BoxCoder] | None = None,
+    sampled: SampledProposals | None = None,
+) -> BatchInfo:
+    """Boxes and anchors on the host, in pixels of the resized images; classes of pixels and proposals on the device."""
     sizes = [tuple(sample["image"].shape[-2:]) for sample in batch]
     padded = padded_size(sizes, student)
     return BatchInfo(
@@ -115,6 +145,8 @@ def batch_info(batch: Batch, student: nn.Module, anchors: StudentAnchors | None)
         [gt_boxes(sample) for sample in batch],
         labels=pixel_labels(batch, student),
         anchors=functools.partial(anchors.grids, padded) if anchors else None,
+        coding=BoxCoding(functools.partial(coding[0].grids, padded), *coding[1:]) if coding else None,
+        proposals=sampled.proposals if sampled else [],
         images=functools.partial(student_images, batch, student),
     )
 

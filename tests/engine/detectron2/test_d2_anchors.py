@@ -11,7 +11,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from torch import nn
 
 from kd2.distill import ConfigError
-from kd2.engine.detectron2.batch_info import StudentAnchors, padded_size
+from kd2.engine.detectron2.batch_info import DenseAnchors, padded_size
 
 SIZES = [[16, 20.159], [32, 40.317], [64, 80.635]]
 
@@ -42,7 +42,7 @@ ALL = [(12, 16), (6, 8), (3, 4)]  # of a padded 96 x 128 batch
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 def test_dense_grids_equal_the_generators_anchors(owner, offset):
     model = Model(owner, offset)
-    grids = StudentAnchors.of(model).grids((96, 128), ALL)
+    grids = DenseAnchors.of(model).grids((96, 128), ALL)
     for grid, expected in zip(grids, model.dense(ALL), strict=True):
         if offset == 0:
             assert torch.equal(grid.dense().reshape(-1, 4), expected)
@@ -51,17 +51,17 @@ def test_dense_grids_equal_the_generators_anchors(owner, offset):
 
 def test_a_tap_may_leave_levels_out():
     model = Model("proposal_generator")
-    grids = StudentAnchors.of(model).grids((96, 128), ALL[1:2])
+    grids = DenseAnchors.of(model).grids((96, 128), ALL[1:2])
     assert torch.equal(grids[0].dense().reshape(-1, 4), model.dense(ALL)[1])
 
 
 def test_a_map_without_anchors_is_named():
     with pytest.raises(ConfigError, match=r"no anchors for a map of \(24, 32\) cells"):
-        StudentAnchors.of(Model("model")).grids((96, 128), [(24, 32)])
+        DenseAnchors.of(Model("model")).grids((96, 128), [(24, 32)])
 
 
 def test_a_model_without_anchors_has_none():
-    assert StudentAnchors.of(nn.Linear(1, 1)) is None
+    assert DenseAnchors.of(nn.Linear(1, 1)) is None
 
 
 def model(size_divisibility: int, constraints: dict[str, int] | None = None, own: int = 0) -> SimpleNamespace:

@@ -92,6 +92,17 @@ def test_a_tap_behind_the_backbone_is_refused(config):
         distiller_of(load_config(config, words))
 
 
+def test_predictions_are_refused_beside_them(config):
+    dense = "RetinaNet" in config
+    taps, loss = (
+        ("['out=head.cls_score']", "dense_kd") if dense else ("['out=roi_heads.box_predictor@vector']", "roi_kd")
+    )
+    words = ["KD.TAPS", taps, "KD.LOSSES", f"{{'{loss}': {{'TAP': 'out', 'WEIGHT': 1.0}}}}"]
+    words += ["KD.LOSSES.pkd.WEIGHT", "0.0", "KD.LOSSES.imitation.WEIGHT", "0.0"]
+    with pytest.raises(ConfigError, match=r"^KD.TAPS: the tap out is \S+, but with KD.UNLABELED a detector's heads"):
+        distiller_of(load_config(config, words))
+
+
 def test_a_teachers_detections_become_a_data_set(config, data):
     folder = Path(config).parent
     words = ["MODEL.WEIGHTS", str(folder / "teacher.pth"), *ALL]

@@ -30,8 +30,8 @@ from kd2.engine.lightning.detection.evaluation import CocoEvaluator, Detections
 from kd2.engine.lightning.detection.models import (
     BODY,
     NoResize,
-    anchor_generator,
     build_detector,
+    dense_head,
     first_label,
     num_classes,
 )
@@ -78,13 +78,14 @@ class DetectionExperiment(LightningExperiment):
         return self._built(source.cfg, model, node.removeprefix("KD."), classes, **facts)
 
     def read_weights(self, model: nn.Module, path: str, key: str) -> dict[str, Tensor]:
-        state, left = in_model_names(super().read_weights(model, path, key), anchor_generator(model), f"{key}: {path}")
+        generator = getattr(dense_head(model), "anchor_generator", None)
+        state, left = in_model_names(super().read_weights(model, path, key), generator, f"{key}: {path}")
         if left:
             logger.warning("%s: %s is a Cascade R-CNN, its stages behind the first are left out", key, path)
         return state
 
     def step(self, student: nn.Module, teacher: BuiltModel | None, reverse_colors: bool) -> Step:
-        return detection_step(student, reverse_colors, self.cfg.KD.UNLABELED)
+        return detection_step(student, reverse_colors, self.cfg.KD.UNLABELED, teacher)
 
     def class_names(self, data: list[Records]) -> dict[str, list[str]]:
         return {"things": list(data[0].classes)}

@@ -47,11 +47,9 @@ def first_label(model: nn.Module) -> int:
     return 1 if isinstance(model, FasterRCNN) else 0
 
 
-def anchor_generator(model: nn.Module) -> AnchorGenerator | None:
-    """The generator of the anchors that the model is trained on; None for FCOS, whose "anchors" are points."""
-    if isinstance(model, FCOS):
-        return None
-    return model.rpn.anchor_generator if isinstance(model, FasterRCNN) else model.anchor_generator
+def dense_head(model: nn.Module) -> nn.Module:
+    """What has the anchors and the box coder of the head that predicts at every cell."""
+    return model.rpn if isinstance(model, FasterRCNN) else model
 
 
 class NoResize(GeneralizedRCNNTransform):

@@ -6,7 +6,7 @@ from torchvision.models.detection.ssd import SSD
 
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import read_weights
-from kd2.engine.lightning.detection.step import BLANK
+from kd2.engine.lightning.detection.coding import BLANK
 from kd2.engine.lightning.published import build_published, builder_of, categories
 from kd2.engine.lightning.teacher import TeacherSource
 from kd2.engine.names import TORCHVISION

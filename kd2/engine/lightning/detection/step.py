@@ -5,36 +5,49 @@ import functools
 import math
 from collections.abc import Iterator
 
-import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN
 from torchvision.models.detection.image_list import ImageList
 
-from kd2.distill import AnchorGrid, BatchInfo, eval_mode, match_levels, sees_all
-from kd2.engine.build import EVERYTHING, Step
-from kd2.engine.lightning.detection.anchors import Size, spacing
+from kd2.distill import BatchInfo, BoxCoder, BoxCoding, sees_all
+from kd2.engine.build import EVERYTHING, BuiltModel, Step
+from kd2.engine.lightning.detection.coding import DenseAnchors, box_coders
 from kd2.engine.lightning.detection.data import Batch
-from kd2.engine.lightning.detection.models import anchor_generator, first_label
+from kd2.engine.lightning.detection.models import first_label
+from kd2.engine.lightning.detection.roi_heads import run_heads, sampled_proposals
+from kd2.engine.proposals import REASONS, SampledProposals
 
-# The side of a blank image: a multiple of every stride up to P7.
-BLANK = 256
 
-
-def detection_step(student: nn.Module, reverse_colors: bool, unlabeled: CfgNode) -> Step:
+def detection_step(
+    student: nn.Module, reverse_colors: bool, unlabeled: CfgNode, teacher: BuiltModel | None = None
+) -> Step:
     """A training step of a torchvision detector; batches are ``Batch``.
 
     Args:
         reverse_colors: whether the teacher reads the color channels in the other order.
         unlabeled: ``KD.UNLABELED``.
+        teacher: the one whose predictions are compared; None: no loss looks at them.
+
+    Raises:
+        ConfigError: see ``sampled_proposals``.
     """
-    anchors = _StudentAnchors(student)
+    dense = DenseAnchors(student)
+    anchors = None if isinstance(student, FCOS) else dense
+    coders = box_coders(dense, student, teacher.module) if teacher else None
+    sampled = sampled_proposals(student, teacher)
+    absent = {"anchors": anchors is None, "coding": coders is None, "proposals": sampled is None}
+    coding = (dense, *coders) if coders else None
+    run = functools.partial(_run_student, first=first_label(student))
+    size_step = student.transform.size_divisible
     return Step(
-        functools.partial(_run_student, first=first_label(student)),
-        functools.partial(_run_teacher, reverse_colors=reverse_colors, least=unlabeled.SCORE_THRESH),
-        functools.partial(_batch_info, step=student.transform.size_divisible, anchors=anchors),
+        functools.partial(sampled.run, run) if sampled else run,
+        functools.partial(_run_teacher, reverse_colors=reverse_colors, least=unlabeled.SCORE_THRESH, sampled=sampled),
+        functools.partial(_batch_info, step=size_step, anchors=anchors, coding=coding, sampled=sampled),
         _own_losses(student),
-        EVERYTHING - {"labels", "images"} - (set() if anchors.bases else {"anchors"}),
+        EVERYTHING - {"labels", "images"} - {name for name, missing in absent.items() if missing},
+        REASONS,
+        student_first=sampled is not None,
         unlabeled=bool(unlabeled.DATASETS),
     )
 
@@ -48,16 +61,19 @@ def _run_student(student: nn.Module, batch: Batch, first: int) -> dict[str, Tens
     return {name if name.startswith("loss_") else f"loss_{name}": loss for name, loss in losses.items()}
 
 
-def _run_teacher(teacher: nn.Module, batch: Batch, reverse_colors: bool, least: float) -> None:
+def _run_teacher(
+    teacher: nn.Module, batch: Batch, reverse_colors: bool, least: float, sampled: SampledProposals | None
+) -> None:
     """The same pixels; the teacher normalizes them its own way.
 
     Args:
         least: score of the detections that become boxes of the images without labels, if it runs so far.
+        sampled: the student's proposals, if the teacher's heads are tapped.
     """
     images = [x.flip(0) for x in batch.unit_images] if reverse_colors else batch.unit_images
     labeled = len(batch.targets)
     if labeled == len(images):
-        teacher(images)
+        run_heads(teacher, images, sampled) if sampled else teacher(images)
         return
     with _sees_whole_batch(teacher, images, slice(labeled, None)):
         found = teacher(images[labeled:])
@@ -92,36 +108,25 @@ def _sees_whole_batch(model: nn.Module, images: list[Tensor], heads: slice) -> I
         after.remove()
 
 
-def _batch_info(batch: Batch, step: int, anchors: "_StudentAnchors") -> BatchInfo:
+def _batch_info(
+    batch: Batch,
+    step: int,
+    anchors: DenseAnchors | None,
+    coding: tuple[DenseAnchors, BoxCoder, BoxCoder] | None,
+    sampled: SampledProposals | None,
+) -> BatchInfo:
     """Boxes on the host; anchors of the student's own generator."""
     sizes = [(x.shape[1], x.shape[2]) for x in batch.images]
     height, width = (math.ceil(max(side) / step) * step for side in zip(*sizes, strict=True))
-    grids = functools.partial(anchors.grids, (height, width)) if anchors.bases else None
-    return BatchInfo(sizes, (height, width), batch.boxes, anchors=grids)
-
-
-class _StudentAnchors:
-    """The anchors of a detector's own generator, copied to the host once: reading them from a device would wait for it.
-
-    Attributes:
-        bases: per level the (K, 4) anchors of cell (0, 0); empty for FCOS.
-        strides: of the backbone's maps.
-    """
-
-    def __init__(self, student: nn.Module):
-        self.generator = anchor_generator(student)
-        self.bases = [base.detach().cpu() for base in self.generator.cell_anchors] if self.generator else []
-        with eval_mode(student):
-            maps = student.backbone(torch.zeros(1, 3, BLANK, BLANK)).values()
-        self.strides = [BLANK // x.shape[2] for x in maps]
-
-    def grids(self, padded: Size, wanted: list[Size]) -> list[AnchorGrid]:
-        """The grids of the levels whose maps have the ``wanted`` (H, W), in a batch of ``padded`` (H, W) pixels."""
-        available = [(math.ceil(padded[0] / stride), math.ceil(padded[1] / stride)) for stride in self.strides]
-        return [
-            AnchorGrid(self.bases[i], spacing(self.generator, i, padded, available[i]), available[i])
-            for i in match_levels(wanted, available)
-        ]
+    padded = height, width
+    return BatchInfo(
+        sizes,
+        padded,
+        batch.boxes,
+        anchors=functools.partial(anchors.grids, padded) if anchors else None,
+        coding=BoxCoding(functools.partial(coding[0].grids, padded), *coding[1:]) if coding else None,
+        proposals=sampled.proposals if sampled else [],
+    )
 
 
 def _own_losses(student: nn.Module) -> set[str]:

@@ -29,6 +29,7 @@ EVERY_LOSS = {
         "TEACHER": {"TAPS": ["logits=@vector", "last=layer4"]},
         "LOSSES": {
             "dkd": {"TAP": "logits", "TEMPERATURE": 4.0},
+            "dist": {"TAP": "logits", "WEIGHT": 2.0},
             "mgd": {"TAP": "last", "WEIGHT": 0.001, "RATIO": 0.5},
             "channels": {"TYPE": "mgd", "TAP": "last", "WEIGHT": 0.001, "RATIO": 0.15, "UNIT": "channel"},
             "hint": {"TAP": "last", "WEIGHT": 0.1, "REDUCTION": "mean"},

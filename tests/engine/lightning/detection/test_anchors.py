@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from kd2.distill import ConfigError, Distiller
 from kd2.engine.lightning.detection.data import Batch
-from kd2.engine.lightning.detection.models import anchor_generator, build_detector
+from kd2.engine.lightning.detection.models import build_detector, dense_head
 from kd2.engine.lightning.detection.step import detection_step
 
 from ....helpers import tiny_detection as tiny
@@ -43,7 +43,7 @@ def truth(student) -> tuple[list[torch.Tensor], list[tuple[int, int]]]:
     images, _ = student.eval().transform([x.float() for x in BATCH.images])
     assert images.tensors.shape[2:] == (160, 224)
     maps = list(student.backbone(images.tensors).values())
-    generator = anchor_generator(student)
+    generator = dense_head(student).anchor_generator
     sizes = [tuple(x.shape[2:]) for x in maps]
     counts = [h * w * k for (h, w), k in zip(sizes, generator.num_anchors_per_location())]
     return list(generator(images, maps)[0].split(counts)), sizes
