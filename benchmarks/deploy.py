@@ -7,35 +7,47 @@ from pathlib import Path
 
 from kd2.config import read
 from kd2.deploy import export
-from kd2.deploy.formats import FORMATS
+from kd2.deploy.formats import FORMATS, ExportedFile
 from kd2.distill import ConfigError
 
-COLUMNS = ("student", "format", "boxes", "scores", "masks", "without a partner", "PyTorch / file", "ms PyTorch / file")
+DIFFERENCES = ("student", "format", "boxes", "scores", "masks", "without a partner")
+COLUMNS = (*DIFFERENCES, "PyTorch / file", "ms PyTorch / file")
 _METRICS = ("segm/AP", "bbox/AP", "sem_seg/mIoU", "cls/top1")
 
+# Masks of a hundred detections take most of the time.
+_FEW = {"TEST": {"DETECTIONS_PER_IMAGE": 20}}
 
-def rows(runs: Iterable[str], forms: Sequence[str] = tuple(FORMATS)) -> Iterator[dict[str, str]]:
-    """A row of ``COLUMNS`` a run and format: the largest differences on 20 images, score and latency on all."""
+
+def rows(runs: Iterable[str], forms: Sequence[str] = tuple(FORMATS), trained: bool = True) -> Iterator[dict[str, str]]:
+    """A row of ``COLUMNS`` a run and format: the largest differences on 20 images.
+
+    Args:
+        trained: whether to measure score and latency on the whole test set, too.
+    """
     for run in runs:
         framework = read(str(Path(run, "config.yaml")))["FRAMEWORK"]
         for form in forms:
             with tempfile.TemporaryDirectory() as folder:
                 job = export.prepare(run, form, str(Path(folder, f"student{FORMATS[form].endings[0]}")))
                 row = {"student": f"{framework} {job.predictor.facts.architecture}", "format": form}
-                yield dict.fromkeys(COLUMNS, "") | row | _measured(job)
+                yield dict.fromkeys(COLUMNS, "") | row | _measured(job, trained)
 
 
-def _measured(job: export.Export) -> dict[str, str]:
+def _measured(job: export.Export, trained: bool) -> dict[str, str]:
     try:
         file = job.write()
     except ConfigError as error:
         return {"boxes": str(error)}
     found = job.compare(file)
+    row = {name: f"{value:.0e}" if value else "0" for name, value in found.largest.items()}
+    row["without a partner"] = f"{found.alone} of {found.detections}" if found.detections else ""
+    return row | _scored(job, file) if trained else row
+
+
+def _scored(job: export.Export, file: ExportedFile) -> dict[str, str]:
     ours, theirs = next(iter(job.evaluate(file).values()))
     metric = next(name for name in _METRICS if name in ours.scores)
     return {
-        **{name: f"{value:.0e}" for name, value in found.largest.items()},
-        "without a partner": f"{found.alone} of {found.detections}" if found.detections else "",
         "PyTorch / file": f"{metric} {ours.scores[metric]:.2f} / {theirs.scores[metric]:.2f}",
         "ms PyTorch / file": f"{ours.latency:.0f} / {theirs.latency:.0f}",
     }
@@ -85,25 +97,30 @@ def _lightning_runs(folder: Path) -> Iterator[str]:
         key = "NAME" if tiny is tiny_classification else "META_ARCHITECTURE"
         for name, changes in models.items():
             own = {"MODEL": changes.get("MODEL", {}) | {key: name}, "DATASETS": {"TEST": [test]}}
+            own |= _FEW if tiny is tiny_detection else {}
             (folder / name).mkdir()
             yield write_run(tiny.write_config(folder / name, folder / data, changes | own))
 
 
 def _detectron2_runs(folder: Path) -> Iterator[str]:
-    from tests.helpers import d2_semantic, d2_tiny, tiny_segmentation
+    from tests.helpers import d2_families, d2_semantic, d2_tiny, tiny_segmentation
     from tests.helpers.untrained_runs import write_run
 
     low = {"MODEL": {"RETINANET": {"SCORE_THRESH_TEST": 0.01}, "ROI_HEADS": {"SCORE_THRESH_TEST": 0.1}}}
     head = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 16, "POOLER_RESOLUTION": 7}
     masks = d2_tiny.merged(d2_tiny.FASTER_RCNN, {"MODEL": {"MASK_ON": True, "ROI_MASK_HEAD": head}})
     cascade = {"MODEL": {"ROI_HEADS": {"NAME": "CascadeROIHeads"}, "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True}}}
-    test = {"DATASETS": {"TEST": ["tiny"]}}
+    test = {"DATASETS": {"TEST": ["tiny"]}, **_FEW}
     plain = {**d2_tiny.DETECTORS, "masks": masks}
     cascades = {f"{name}_cascade": d2_tiny.merged(plain[name], cascade) for name in ("GeneralizedRCNN", "masks")}
     for name, detector in {**plain, **cascades}.items():
         place = folder / f"d2_{name}"
         place.mkdir()
         yield write_run(d2_tiny.write_config(place, folder / "objects", low, test, detector=detector))
+    place = folder / "d2_FCOS"
+    place.mkdir()
+    low = {"MODEL": {"LAZY_OVERRIDES": ["model.test_score_thresh=0.01"]}}
+    yield write_run(d2_families.lazy_config(place, folder / "objects", "fcos", test, low))
     entry = {"shapes": {"CLASSES": tiny_segmentation.CLASSES}}
     more = {"DATASETS": {"TEST": ["shapes"], "CUSTOM": entry}, "MODEL": {"SEM_SEG_HEAD": {"NUM_CLASSES": 5}}}
     for name, changes in d2_semantic.NETWORKS.items():

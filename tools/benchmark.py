@@ -131,11 +131,13 @@ def run_read(arguments: argparse.Namespace) -> int:
 
 def run_deploy(arguments: argparse.Namespace) -> int:
     """Print a row a run and format, each as soon as it is measured."""
-    print(table(deploying.COLUMNS, []), flush=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    drawn = not arguments.runs  # by configs of this project, one of them Python
+    columns = deploying.DIFFERENCES if drawn else deploying.COLUMNS
+    print(table(columns, []), flush=True)
+    with tempfile.TemporaryDirectory() as temporary, code_allowed(drawn):
         runs = arguments.runs or deploying.drawn_runs(Path(temporary))
-        for row in deploying.rows(runs, arguments.forms or list(deploying.FORMATS)):
-            print(f"| {' | '.join(row[name] for name in deploying.COLUMNS)} |", flush=True)
+        for row in deploying.rows(runs, arguments.forms or list(deploying.FORMATS), trained=not drawn):
+            print(f"| {' | '.join(row[name] for name in columns)} |", flush=True)
     return 0
 
 

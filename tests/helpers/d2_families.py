@@ -18,7 +18,7 @@ from kd2.engine.permission import code_allowed
 from kd2.losses.registry import _LOSSES  # to find the class behind a name
 
 from .d2_semantic import CLASSES, DEEPLAB, PSPNET, SEM_SEG_FPN, write_semantic
-from .d2_tiny import COMMON, FASTER_RCNN, RETINANET, SIZES, load_config, merged, save_model, write_data
+from .d2_tiny import COMMON, FASTER_RCNN, RETINANET, SIZES, load_config, merged, save_model, write_config, write_data
 
 LAZY = Path(__file__).parent / "lazy"
 OBJECTS, PANOPTIC, PIXELS = "family_objects", "family_panoptic", "family_pixels"
@@ -244,6 +244,19 @@ def family_config(folder: Path, data: Path, name: str, *losses: str, teacher: st
     return _written(folder, data, student, {"KD": {**sides, "LOSSES": blocks}}, changes)
 
 
+def lazy_config(folder: Path, data: Path, name: str, *changes: dict) -> str:
+    """As ``d2_tiny.write_config``, for the student of ``lazy/NAME.py``."""
+    path = Path(write_config(folder, data, _lazy(name), *changes, detector={}))
+    content = yaml.safe_load(path.read_text())
+    content["MODEL"] = _beside_lazy(content["MODEL"])
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def _beside_lazy(model: dict) -> dict:
+    return {key: value for key, value in model.items() if key in _BESIDE_LAZY}
+
+
 def _written(folder: Path, data: Path, family: Family, *changes: dict, name: str = "student") -> str:
     entry = {side.upper(): str(data / "pixels" / side) for side in ("images", "labels")} | {"CLASSES": CLASSES}
     sets = {"TRAIN": [family.data], "TEST": [family.test or family.data], "CUSTOM": {PIXELS: entry}}
@@ -251,7 +264,7 @@ def _written(folder: Path, data: Path, family: Family, *changes: dict, name: str
     for part in (family.config, {"DATASETS": sets, "OUTPUT_DIR": str(folder / "out")}, *changes):
         content = merged(content, part)
     if "LAZY_CONFIG" in content["MODEL"]:
-        content["MODEL"] = {key: value for key, value in content["MODEL"].items() if key in _BESIDE_LAZY}
+        content["MODEL"] = _beside_lazy(content["MODEL"])
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content))
     return str(path)
