@@ -43,6 +43,7 @@ from benchmarks.scaling import HEADER, scaling_rows
 from benchmarks.step import step_times
 from kd2 import engine
 from kd2.cli import Parser, config_arguments, guarded, table
+from kd2.engine.permission import code_allowed
 from kd2.losses import import_losses
 
 _COLUMNS = (
