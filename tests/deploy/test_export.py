@@ -62,8 +62,8 @@ def test_a_file_that_exists_is_kept(classifier, tmp_path):
 
 
 def test_a_missing_package_is_named_with_its_extra(classifier, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"'onnxruntime' is missing: pip install 'kd2\[deploy\]'"):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match=r"'onnx' is missing: pip install 'kd2\[deploy\]'"):
         export.prepare(classifier, "onnx", str(tmp_path / "student.onnx"))
 
 
