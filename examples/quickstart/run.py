@@ -24,7 +24,7 @@ from kd2.report.compare import compare
 
 # Phases and about how long they take, in seconds of one core.
 PHASES = {"data": 14, "teacher": 90, "student alone": 24, "student distilled": 44, "page": 30, "ONNX file": 10}
-IMAGES = {"train": 1000, "val": 150}
+IMAGES = {"train": 1200, "val": 300}
 _DRAWN = 4  # validation images on which the ONNX file is shown
 _CONFIGS = "kd2://torchvision/quickstart/"
 
