@@ -9,15 +9,15 @@ import torch
 
 pytest.importorskip("detectron2")
 
-import kd2  # noqa: E402
-from kd2 import cli_deploy, engine  # noqa: E402
-from kd2.deploy import export, formats  # noqa: E402
-from kd2.distill import ConfigError  # noqa: E402
-from kd2.engine.detectron2.data import eval_loader  # noqa: E402
-from kd2.engine.flow import trained_student  # noqa: E402
+import kd2
+from kd2 import cli_deploy, engine
+from kd2.deploy import export, formats
+from kd2.distill import ConfigError
+from kd2.engine.detectron2.data import eval_loader
+from kd2.engine.flow import trained_student
 
-from ..helpers import d2_semantic, d2_tiny  # noqa: E402
-from ..helpers.untrained_runs import write_run  # noqa: E402
+from ..helpers import d2_semantic, d2_tiny
+from ..helpers.untrained_runs import write_run
 
 MASK_RCNN = {
     "MODEL": {

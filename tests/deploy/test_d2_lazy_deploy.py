@@ -10,15 +10,15 @@ import torch
 
 pytest.importorskip("detectron2")
 
-import kd2  # noqa: E402
-from kd2 import cli, cli_deploy, engine  # noqa: E402
-from kd2.distill import ConfigError  # noqa: E402
-from kd2.engine.detectron2.data import eval_loader  # noqa: E402
-from kd2.engine.flow import trained_student  # noqa: E402
-from kd2.engine.permission import code_allowed  # noqa: E402
+import kd2
+from kd2 import cli, cli_deploy, engine
+from kd2.distill import ConfigError
+from kd2.engine.detectron2.data import eval_loader
+from kd2.engine.flow import trained_student
+from kd2.engine.permission import code_allowed
 
-from ..helpers.d2_families import LAZY, OBJECTS, drawn_families  # noqa: E402
-from ..helpers.untrained_runs import write_run  # noqa: E402
+from ..helpers.d2_families import LAZY, OBJECTS, drawn_families
+from ..helpers.untrained_runs import write_run
 
 # The model of fcos.py with a test set and pictures of a size that no key says.
 TESTED = """
