@@ -1,12 +1,13 @@
 """What a distilled training step costs beyond its parts."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from kd2.distill import BatchInfo, Distiller, Maps
 
@@ -19,6 +20,9 @@ class Step(Protocol):
 
     def arrive(self) -> Any:
         """A batch as the loader hands it over, moved to the device and mixed."""
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """What a forward pass runs in."""
 
 
 def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
@@ -33,17 +37,18 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
     distiller, batch = step.distiller, step.batch
     _measure_shares(step)
     factors = {name: config.schedule.weight for name, config in distiller.configs.items()}
-    student, teacher, info = _ready(distiller, batch)
+    with step.precision():
+        student, teacher, info = _ready(distiller, batch)
     parts: dict[str, Callable[[], Any]] = {
         "teacher": lambda: distiller.teacher_features(batch),
-        "student": lambda: _backward(distiller.run_student(distiller.student, batch)),
-        "losses": lambda: _backward(distiller.distillation_losses({}, student, teacher, info, factors)),
-        "whole": lambda: _backward(distiller(step.arrive())),
+        "student": lambda: distiller.run_student(distiller.student, batch),
+        "losses": lambda: distiller.distillation_losses({}, student, teacher, info, factors),
+        "whole": lambda: distiller(step.arrive()),
     }
     seen: dict[str, list[float]] = {name: [] for name in parts}
     for round_number in range(rounds + 1):
         for name, work in parts.items():
-            elapsed = _milliseconds(work)
+            elapsed = _milliseconds(functools.partial(_pass, step, work, backward=name != "teacher"))
             distiller.zero_grad()
             if round_number:  # the first one warms up
                 seen[name].append(elapsed)
@@ -58,7 +63,8 @@ def _measure_shares(step: Step) -> None:
     for share in step.distiller.shares.values():
         share.iterations = 1
     while any(share.measures(step.distiller.iteration) for share in step.distiller.shares.values()):
-        step.distiller(step.arrive())
+        with step.precision():
+            step.distiller(step.arrive())
 
 
 def _ready(distiller: Distiller, batch: Any) -> tuple[Maps, Maps, BatchInfo]:
@@ -70,8 +76,11 @@ def _ready(distiller: Distiller, batch: Any) -> tuple[Maps, Maps, BatchInfo]:
     return leaves, dict(teacher), distiller.placed_batch_info(batch)
 
 
-def _backward(losses: dict[str, Tensor]) -> None:
-    torch.stack(list(losses.values())).sum().backward()
+def _pass(step: Step, work: Callable[[], Any], backward: bool) -> None:
+    with step.precision():
+        made = work()
+    if backward:
+        torch.stack(list(made.values())).sum().backward()
 
 
 def _milliseconds(work: Callable[[], Any]) -> float:

@@ -4,6 +4,7 @@ import functools
 from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,11 +154,13 @@ class DryRun:
     Attributes:
         arrive: brings the loader's batch to the device as every training step does, mixing included; a batch each call.
         facts: name -> (student's, teacher's); None where a side has none: classes, color order, matched weights, ...
+        precision: what a forward pass runs in, see ``forward_precision``.
     """
 
     distiller: Distiller
     arrive: Callable[[], Any]
     facts: Facts
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @functools.cached_property
     def batch(self) -> Any:

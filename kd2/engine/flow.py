@@ -16,6 +16,7 @@ from kd2.data.root import outside_allowed
 from kd2.distill import ConfigError, Schedule
 from kd2.engine.checkpoint import best_of, keep_final_as_best, saved_classes, saved_run
 from kd2.engine.experiment import DataSet, DryRun, Experiment, Prepared, Scores
+from kd2.engine.mixed_precision import forward_precision
 from kd2.engine.pair import build_distiller
 from kd2.engine.preflight import first_with_objects, start_up
 from kd2.losses import active_losses
@@ -145,7 +146,8 @@ def dry_run(experiment: Experiment) -> Iterator[DryRun]:
     distiller.to(device)
     arrive = first_with_objects(distiller, arrivals)
     experiment.try_out(prepared)
-    yield DryRun(distiller.train(), arrive, prepared.facts)
+    precision = functools.partial(forward_precision, experiment.cfg.SOLVER, device.type)
+    yield DryRun(distiller.train(), arrive, prepared.facts, precision)
 
 
 def prepare(experiment: Experiment, saved: str | None = None) -> Prepared:

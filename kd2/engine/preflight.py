@@ -72,7 +72,8 @@ def loss_rows(dry_run: "DryRun") -> Rows:
     No norm (None) for a loss that trains a part of its own with another solver, and not the student.
     """
     distiller = dry_run.distiller
-    own, raw = distiller.evaluate(dry_run.batch, dict.fromkeys(distiller.losses, 1.0))
+    with dry_run.precision():
+        own, raw = distiller.evaluate(dry_run.batch, dict.fromkeys(distiller.losses, 1.0))
     weights = [p for p in distiller.student.parameters() if p.requires_grad]
     rows = [[key, OWN, x.item(), 1.0, "", _norm(_gradient(x, weights)), 0] for key, x in own.items()]
     for name, config in distiller.configs.items():
@@ -120,11 +121,17 @@ def teacher_share(dry_run: "DryRun") -> float:
     distiller = dry_run.distiller
 
     def step() -> None:
-        sum(distiller(dry_run.batch).values()).backward()
+        with dry_run.precision():
+            losses = distiller(dry_run.batch)
+        sum(losses.values()).backward()
         distiller.zero_grad()
 
+    def teacher() -> None:
+        with dry_run.precision():
+            distiller.teacher_features(dry_run.batch)
+
     step()
-    return _seconds(lambda: distiller.teacher_features(dry_run.batch)) / _seconds(step)
+    return _seconds(teacher) / _seconds(step)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -7,10 +7,9 @@ from fvcore.common.config import CfgNode
 
 from kd2.distill import Teacher
 from kd2.engine.build import BuiltModel
+from kd2.engine.mixed_precision import DTYPES
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS = {"": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def settle_teacher(teacher: Teacher, built: BuiltModel, cfg: CfgNode, whole: bool = False) -> None:
@@ -34,4 +33,4 @@ def settle_teacher(teacher: Teacher, built: BuiltModel, cfg: CfgNode, whole: boo
         teacher.model.to(memory_format=torch.channels_last)
     if cfg.COMPILE:
         teacher.compile()
-    teacher.precision = PRECISIONS[cfg.PRECISION]
+    teacher.precision = DTYPES.get(cfg.PRECISION)

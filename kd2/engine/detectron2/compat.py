@@ -6,7 +6,9 @@ import importlib
 import logging
 import time
 import types
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from kd2.distill import NaNMonitor, NonFiniteLoss
+from kd2.engine.mixed_precision import DTYPES
 from kd2.losses import active_losses
 
 logger = logging.getLogger(__name__)
@@ -89,15 +92,18 @@ def set_precision(cfg: CfgNode) -> None:
 
 
 @contextlib.contextmanager
-def parallel_on(device: str) -> Iterator[None]:
-    """Let a DefaultTrainer that is made inside the block share a model on the CPU; it names a GPU for it."""
+def trainable_on(device: str) -> Iterator[None]:
+    """Let a DefaultTrainer that is made inside the block train on the CPU: it names a GPU where it shares a model, and
+    makes a scaler that warns of being of no use, see ``set_mixed_precision``."""
     plain = defaults.create_ddp_model
-    if not device.startswith("cuda"):
-        defaults.create_ddp_model = functools.partial(plain, device_ids=None)
-    try:
-        yield
-    finally:
-        defaults.create_ddp_model = plain
+    with warnings.catch_warnings():
+        if not device.startswith("cuda"):
+            defaults.create_ddp_model = functools.partial(plain, device_ids=None)
+            warnings.filterwarnings("ignore", "torch.cuda.amp.GradScaler is enabled")
+        try:
+            yield
+        finally:
+            defaults.create_ddp_model = plain
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module, **more: Any) -> list[dict[str, Any]]:
@@ -128,11 +134,14 @@ def preprocessed(model: nn.Module, images: ImageList) -> Iterator[None]:
 
 
 def set_mixed_precision(trainer: DefaultTrainer) -> None:
-    """Let a trainer whose ``SOLVER.AMP.PRECISION`` is bf16 compute in it; its range needs no scaled losses."""
+    """Let a trainer whose ``SOLVER.AMP.PRECISION`` is bf16 compute in it; its range needs no scaled losses.
+
+    Detectron2's own step of mixed precision runs on GPUs alone; ``accumulated_step`` is for CPUs too.
+    """
     amp = trainer.cfg.SOLVER.AMP
     if amp.ENABLED and amp.PRECISION == "bf16":
         loop = trainer._trainer
-        loop.precision, loop.grad_scaler = torch.bfloat16, torch.amp.GradScaler("cuda", enabled=False)
+        loop.precision, loop.grad_scaler = DTYPES[amp.PRECISION], torch.amp.GradScaler("cuda", enabled=False)
 
 
 def endless_order(sampler: Sampler) -> Callable[[], Iterator[int]]:
@@ -163,13 +172,15 @@ def name_losses(trainer: DefaultTrainer) -> None:
     loop._write_metrics = write_named
 
 
-def accumulated_step(loop: SimpleTrainer, batches: int) -> None:
+def accumulated_step(loop: SimpleTrainer, batches: int, precision: AbstractContextManager[Any]) -> None:
     """One step of the optimizer over the mean gradient of several batches, in place of ``loop.run_step()``.
 
     The log has the means of the losses over the batches.
+
+    Args:
+        precision: what the forward passes run in.
     """
     scaler, distiller = getattr(loop, "grad_scaler", None), getattr(loop.model, "module", loop.model)
-    mixed = torch.autocast("cuda", loop.precision) if scaler else contextlib.nullcontext()
     means: dict[str, Tensor] = {}
     waited = 0.0
     loop.optimizer.zero_grad()
@@ -180,7 +191,7 @@ def accumulated_step(loop: SimpleTrainer, batches: int) -> None:
         distiller.iteration, distiller.batch = loop.iter, number
         last = number == batches - 1 or distiller is loop.model
         with contextlib.nullcontext() if last else loop.model.no_sync():  # processes meet at the last batch
-            with mixed:
+            with precision:
                 losses = {name: loss / batches for name, loss in loop.model(batch).items()}
                 total = sum(losses.values())
             (scaler.scale(total) if scaler else total).backward()

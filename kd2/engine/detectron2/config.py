@@ -158,5 +158,6 @@ def _choose_device(cfg: CfgNode, given: bool) -> None:
     else:
         logger.info("MODEL.DEVICE: no CUDA device, training on the CPU")
         cfg.MODEL.DEVICE = "cpu"
-    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
-        raise ConfigError("SOLVER.AMP.ENABLED is True, Detectron2 trains in mixed precision on CUDA devices only")
+    amp = cfg.SOLVER.AMP
+    if amp.ENABLED and amp.PRECISION == "fp16" and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise ConfigError("SOLVER.AMP.PRECISION is 'fp16', which needs a CUDA device; bf16 trains on the CPU too")

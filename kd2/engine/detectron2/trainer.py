@@ -31,6 +31,7 @@ from kd2.engine.detectron2.evaluators import build_evaluator
 from kd2.engine.detectron2.hooks import Averaging, KeepBest, ProcessStates, RunCheckpointer, StopAtSignal, saving_last
 from kd2.engine.detectron2.windows import windowed
 from kd2.engine.experiment import Prepared
+from kd2.engine.mixed_precision import forward_precision
 from kd2.engine.optimizer import build_optimizer, clip_gradients
 from kd2.engine.schema import check_run
 from kd2.runs.best import Best
@@ -53,7 +54,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode, prepared: Prepared, best: Best, begin: Callable[[], None]):
         self.distiller, self.classes = prepared.distiller, prepared.classes
         self.run_cfg, self.best, self.begin, self._ends = cfg, best, begin, False
-        with compat.parallel_on(cfg.MODEL.DEVICE):
+        with compat.trainable_on(cfg.MODEL.DEVICE):
             super().__init__(cfg)
         compat.set_mixed_precision(self)
         compat.name_losses(self)
@@ -114,10 +115,11 @@ class Trainer(DefaultTrainer):
         return compat.last_results(self)
 
     def run_step(self) -> None:
-        if self.cfg.SOLVER.ACCUMULATE == 1:
+        solver, device = self.cfg.SOLVER, torch.device(self.cfg.MODEL.DEVICE).type
+        if solver.ACCUMULATE == 1 and not (solver.AMP.ENABLED and device == "cpu"):
             return super().run_step()
         self._trainer.iter = self.iter
-        compat.accumulated_step(self._trainer, self.cfg.SOLVER.ACCUMULATE)
+        compat.accumulated_step(self._trainer, solver.ACCUMULATE, forward_precision(solver, device))
 
     def end_early(self) -> None:
         """End the training behind this step, which becomes the last one."""
