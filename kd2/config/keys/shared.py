@@ -115,7 +115,7 @@ EVERY = (
     Key("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0, v.Positive),
     #: The norm of CLIP_TYPE norm.
     Key("SOLVER.CLIP_GRADIENTS.NORM_TYPE", 2.0, v.Positive),
-    #: Train in mixed precision; with detectron2 on CUDA devices only.
+    #: Train in mixed precision; weights and evaluations stay in fp32.
     Key("SOLVER.AMP.ENABLED", False, bool),
     #: Iterations between evaluations; 0: at the end only.
     Key("TEST.EVAL_PERIOD", 0, v.CountOrZero),

@@ -7,6 +7,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its i
 import itertools
 import json
 import os
+from collections.abc import Callable
 
 import torch
 import yaml
@@ -14,6 +15,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
+from kd2 import engine
 from kd2.config import merge
 from kd2.data.seeding import seeded
 from kd2.distill import ConfigError, Distiller
@@ -21,6 +23,7 @@ from kd2.engine.detectron2.config import add_d2_config
 from kd2.engine.detectron2.data import train_loader
 from kd2.engine.detectron2.data.detection import PictureMapper
 from kd2.engine.detectron2.trainer import Trainer
+from kd2.engine.preflight import loss_rows, problems
 
 from ...helpers import contents
 from ...helpers.d2_semantic import SEM_SEG_FPN, semantic_config, semantic_pair, write_semantic
@@ -147,6 +150,57 @@ def test_two_equal_batches_are_one_step(tmp_path):
     train(config, "SOLVER.ACCUMULATE", "2", "OUTPUT_DIR", str(tmp_path / "twice"))
     differ = different(weights(tmp_path / "out"), weights(tmp_path / "twice"))
     assert all("running" in name or "tracked" in name for name in differ)  # of the norms, which saw twice as many
+
+
+MIXED = {"SOLVER": {"AMP": {"ENABLED": True, "PRECISION": "bf16"}}}
+
+
+def output_dtypes(work: Callable[[], None]) -> dict[bool, set[torch.dtype]]:
+    """Whether in train mode -> the numbers that convolutions gave while ``work`` ran."""
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    def see(module, _inputs, output):
+        if isinstance(module, torch.nn.Conv2d):
+            seen[module.training].add(output.dtype)
+
+    with torch.nn.modules.module.register_module_forward_hook(see):
+        work()
+    return seen
+
+
+def test_the_cpu_trains_in_bf16_and_evaluates_in_float32(tmp_path, data):
+    config = write_config(tmp_path, data, CONSTANT, MIXED, {"DATASETS": {"TEST": ["tiny"]}})
+    seen = output_dtypes(lambda: train(config))
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
+    assert {x.dtype for x in weights(tmp_path / "out").values() if x.is_floating_point()} == {torch.float32}
+    logged = json.loads((tmp_path / "out" / "metrics.json").read_text().splitlines()[0])
+    assert 0 < logged["total_loss"] < 100
+
+
+def test_a_bf16_run_goes_on_bit_for_bit(tmp_path, data):
+    config = write_pair(tmp_path, data, CONSTANT, MIXED, {"SOLVER": {"MAX_ITER": 3, "CHECKPOINT_PERIOD": 2}})
+    train(config)
+    straight = weights(tmp_path / "out")
+    train(config, "OUTPUT_DIR", str(tmp_path / "twice"), "SOLVER.MAX_ITER", "2")
+    train(config, "OUTPUT_DIR", str(tmp_path / "twice"), resume=True)
+    assert different(straight, weights(tmp_path / "twice")) == []
+
+
+def test_a_dry_run_computes_in_the_precision_of_the_run(tmp_path, data):
+    config = write_pair(tmp_path, data, MIXED)
+
+    def look() -> None:
+        with engine.dry_run(config, []) as found:
+            assert problems(loss_rows(found)) == []
+
+    assert torch.bfloat16 in output_dtypes(look)[True]
+
+
+def test_fp16_is_refused_on_the_cpu(tmp_path, data):
+    config = write_config(tmp_path, data, MIXED)
+    text = "SOLVER.AMP.PRECISION is 'fp16', which needs a CUDA device; bf16 trains on the CPU too"
+    with pytest.raises(ConfigError, match=text):
+        load_config(config, ["SOLVER.AMP.PRECISION", "fp16"])
 
 
 def test_the_log_has_the_means_of_a_step(tmp_path, data):
