@@ -130,12 +130,14 @@ class Grid:
         for seed in seeds:
             for name in self.rows(section, only):
                 row = part["rows"][name]
-                given = {key: x for block in (self.file, way, part, row) for key, x in block.get("set", {}).items()}
+                blocks = (self.file, way, part, row, row.get("roads", {}).get(road, {}))
+                given = {key: x for block in blocks for key, x in block.get("set", {}).items()}
                 options = own | given | {"KD.LOSSES": row["losses"]}
                 if "second_teacher" in row:
                     options["KD.TEACHERS"] = [_teacher_block(row["second_teacher"])]
                 about = {"section": section, "longer": row.get("longer", False), "published": row.get("published", "")}
-                runs.append(self._run(road, name, seed, way["config"], options, **about))
+                config = part.get("configs", {}).get(road, way["config"])
+                runs.append(self._run(road, name, seed, config, options, **about))
         return runs
 
     def section(self, name: str) -> Mapping[str, Any]:

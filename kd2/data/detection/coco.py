@@ -38,7 +38,7 @@ def read_coco(
     """
     findings = Findings(json_file)
     with _without_collector():
-        content = _read_json(json_file)
+        content = read_json(json_file)
         ids, names = _classes(content, json_file, classes, findings)
         records, places = _images(content.pop("images"), json_file, image_folder, findings, headers)
         add_objects(records, read_objects(content.pop("annotations"), places, ids, findings), findings)
@@ -46,7 +46,12 @@ def read_coco(
     return Records(name, names, records, json_file, findings, numbered)
 
 
-def _read_json(path: str) -> dict[str, list[dict]]:
+def read_json(path: str) -> dict[str, list[dict]]:
+    """What a COCO instances file holds: a dict with the lists images, annotations and categories, all of dicts.
+
+    Raises:
+        DataError: the file is missing or malformed.
+    """
     try:
         with open(path, "rb") as file:
             text: Any = file.read()

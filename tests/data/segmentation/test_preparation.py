@@ -1,7 +1,5 @@
 """The scripts of datasets/, on tiny trees."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +10,7 @@ from kd2.data.segmentation.semantic import load_semantic
 
 from ...helpers.image_files import draw
 
-SCRIPTS = Path(__file__).parents[3] / "datasets"
 SKY, BRIDGE, VOID = (128, 128, 128), (0, 128, 64), (0, 0, 0)
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return tmp_path
-
-
-@pytest.fixture
-def run(root, monkeypatch, capsys):
-    """Run a script with arguments in the data root: (exit code, output, errors)."""
-
-    def script(name: str, *arguments: object):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
-        return end.value.code, *capsys.readouterr()
-
-    return script
 
 
 def labels_of(entry: dict) -> dict[str, list[int]]:
