@@ -1,6 +1,7 @@
 """Reading config files: safe YAML of plain values, ``_BASE_``, ``KEY VALUE`` options."""
 
 import ast
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,14 +9,19 @@ from typing import Any
 
 import yaml
 
+from kd2.config.keys import KEYS
 from kd2.config.paths import config_path, found_path
 from kd2.distill import ConfigError, nearest
 from kd2.distill.values import is_small, shown
 
+logger = logging.getLogger(__name__)
+
 FRAMEWORKS = ("detectron2", "torchvision", "timm")
 
 # Two ways to say one thing: who gives one of them takes back the other of the file below.
-_INSTEAD = {"WEIGHT": "SHARE", "SHARE": "WEIGHT"}
+_INSTEAD = {"WEIGHT": ("SHARE", "CALIBRATE_ITERS"), "SHARE": ("WEIGHT",)}
+# Groups that take any keys: a whole one can be a value of the command line.
+_OPEN = {key.name for keys in KEYS.values() for key in keys.values() if key.kind is dict}
 
 # What one config may have, so that every text is read in seconds. YAML's aliases let a short one stand for billions of
 # values.
@@ -30,7 +36,7 @@ def read(path: str, options: Sequence[str] = ()) -> dict[str, Any]:
         path: a file, or ``kd2://NAME`` for one that the package brings. A LazyConfig file of Detectron2 (``.py``), here
             or as a base, is not opened: it becomes the value of ``MODEL.LAZY_CONFIG``.
         options: pairs such as ``["SOLVER.MAX_ITER", "9"]``; a value is the Python literal that it spells, or text. Of
-            two values of one key the last wins.
+            two values of one key the last wins, as with Detectron2, and a warning says so.
 
     Raises:
         ConfigError: a missing or unsafe file; text that is no YAML mapping of texts, numbers, True, False and None; a
@@ -208,19 +214,33 @@ def _override(below: dict[str, Any], above: Mapping[str, Any], path: str) -> Non
 
 
 def _put(node: dict[str, Any], key: str, value: Any) -> None:
-    node.pop(_INSTEAD.get(key, ""), None)
+    for other in _INSTEAD.get(key, ()):
+        node.pop(other, None)
     node[key] = value
 
 
 def _set(loaded: dict[str, Any], options: Sequence[str]) -> None:
     if len(options) % 2:
         raise ConfigError(f"expected KEY VALUE pairs, found {len(options)} words: {' '.join(map(str, options))}")
-    for key, text in zip(options[::2], options[1::2], strict=True):
-        node = loaded
-        *parents, last = str(key).split(".")
+    keys = [str(key) for key in options[::2]]
+    for place, (key, text) in enumerate(zip(keys, options[1::2], strict=True)):
+        _tell_replaced(key, keys[:place])
+        node, value = loaded, literal(text)
+        if isinstance(value, Mapping) and not any(key == x or key.startswith(f"{x}.") for x in _OPEN):
+            raise ConfigError(f"{key} is given a group of keys, expected the keys in it, such as {key}.KEY VALUE")
+        *parents, last = key.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a group of keys")
-        _put(node, last, literal(text))
+        _put(node, last, value)
     _check_plain(loaded)
+
+
+def _tell_replaced(key: str, before: Sequence[str]) -> None:
+    """Warn of pairs before that of ``key`` which it takes the place of."""
+    group, _, last = key.rpartition(".")
+    others = {key, *(f"{group}.{x}" for x in _INSTEAD.get(last, ()))}
+    for lost in dict.fromkeys(x for x in before if x in others or x.startswith(f"{key}.")):
+        found = f"{key} is given twice, the last counts" if lost == key else f"{key} replaces {lost}, given before it"
+        logger.warning("KEY VALUE: %s", found)

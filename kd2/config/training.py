@@ -3,10 +3,17 @@
 from fvcore.common.config import CfgNode
 
 from kd2.distill import ConfigError
+from kd2.losses import active_losses
 
 
 def check_training(cfg: CfgNode) -> None:
     """Raises ConfigError for a range that goes backwards, and for keys that cannot be given together."""
+    if not cfg.KD.get("TASK_WEIGHT", 1):  # of classifiers alone
+        for name in (name for name, block in active_losses(cfg.KD.LOSSES).items() if "WEIGHT" not in block):
+            raise ConfigError(
+                f"KD.LOSSES.{name} has a SHARE of the gradient of the student's own loss, and KD.TASK_WEIGHT is 0: "
+                "there is none; give a WEIGHT"
+            )
     if cfg.FRAMEWORK == "detectron2" and cfg.MODEL.EMA.ENABLED and cfg.TEST.PRECISE_BN.ENABLED:
         raise ConfigError(
             "MODEL.EMA.ENABLED and TEST.PRECISE_BN.ENABLED are both True: Detectron2's hook estimates the statistics "

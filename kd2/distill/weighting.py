@@ -22,6 +22,15 @@ Losses = dict[str, Tensor]
 # own gradient falls: with factors of the first iterations alone the share drifts by one or two orders of magnitude.
 RENEW_ITERS = 100
 
+# What losses are multiplied by, one after another until no gradient overflows, while gradients are taken in float16:
+# below 6e-8 they would vanish. Powers of two change no other digit.
+_HALF_SCALES = (2.0**12, 2.0**4, 2.0**-4)
+
+
+_NOTHING = (
+    "a SHARE is of the gradient that the student's own losses send into the tap, and they send none; give a WEIGHT"
+)
+
 
 class GradientShare(nn.Module):
     """Measures two gradients over a few iterations of every ``RENEW_ITERS``, and holds the factors that bring their
@@ -29,7 +38,7 @@ class GradientShare(nn.Module):
 
     An iteration in which one of the two sides sends no gradient does not count. A map into which the loss sent none in
     all of them takes the smallest factor of the others. A map into which the student's own losses send none gets
-    nothing.
+    nothing. The loss sees maps of float16 in float32, so that its gradient is scaled before it is rounded.
 
     Args:
         levels: how many maps the loss is tapped at.
@@ -51,6 +60,7 @@ class GradientShare(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("since", torch.zeros((), dtype=torch.int64))
         self._seen = self._since = 0  # on the host, where asking costs nothing
+        self._silent = 0  # batches in which the student's own losses sent nothing, before the first that counted
         self.register_load_state_dict_post_hook(lambda share, _: share._count())
 
     def measures(self, iteration: int) -> bool:
@@ -92,16 +102,20 @@ class GradientShare(nn.Module):
         """Take in the gradients of one iteration at every map, of the student's own losses and of this one.
 
         Every process of the run calls it in the same iterations.
+
+        Raises:
+            ConfigError: the own losses do not depend on any map, or their gradients were 0 in the first
+                ``RENEW_ITERS`` batches.
         """
         if all(x is None for x in own):
-            raise ConfigError(
-                "a SHARE is of the gradient that the student's own losses send into the tap, and they send none; "
-                "give a WEIGHT"
-            )
+            raise ConfigError(_NOTHING)
         squares = torch.stack([_squares(own), _squares(sent)]).to(self.own)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(squares)
         if not (squares.isfinite().all() and squares.any(1).all()):
+            self._silent += not squares[0].any()
+            if not self._seen and self._silent == RENEW_ITERS:
+                raise ConfigError(f"{_NOTHING} (all of them were 0 in {RENEW_ITERS} batches)")
             return
         if not self._seen or iteration >= self._since + RENEW_ITERS:
             self._begin(iteration)
@@ -126,29 +140,52 @@ class GradientShare(nn.Module):
 
 
 class _Scaled(torch.autograd.Function):
-    """The identity; its gradient is multiplied by a scalar, which may change until the backward pass."""
+    """The identity, of float16 in float32; its gradient is multiplied by a scalar, which may change until the backward
+    pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
-        ctx.scale = scale
-        return x.view_as(x)
+        ctx.scale, ctx.dtype = scale, x.dtype
+        return x.float() if x.dtype == torch.float16 else x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.scale, None
+        return (gradient * ctx.scale).to(ctx.dtype), None
 
 
 def gradients_at(losses: Losses, maps: Mapping[str, list[Tensor]]) -> dict[str, list[Tensor | None]]:
     """Gradients of the sum of ``losses`` at every map, in one backward pass that leaves the graph as it is.
 
-    None stands for a map that the losses do not depend on.
+    None stands for a map that the losses do not depend on. Gradients that are float16 on their way come in float32,
+    and none of them vanishes; where they overflow the pass is repeated.
     """
     values = [loss for loss in losses.values() if loss.requires_grad]
     wanted = [x for tap in maps.values() for x in tap if x.requires_grad]
     if not values or not wanted:
         return {name: [None] * len(tap) for name, tap in maps.items()}
-    found = iter(torch.autograd.grad(values, wanted, retain_graph=True, allow_unused=True))
+    found = iter(_in_half(values, wanted) if _is_half(wanted) else _gradients(values, wanted))
     return {name: [next(found) if x.requires_grad else None for x in tap] for name, tap in maps.items()}
+
+
+def _gradients(values: Sequence[Tensor], maps: Sequence[Tensor]) -> Gradients:
+    return torch.autograd.grad(values, maps, retain_graph=True, allow_unused=True)
+
+
+def _is_half(maps: Sequence[Tensor]) -> bool:
+    """Whether gradients at these maps are float16, or were on their way."""
+    kind = maps[0].device.type
+    mixed = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    return mixed or any(x.dtype == torch.float16 for x in maps)
+
+
+def _in_half(values: Sequence[Tensor], maps: Sequence[Tensor]) -> Gradients:
+    found: Gradients = []
+    for scale in _HALF_SCALES:
+        scaled = _gradients([scale * value.float() for value in values], maps)
+        found = [None if x is None else x.float() / scale for x in scaled]
+        if all(x is None or x.isfinite().all() for x in found):
+            break
+    return found
 
 
 def _squares(gradients: Gradients) -> Tensor:

@@ -16,7 +16,8 @@ from fvcore.common.registry import Registry
 from torch import nn
 
 from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, naming, nearest
-from kd2.distill.values import Count, CountOrZero, NonNegative, Range, check_value
+from kd2.distill.values import CountOrZero, NonNegative, Range, check_value
+from kd2.distill.weighting import RENEW_ITERS
 from kd2.losses.options import defaults_of, options_of
 
 _COMMON: dict[str, Any] = {
@@ -24,7 +25,7 @@ _COMMON: dict[str, Any] = {
     "TAP": str,
     "WEIGHT": NonNegative,
     "SHARE": NonNegative,
-    "CALIBRATE_ITERS": Count,
+    "CALIBRATE_ITERS": Annotated[int, Range(low=1, high=RENEW_ITERS)],
     "START_ITER": CountOrZero,
     "RAMP_ITERS": CountOrZero,
     "STOP_ITER": Annotated[int, Range("-1 (never) or an iteration after START_ITER")],
@@ -233,8 +234,9 @@ def _check_block(name: str, block: Any) -> None:
         check_value(where, value, expected[key])
     for option in options_of(entry.loss).keys() - (defaults_of(entry.loss) | _options(entry, block)).keys():
         raise ConfigError(f"KD.LOSSES.{name}.{option.upper()} is missing; this loss has no default for it")
-    if {"WEIGHT", "SHARE"} <= set(block):
-        raise ConfigError(f"KD.LOSSES.{name} has both WEIGHT and SHARE, expected one of them")
+    for key in ("SHARE", "CALIBRATE_ITERS"):
+        if {"WEIGHT", key} <= set(block):
+            raise ConfigError(f"KD.LOSSES.{name} has both WEIGHT and {key}, expected one of them")
     schedule = _schedule(entry, block)
     if schedule.stop != -1 and schedule.stop <= schedule.start:
         raise ConfigError(

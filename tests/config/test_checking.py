@@ -145,16 +145,19 @@ def test_one_file_may_have_the_heads_of_one_stage_and_two_stage_detectors(loaded
     ("framework", "key", "value", "readers"),
     [
         ("torchvision", "KD.STUDENT.META_ARCHITECTURE", "RetinaNet", "detectron2"),
-        ("torchvision", "KD.VIEWS", "{}", "timm"),
-        ("timm", "KD.UNLABELED", "{'DATASETS': ['a']}", "detectron2 and torchvision"),
+        ("torchvision", "KD.VIEWS", "{MODE: same}", "timm"),
+        ("timm", "KD.UNLABELED", "{DATASETS: [a]}", "detectron2 and torchvision"),
         ("timm", "KD.INIT_FROM_TEACHER", "neck", "detectron2 and torchvision"),
         ("timm", "MODEL.META_ARCHITECTURE", "RetinaNet", "torchvision"),
     ],
 )
 def test_a_key_of_another_framework_is_refused_with_that_reason(loaded, framework, key, value, readers):
     text = rf"^{key}: FRAMEWORK {framework} does not read this key, only {readers}$"
+    *groups, last = key.split(".")
+    for name in (last, *reversed(groups)):
+        value = f"{{{name}: {value}}}"
     with pytest.raises(ConfigError, match=text):
-        loaded(f"FRAMEWORK: {framework}", key, value)
+        loaded(f"FRAMEWORK: {framework}\n{value[1:-1]}")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Config files: inheritance, options on the command line, and what is refused."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,7 @@ def test_options_reach_groups_that_the_file_lacks(write):
     ],
 )
 def test_an_option_is_the_python_literal_it_spells_or_text(write, text, value):
-    assert read(write("SEED: 1"), ["X", text])["X"] == value
+    assert read(write("SEED: 1"), ["SOLVER.OPTIMIZER_ARGS", text])["SOLVER"]["OPTIMIZER_ARGS"] == value
 
 
 def test_an_odd_number_of_options_is_refused(write):
@@ -298,3 +299,44 @@ def test_an_unknown_framework_is_refused_with_a_near_name():
 def test_an_alias_is_a_value_of_its_own(write):
     loaded = read(write("a: &x {b: 1}\nc: *x\n"), ["c.b", "2"])
     assert loaded == {"a": {"b": 1}, "c": {"b": 2}}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["SEED", "1", "SEED", "2"], "KEY VALUE: SEED is given twice, the last counts"),
+        (
+            ["KD.LOSSES.a.SHARE", "1", "KD.LOSSES.a.WEIGHT", "2"],
+            "KEY VALUE: KD.LOSSES.a.WEIGHT replaces KD.LOSSES.a.SHARE, given before it",
+        ),
+        (
+            ["KD.LOSSES.a.SHARE", "1", "KD.LOSSES", "{}"],
+            "KEY VALUE: KD.LOSSES replaces KD.LOSSES.a.SHARE, given before it",
+        ),
+        (["KD.LOSSES", "{}", "KD.LOSSES.a.SHARE", "1", "SEED", "2"], ""),
+    ],
+)
+def test_of_two_pairs_for_one_thing_the_last_counts_with_a_warning(write, caplog, options, told):
+    found = read(write("SEED: 0"), options)
+    assert [record.message for record in caplog.records] == [told][: bool(told)]
+    last = found
+    for key in options[-2].split("."):
+        last = last[key]
+    assert last == ast.literal_eval(options[-1])
+
+
+def test_a_group_as_a_value_would_drop_the_keys_of_the_file(write):
+    with pytest.raises(
+        ConfigError, match="^MODEL is given a group of keys, expected the keys in it, such as MODEL.KEY VALUE"
+    ):
+        read(write("MODEL: {DEVICE: cpu, WEIGHTS: a.pth}"), ["MODEL", "{'DEVICE': 'cuda'}"])
+
+
+@pytest.mark.parametrize("key", ["KD.LOSSES", "KD.LOSSES.mgd", "SOLVER.OPTIMIZER_ARGS"])
+def test_a_group_that_takes_any_keys_can_be_a_value(write, key):
+    read(write("SEED: 1"), [key, "{'RATIO': 0.5}"])
+
+
+def test_a_weight_takes_back_how_a_share_is_measured(write):
+    write("KD: {LOSSES: {mgd: {SHARE: 1, CALIBRATE_ITERS: 3}}}", "base.yaml")
+    assert read(write("_BASE_: base.yaml\nKD: {LOSSES: {mgd: {WEIGHT: 2}}}"))["KD"]["LOSSES"]["mgd"] == {"WEIGHT": 2}

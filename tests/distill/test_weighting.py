@@ -17,7 +17,8 @@ PLAIN = {"TYPE": "mimic", "REDUCTION": "mean"}
 
 
 def shared(**block) -> Distiller:
-    return distiller({"mimic": PLAIN | {"CALIBRATE_ITERS": 2} | block}, tap="fpn=backbone:p4")
+    measured = {} if "WEIGHT" in block else {"CALIBRATE_ITERS": 2}
+    return distiller({"mimic": PLAIN | measured | block}, tap="fpn=backbone:p4")
 
 
 def norms(model: Distiller, factor: float, seed: int = 0) -> tuple[float, float]:
@@ -149,6 +150,14 @@ def test_a_student_without_own_losses_at_the_tap_is_told_to_give_a_weight():
     model.run_student = lambda student, given: {"loss": (student(given)["loss_score"].detach())}
     with pytest.raises(ConfigError, match=r"^KD\.LOSSES\.mimic: a SHARE is of the gradient .* give a WEIGHT"):
         model(batch())
+
+
+def test_a_student_whose_own_gradient_stays_zero_is_told_so_in_the_end():
+    share = GradientShare(levels=1, iterations=1)
+    for iteration in range(RENEW_ITERS - 1):
+        share.observe(iteration, [torch.zeros(1)], [torch.ones(1)])
+    with pytest.raises(ConfigError, match=r"they send none; give a WEIGHT \(all of them were 0 in 100 batches\)"):
+        share.observe(RENEW_ITERS, [torch.zeros(1)], [torch.ones(1)])
 
 
 def test_the_students_gradient_of_its_own_losses_is_untouched_by_the_measurement():

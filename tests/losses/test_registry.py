@@ -237,6 +237,13 @@ def test_a_weight_is_no_share():
 def test_weight_and_share_together_are_refused():
     with pytest.raises(ConfigError, match=r"KD\.LOSSES\.imitation has both WEIGHT and SHARE"):
         check_losses({"imitation": {"WEIGHT": 1.0, "SHARE": 0.5}})
+    with pytest.raises(ConfigError, match=r"KD\.LOSSES\.imitation has both WEIGHT and CALIBRATE_ITERS"):
+        check_losses({"imitation": {"WEIGHT": 1.0, "CALIBRATE_ITERS": 5}})
+
+
+def test_no_more_iterations_are_measured_than_there_are_between_two_measurements():
+    with pytest.raises(ConfigError, match=r"CALIBRATE_ITERS is 101, expected a whole number in \[1, 100\]"):
+        check_losses({"imitation": {"CALIBRATE_ITERS": 101}})
 
 
 @pytest.mark.parametrize("key", ["WEIGHT", "SHARE"])

@@ -136,7 +136,8 @@ def test_epochs_and_scores_stand_in_the_log(tmp_path, data):
 
 def test_without_labels_nothing_depends_on_them(tmp_path, data, class_teacher):
     """Training images of other classes will do."""
-    unlabeled = {"KD": {"TASK_WEIGHT": 0.0}, "MODEL": {"CLASSES": list(tiny.CLASSES)}}
+    kd = {"TASK_WEIGHT": 0.0, "LOSSES": {"logits": {"WEIGHT": 1.0}}}
+    unlabeled = {"KD": kd, "MODEL": {"CLASSES": list(tiny.CLASSES)}}
     config = tiny.write_config(tmp_path, data, tiny.distilled(class_teacher, unlabeled))
     runs.train(config)
     content = dict(np.load(data / "train.npz"))
@@ -150,6 +151,14 @@ def test_without_labels_nothing_depends_on_them(tmp_path, data, class_teacher):
 def test_neither_labels_nor_losses_is_refused(tmp_path, data):
     with pytest.raises(ConfigError, match="^KD.TASK_WEIGHT is 0 and no loss of KD.LOSSES counts"):
         runs.train(tiny.write_config(tmp_path, data), "KD.TASK_WEIGHT", "0.0")
+
+
+def test_without_labels_a_share_has_nothing_to_be_of(tmp_path, data, class_teacher):
+    config = tiny.write_config(tmp_path, data, tiny.distilled(class_teacher))
+    with pytest.raises(
+        ConfigError, match="^KD.LOSSES.logits has a SHARE .* and KD.TASK_WEIGHT is 0: .* give a WEIGHT$"
+    ):
+        runs.train(config, "KD.TASK_WEIGHT", "0.0")
 
 
 def test_the_exported_average_lags_behind_the_student(tmp_path, data):
