@@ -56,6 +56,14 @@ def test_the_student_is_named_plainly(name):
     assert "META_ARCHITECTURE" not in TEXTS[name].get("KD", {}).get("STUDENT", {})
 
 
+@pytest.mark.parametrize("name", [n for n in RUNS if re.search(r"(^|/)(coco|cityscapes|imagenet|flowers102)/", n)])
+def test_where_papers_are_followed_losses_have_their_fixed_weight(name):
+    """The flagship has a share instead, and its header says so."""
+    if not name.endswith("coco/fgd_imitation.yaml"):
+        blocks = TEXTS[name].get("KD", {}).get("LOSSES", {})
+        assert [loss for loss, block in blocks.items() if "WEIGHT" not in block] == []
+
+
 @pytest.mark.parametrize("name", LIGHTNING)
 def test_the_config_is_one_that_training_accepts_as_a_text(name):
     assert framework(name) == load(str(ROOT / name)).FRAMEWORK
