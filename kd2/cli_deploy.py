@@ -6,7 +6,7 @@ import sys
 from kd2.cli import Parser, code_argument, guarded, table
 from kd2.deploy import export as exporting
 from kd2.deploy.load import load
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 
 _EXPORT = """Write the student of a run as one file for a device, with pre- and post-processing inside.
 
@@ -63,7 +63,7 @@ def predict_parser() -> argparse.ArgumentParser:
 
 def run_export(args: argparse.Namespace) -> int:
     """Write, compare and, if asked for, evaluate; the exit code is 1 when the file is not the student."""
-    with code_allowed(args.allow_code):
+    with permitted(code=args.allow_code):
         job = exporting.prepare(args.run, args.format, args.output, args.overwrite, args.weights, args.opts)
     file = job.write()
     found = job.compare(file)

@@ -43,7 +43,7 @@ from benchmarks.scaling import HEADER, scaling_rows
 from benchmarks.step import step_times
 from kd2 import engine
 from kd2.cli import Parser, config_arguments, guarded, table
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 from kd2.losses import import_losses
 
 _COLUMNS = (
@@ -135,7 +135,7 @@ def run_deploy(arguments: argparse.Namespace) -> int:
     drawn = not arguments.runs  # by configs of this project, one of them Python
     columns = deploying.DIFFERENCES if drawn else deploying.COLUMNS
     print(table(columns, []), flush=True)
-    with tempfile.TemporaryDirectory() as temporary, code_allowed(drawn):
+    with tempfile.TemporaryDirectory() as temporary, permitted(code=drawn):
         runs = arguments.runs or deploying.drawn_runs(Path(temporary))
         for row in deploying.rows(runs, arguments.forms or list(deploying.FORMATS), trained=not drawn):
             print(f"| {' | '.join(row[name] for name in columns)} |", flush=True)

@@ -10,7 +10,7 @@ pictures, and the pictures for TensorBoard (tensorboard --logdir output/page).
 import sys
 
 from kd2.cli import Parser, code_argument, guarded
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 from kd2.losses import import_losses
 from kd2.report.compare import compare
 
@@ -30,7 +30,7 @@ def main() -> int:
     code_argument(parser)
     args = parser.parse_args()
     import_losses(args.imports)
-    with code_allowed(args.allow_code):
+    with permitted(code=args.allow_code):
         content = compare(
             args.runs, args.output, metric=args.metric, overwrite=args.overwrite, models=not args.logs_only,
             images=args.images,

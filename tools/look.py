@@ -9,7 +9,7 @@ TensorBoard shows the same pictures: tensorboard --logdir output/look
 import sys
 
 from kd2.cli import Parser, config_arguments, guarded
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 from kd2.losses import import_losses
 from kd2.report.look import look
 from kd2.report.page import write_pictures
@@ -27,7 +27,7 @@ def main() -> int:
     config_arguments(parser)
     args = parser.parse_args()
     import_losses(args.imports)
-    with code_allowed(args.allow_code):
+    with permitted(code=args.allow_code):
         pictures = look(
             args.config_file, args.opts, images=args.images, count=args.count, weights=args.weights, alone=args.alone,
             allow_pickle=args.allow_pickle,

@@ -11,7 +11,7 @@ from kd2.deploy.predictor import Predictor, Predicts
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.flow import trained_student
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 from kd2.runs.folder import CONFIG, FINAL, began, last_checkpoint
 
 
@@ -31,7 +31,7 @@ def load(path: str, weights: str = "", allow_code: bool = False) -> Predicts:
     """
     if os.path.isfile(path):
         return open_exported(path)
-    with code_allowed(allow_code):
+    with permitted(code=allow_code):
         experiment, weights = run_of(path, weights)
         return predictor_of(experiment, weights)
 

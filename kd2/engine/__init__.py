@@ -12,8 +12,7 @@ from typing import Any
 
 from kd2.config import config_path, framework_of, read
 from kd2.distill import ConfigError
-from kd2.engine.permission import code_allowed
-from kd2.engine.unpickle import pickles_allowed
+from kd2.engine.permission import permitted
 
 _ROADS = {
     "detectron2": (
@@ -47,7 +46,7 @@ def run(config_file: str, options: list[str], args: Namespace = ONE_PROCESS) -> 
     """
     path = config_path(config_file)
     loaded = read(path, options)
-    with pickles_allowed(args.allow_pickle), code_allowed(args.allow_code):
+    with permitted(pickles=args.allow_pickle, code=args.allow_code):
         return _road(loaded, path).run(loaded, path, args)
 
 
@@ -58,7 +57,7 @@ def dry_run(
     """Everything of a training up to its first step, as a ``DryRun``. Raises like training would."""
     path = config_path(config_file)
     loaded = read(path, options)
-    with pickles_allowed(allow_pickle), code_allowed(allow_code), _road(loaded, path).dry_run(loaded, path) as found:
+    with permitted(pickles=allow_pickle, code=allow_code), _road(loaded, path).dry_run(loaded, path) as found:
         yield found
 
 
@@ -69,7 +68,7 @@ def data_sets(config_file: str, options: list[str], allow_code: bool = False) ->
     """
     path = config_path(config_file)
     loaded = read(path, options)
-    with code_allowed(allow_code):
+    with permitted(code=allow_code):
         return _road(loaded, path).data_sets(loaded, path)
 
 

@@ -11,8 +11,7 @@ from kd2.distill import ConfigError
 from kd2.engine import for_evaluation
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
-from kd2.engine.permission import code_allowed
-from kd2.engine.unpickle import pickles_allowed
+from kd2.engine.permission import permitted
 from kd2.runs.files import write_atomically
 
 _NAME = "pseudo_labels"
@@ -44,7 +43,7 @@ def find_objects(
         DataError: a folder without images, an image that cannot be read.
     """
     own = [f"DATASETS.CUSTOM.{_NAME}.UNLABELED", os.path.abspath(folder)]
-    with pickles_allowed(allow_pickle), code_allowed(allow_code):
+    with permitted(pickles=allow_pickle, code=allow_code):
         return _found(for_evaluation(config_file, [*options, *own]), folder, least, classes)
 
 

@@ -1,33 +1,20 @@
 """Files of ``torch.save``, pickles and safetensors, read without code; only ``--allow-pickle`` lets a file run any."""
 
-import contextlib
 import pickle
 import zipfile
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 
 from kd2.data import plain_pickle
 from kd2.distill import ConfigError
+from kd2.engine.permission import require_pickles
 
-_allowed = ContextVar("pickles may run code", default=False)
 _ZIP = b"PK\x03\x04"
 # The number that begins the files of torch before 1.6, as pickle writes it.
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # How the readers say that a file holds more than data.
 _FOREIGN = ("Unsupported global", "unsupported GLOBAL", "unrecognized function", "it builds")
-
-
-@contextlib.contextmanager
-def pickles_allowed(allowed: bool) -> Iterator[None]:
-    """Inside the block a file that holds more than plain data is unpickled all the same: ``--allow-pickle``."""
-    token = _allowed.set(allowed)
-    try:
-        yield
-    finally:
-        _allowed.reset(token)
 
 
 def read_file(path: str, where: str) -> Any:
@@ -50,11 +37,7 @@ def read_file(path: str, where: str) -> Any:
             raise ConfigError(f"{where} is truncated or no checkpoint ({text})") from None
     else:
         raise ConfigError(f"{where} is damaged: {damaged}")
-    if not _allowed.get():
-        raise ConfigError(
-            f"{where} is no checkpoint of plain tensors: loading it would run code ({text}); "
-            "--allow-pickle loads it, for a file you trust"
-        )
+    require_pickles(where, text)
     try:
         return _with_code(path)
     except Exception as error:  # the file's own code fails

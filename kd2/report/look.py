@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from kd2 import engine
 from kd2.data.root import outside_allowed
 from kd2.distill import ConfigError, DataError
-from kd2.engine.unpickle import pickles_allowed
+from kd2.engine.permission import permitted
 from kd2.losses import active_losses
 from kd2.report import drawing
 from kd2.report.views import Sides, View, sides_of, still, views_of
@@ -48,7 +48,7 @@ def look(
     if not active_losses(experiment.cfg.KD.LOSSES):
         raise ConfigError("KD.LOSSES has no loss with a weight or share other than 0: there is no distillation to show")
     still(experiment.cfg, trained=bool(images))
-    with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE), pickles_allowed(allow_pickle), torch.no_grad():
+    with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE), permitted(pickles=allow_pickle), torch.no_grad():
         data = experiment.load_data("TRAIN")
         experiment.check(data, [])
         sides = sides_of(experiment, weights, alone)

@@ -15,7 +15,7 @@ from kd2 import cli, cli_deploy, engine
 from kd2.distill import ConfigError
 from kd2.engine.detectron2.data import eval_loader
 from kd2.engine.flow import trained_student
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 
 from ..helpers.d2_families import LAZY, OBJECTS, drawn_families
 from ..helpers.untrained_runs import write_run
@@ -42,7 +42,7 @@ def run(tmp_path_factory):
         shutil.copy(LAZY / name, folder)
     path = folder / "tested.py"
     path.write_text(TESTED.format(name=OBJECTS, output=folder / "out"))
-    with drawn_families(folder), code_allowed(True):
+    with drawn_families(folder), permitted(code=True):
         written = write_run(str(path), "MODEL.DEVICE", "cpu")
         weights = os.path.join(written, "model_final.pth")
         content = torch.load(weights, weights_only=True)
@@ -54,7 +54,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def forbidden():
     """Code is not allowed, as in a process of its own."""
-    with code_allowed(False):
+    with permitted(code=False):
         yield
 
 
@@ -86,7 +86,7 @@ def test_without_the_option_no_code_runs(run, photo, forbidden, capsys):
 
 
 def test_a_loaded_run_finds_what_detectron2_finds(run, forbidden):
-    with code_allowed(True):
+    with permitted(code=True):
         experiment = engine.for_evaluation(os.path.join(run, "config.yaml"), [])
         (name,) = experiment.load_data("TEST")
         student = trained_student(experiment, os.path.join(run, "model_final.pth"), "").eval()

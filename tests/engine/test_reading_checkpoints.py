@@ -11,7 +11,7 @@ import torch
 
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import class_names, read_checkpoint, read_weights
-from kd2.engine.unpickle import pickles_allowed
+from kd2.engine.permission import permitted
 
 STATE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
 RUN = {
@@ -103,14 +103,14 @@ OLD = {"_use_new_zipfile_serialization": False}
 @pytest.mark.parametrize("options", [{}, OLD])
 def test_with_the_permission_its_code_runs(tmp_path, options):
     path = saved(tmp_path, {"model": STATE, "more": Harm(tmp_path / "marker")}, **options)
-    with pickles_allowed(True):
+    with permitted(pickles=True):
         assert read_weights(path, "KEY").keys() == STATE.keys()
     assert (tmp_path / "marker").is_dir()
 
 
 def test_the_permission_ends_with_its_block(tmp_path):
     path = pickled(tmp_path, {"more": Harm(tmp_path / "marker")})
-    with pickles_allowed(True):
+    with permitted(pickles=True):
         pass
     with pytest.raises(ConfigError, match="would run code"):
         read_checkpoint(path, "KEY")

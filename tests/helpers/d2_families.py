@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 from kd2.losses.registry import _LOSSES  # to find the class behind a name
 
 from .d2_semantic import CLASSES, DEEPLAB, PSPNET, SEM_SEG_FPN, write_semantic
@@ -168,7 +168,7 @@ def drawn_families(folder: Path) -> Iterator[Path]:
     MetadataCatalog.get(OBJECTS).set(**files, **points)
     MetadataCatalog.get(PANOPTIC).set(**files, stuff_classes=["things", "top", "bottom"], ignore_label=255)
     try:
-        with code_allowed(True):
+        with permitted(code=True):
             yield folder
     finally:
         for name in (OBJECTS, PANOPTIC, SEGMENTS):

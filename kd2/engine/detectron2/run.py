@@ -28,9 +28,8 @@ from kd2.engine.detectron2 import compat, logs
 from kd2.engine.detectron2.config import defaults_of, run_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DataSet, DryRun, Scores
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 from kd2.engine.rendezvous import join, meeting_point, reach, started
-from kd2.engine.unpickle import pickles_allowed
 from kd2.losses.registry import import_losses
 from kd2.runs.endings import TOLD, Interrupted, reported, signals_raise
 from kd2.runs.files import write_atomically
@@ -139,7 +138,7 @@ def _work(cfg: CfgNode, args: Namespace) -> Scores:
     import_losses(args.imports)
     logging.getLogger("kd2").handlers.clear()  # the command's: the next line makes those of a run
     logs.log_on_screen()
-    with pickles_allowed(args.allow_pickle), code_allowed(args.allow_code):  # in a started process, too
+    with permitted(pickles=args.allow_pickle, code=args.allow_code):  # in a started process, too
         return flow.run(_seeded(cfg, args))
 
 

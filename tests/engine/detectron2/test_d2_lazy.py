@@ -19,7 +19,7 @@ from kd2.engine.detectron2.config import run_config, teacher_config
 from kd2.engine.detectron2.data import train_loader
 from kd2.engine.detectron2.models import build_plain
 from kd2.engine.detectron2.trainer import Trainer
-from kd2.engine.permission import code_allowed
+from kd2.engine.permission import permitted
 
 from ...helpers.d2_families import LAZY, OBJECTS, drawn_families, family_config
 from ...helpers.d2_tiny import different, distiller_of, previous, train, weights, write_config
@@ -104,7 +104,7 @@ def test_without_the_option_no_code_runs(data, tmp_path, marking, capsys, place)
 
 
 def test_with_the_option_it_does(tmp_path, marking):
-    with pytest.raises(ConfigError, match="marking.py describes no model"), code_allowed(True):
+    with pytest.raises(ConfigError, match="marking.py describes no model"), permitted(code=True):
         loaded(marking)
     assert (tmp_path / "marker").is_dir()
 
