@@ -1,8 +1,11 @@
 """A run in a process of its own, by the commands that everybody uses."""
 
+import ctypes
+import functools
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +19,8 @@ from benchmarks.proof.grid import ROOT
 _SCORE = re.compile(r"^\| (\S+) +\| (\S+) +\|$")
 # A score of one class.
 _OF_CLASS = re.compile(r"(AP|IoU)-")
+# Of Linux's prctl: the signal that a process gets when its parent is gone.
+_PR_SET_PDEATHSIG = 1
 # What a commit need not hold for a run to be its own.
 _WRITTEN = ("benchmarks/results", "docs/results.md")
 
@@ -37,15 +42,19 @@ class End:
 
 
 def call(tool: str, words: Sequence[str], log: Path) -> End:
-    """Run a script of ``tools/`` with one thread, in the root of the checkout; its output goes to the file ``log``."""
+    """Run a script of ``tools/`` with one thread, in the root of the checkout; its output goes to the file ``log``.
+
+    On Linux it ends with this process, by whatever signal that ends.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     began, before = time.monotonic(), _cpu()
     with log.open("w") as file:
         command = [sys.executable, str(ROOT / "tools" / tool), *words]
         code = subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, check=False
-        ).returncode
+            command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, check=False,
+            preexec_fn=functools.partial(_end_with, os.getpid()),
+        ).returncode  # fmt: skip
     return End(code, time.monotonic() - began, _cpu() - before, log.read_text(errors="replace"))
 
 
@@ -77,6 +86,14 @@ def commit() -> tuple[str, bool]:
 
 def _git(*words: str) -> str:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def _end_with(parent: int) -> None:
+    """Let this process be ended when ``parent``, which started it, is gone; SIGTERM lets a training save itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # gone before it could be asked for
+            os._exit(1)
 
 
 def _cpu() -> float:

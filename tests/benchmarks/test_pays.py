@@ -2,6 +2,12 @@
 
 import fcntl
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,3 +167,28 @@ def checked(run: Run) -> None:
 
         defaults = add_d2_config(get_cfg())
     load(str(ROOT / run.config), as_words(run.options), defaults)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_run_ends_with_the_command_that_was_killed(tmp_path):
+    (tmp_path / "run.py").write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n")
+    code = (
+        f"from benchmarks.proof.child import call; from pathlib import Path; call('{tmp_path}/run.py', [], Path('log'))"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True
+    )
+    log = tmp_path / "log"
+    waited(lambda: log.is_file() and log.read_text().strip())
+    run = Path(f"/proc/{log.read_text().strip()}")
+    command.kill(), command.wait()
+    waited(lambda: not run.exists() or (run / "stat").read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def waited(done: Callable[[], object]) -> None:
+    """Until something is done, at most a minute."""
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it was not done in a minute")

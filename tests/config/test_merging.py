@@ -134,5 +134,4 @@ def test_defaults_of_the_solver_are_detectron2s():
     theirs = {key: list(x) if isinstance(x, tuple) else x for key, x in leaves(add_kd_config(get_cfg()))}
     ours = dict(leaves(defaults_of("torchvision")))
     shared = {key for key in ours.keys() & theirs.keys() if key.startswith(("SOLVER", "TEST", "DATALOADER", "KD"))}
-    shared.remove("SOLVER.AMP.PRECISION")  # plain Detectron2 has no such key and trains in fp16
     assert {key: ours[key] for key in shared} == {key: theirs[key] for key in shared}

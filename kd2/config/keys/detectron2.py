@@ -16,8 +16,6 @@ ARCHITECTURES = (*DETECTRON2_DETECTORS, *DETECTRON2_SEGMENTERS)
 KEYS = (
     *EVERY,
     *DENSE,
-    #: Of mixed precision; fp16, with scaled losses, is plain Detectron2's and needs a GPU, bf16 trains on the CPU too.
-    Key("SOLVER.AMP.PRECISION", "fp16", v.one_of("bf16", "fp16")),
     #: [data set name, factor] pairs for the weighted samplers; other data sets count once.
     Key("DATASETS.TRAIN_REPEAT_FACTOR", [], Sequence[Any]),
     #: PSPNetHead: factor of the auxiliary head's loss, on the first of IN_FEATURES (0.4 in the paper; 0: no such head).

@@ -117,6 +117,8 @@ EVERY = (
     Key("SOLVER.CLIP_GRADIENTS.NORM_TYPE", 2.0, v.Positive),
     #: Train in mixed precision; weights and evaluations stay in fp32.
     Key("SOLVER.AMP.ENABLED", False, bool),
+    #: Of mixed precision. fp16, with scaled losses, is plain Detectron2's and needs a GPU; bf16 trains on the CPU too.
+    Key("SOLVER.AMP.PRECISION", "fp16", v.one_of("bf16", "fp16")),
     #: Iterations between evaluations; 0: at the end only.
     Key("TEST.EVAL_PERIOD", 0, v.CountOrZero),
     #: Losses: name -> block, see the tables of losses below.
@@ -232,6 +234,4 @@ LIGHTNING = (
     Key("MODEL.PIXEL_STD", [58.395, 57.12, 57.375], Deviations),
     #: Schedule of the learning rate.
     Key("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", v.one_of(*SCHEDULES)),
-    #: Of mixed precision.
-    Key("SOLVER.AMP.PRECISION", "bf16", v.one_of("bf16", "fp16")),
 )

@@ -21,7 +21,8 @@ KEYS = (
     Key("MODEL.META_ARCHITECTURE", "RetinaNet", v.one_of(*DETECTORS, *SEGMENTERS)),
     #: A torchvision ResNet or MobileNetV3 (resnet18, ..., mobilenet_v3_large), or timm/NAME. ESPNet has its own.
     Key("MODEL.BACKBONE.NAME", "resnet50", str, _WITH_BACKBONE),
-    #: A state dict file for the backbone alone, or IMAGENET for the library's own (needs network access).
+    #: A state dict file for the backbone alone, or IMAGENET for the library's own: torchvision's from the folder
+    #: $KD2_WEIGHTS or the network, timm's from the network.
     Key("MODEL.BACKBONE.WEIGHTS", "", str, _WITH_BACKBONE, path=True),
     #: Norm layer. FrozenBN needs pretrained weights.
     Key("MODEL.BACKBONE.NORM", "BN", v.one_of("BN", "FrozenBN", "GN"), _WITH_BACKBONE),

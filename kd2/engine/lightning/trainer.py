@@ -136,16 +136,17 @@ def build_trainer(cfg: CfgNode, args: argparse.Namespace, callbacks: Iterable[Ca
         callbacks: more Lightning callbacks; a progress bar among them takes the place of the usual one.
 
     Raises:
-        ConfigError: more GPUs than there are, an address that is none.
+        ConfigError: more GPUs than there are, an address that is none, a precision that the device has not.
     """
     bar = [] if any(isinstance(c, ProgressBar) for c in callbacks) else [_Bar(refresh_rate=20)]
     writers = [] if args.eval_only else _writers(cfg)
+    devices = _devices(cfg, args)
     return lightning.Trainer(
-        **_devices(cfg, args),
+        **devices,
         logger=False if args.eval_only else _loggers(cfg),
         enable_checkpointing=not args.eval_only,
         callbacks=[*writers, *bar, *callbacks],
-        precision=_precision(cfg),
+        precision=_precision(cfg, devices["accelerator"] == "gpu"),
         max_steps=cfg.SOLVER.MAX_ITER,
         accumulate_grad_batches=cfg.SOLVER.ACCUMULATE,
         val_check_interval=cfg.TEST.EVAL_PERIOD * cfg.SOLVER.ACCUMULATE or None,
@@ -184,8 +185,14 @@ def uses_gpu(cfg: CfgNode) -> bool:
     return name != "cpu" and torch.cuda.is_available()
 
 
-def _precision(cfg: CfgNode) -> str:
+def _precision(cfg: CfgNode, gpu: bool) -> str:
+    """Lightning's name of the precision; raises ConfigError for fp16 on the CPU, where it would take another."""
     amp = cfg.SOLVER.AMP
+    if amp.ENABLED and amp.PRECISION == "fp16" and not gpu:
+        raise ConfigError(
+            "SOLVER.AMP.PRECISION is fp16, which needs a GPU, and this run is on the CPU; expected bf16, or "
+            "SOLVER.AMP.ENABLED False"
+        )
     return _PRECISION[amp.PRECISION] if amp.ENABLED else "32-true"
 
 

@@ -37,6 +37,11 @@ def test_a_gpu_that_is_not_there_is_refused(student, monkeypatch):
         runs.train(student, "MODEL.DEVICE", "cuda")
 
 
+def test_fp16_is_refused_on_a_cpu_which_would_compute_in_another_precision(student):
+    with pytest.raises(ConfigError, match="^SOLVER.AMP.PRECISION is fp16, which needs a GPU, .* expected bf16, or"):
+        runs.train(student, "SOLVER.AMP.ENABLED", "True")
+
+
 def test_several_machines_need_an_address(student):
     with pytest.raises(ConfigError, match="^--dist-url is 'auto', expected tcp://HOST:PORT for several machines$"):
         runs.train(student, num_machines=2)
