@@ -10,7 +10,9 @@ The size of the images, suppression and number of detections are those of the co
 import sys
 
 from kd2.cli import Parser, config_arguments, guarded
-from kd2.engine.pseudo_labels import find_objects, write_coco
+from kd2.config.reading import literal
+from kd2.distill.values import Texts, check_value
+from kd2.engine.pseudo_labels import check_new, find_objects, write_coco
 
 
 def main() -> int:
@@ -19,9 +21,14 @@ def main() -> int:
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of images, and of folders of them")
     parser.add_argument("--to", required=True, metavar="FILE", help="the file to write; one that exists is kept")
     parser.add_argument("--score", type=float, default=0.5, help="least score of a detection, 0 to 1; default 0.5")
-    parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="in the order of the model's outputs")
+    parser.add_argument(
+        "--classes", type=literal, default=[], metavar="LIST",
+        help="names in the order of the model's outputs, where its checkpoint does not tell them: \"['cat', 'dog']\"",
+    )  # fmt: skip
     config_arguments(parser)
     args = parser.parse_args()
+    check_value("--classes", args.classes, Texts)
+    check_new(args.to)
     content = find_objects(
         args.config_file, args.opts, args.images, args.score, args.classes, args.allow_pickle, args.allow_code
     )

@@ -5,9 +5,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from fvcore.common.config import CfgNode
 from pycocotools import mask as coco_mask
 
 from kd2.distill import ConfigError
+from kd2.distill.values import Share, check_value
 from kd2.engine import for_evaluation
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
@@ -30,7 +32,7 @@ def find_objects(
 
     Args:
         config_file, options: of a detector, see ``kd2.engine.run``.
-        least: detections with smaller scores are left out.
+        least: detections with smaller scores are left out, 0 to 1.
         classes: names in the order of the model's outputs, where its checkpoint does not tell them.
         allow_pickle, allow_code: see ``kd2.engine.run``.
 
@@ -39,9 +41,11 @@ def find_objects(
         ``bbox``, ``area``, ``iscrowd`` 0, ``score``, and of an instance its mask as a run-length code.
 
     Raises:
-        ConfigError: no weights, no detector, class names that nobody tells or that are too few.
+        ConfigError: no weights, no detector, class names that nobody tells, that are too few or one of them twice; a
+            score outside of 0 to 1 or below that of the model's own evaluation.
         DataError: a folder without images, an image that cannot be read.
     """
+    check_value("--score", least, Share)
     own = [f"DATASETS.CUSTOM.{_NAME}.UNLABELED", os.path.abspath(folder)]
     with permitted(pickles=allow_pickle, code=allow_code):
         return _found(for_evaluation(config_file, [*options, *own]), folder, least, classes)
@@ -60,6 +64,9 @@ def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[
             f"{key or 'MODEL.META_ARCHITECTURE'}: the model finds {count} classes, known are the names of {len(names)}"
             f"{': ' + ', '.join(names) if names else ''}; --classes gives others"
         )
+    if len(set(names)) < count:
+        raise ConfigError(f"the names of the model's classes are {', '.join(names)}, expected each once")
+    _check_score(cfg, key.rpartition(".")[0], least)
     experiment.load_weights(built.module, cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS", partial=False)
     found = [d for d in experiment.find(built.module.eval(), data) if d["score"] >= least]
     images = [
@@ -71,11 +78,31 @@ def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def write_coco(content: dict[str, Any], path: str) -> None:
-    """Write the content of a COCO file; raises ConfigError when there is one of that name."""
+def check_new(path: str) -> None:
+    """Raises ConfigError when a file ``path`` cannot be written: there is one of that name, or no such folder."""
+    folder = os.path.dirname(path) or "."
     if os.path.exists(path):
         raise ConfigError(f"--to {path}: there is a file of that name, which is kept; give another")
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise ConfigError(f"--to {path}: {folder} is no folder that can be written to")
+
+
+def write_coco(content: dict[str, Any], path: str) -> None:
+    """Write the content of a COCO file; raises like ``check_new``."""
+    check_new(path)
     write_atomically(json.dumps(content), path)
+
+
+def _check_score(cfg: CfgNode, node: str, least: float) -> None:
+    """Refuse a score below that of the evaluation, which never gives what lies between."""
+    own: Any = cfg
+    for part in node.split("."):
+        own = own.get(part, {})
+    threshold = own.get("SCORE_THRESH_TEST", 0)
+    if least < threshold:
+        raise ConfigError(
+            f"--score is {least}, but {node}.SCORE_THRESH_TEST is {threshold}: objects between are not found; lower it"
+        )
 
 
 def _annotation(number: int, detection: dict[str, Any]) -> dict[str, Any]:

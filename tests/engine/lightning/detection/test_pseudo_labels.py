@@ -9,7 +9,7 @@ import json
 
 from kd2.data.detection.coco import read_coco
 from kd2.distill import ConfigError
-from kd2.engine.pseudo_labels import find_objects, write_coco
+from kd2.engine.pseudo_labels import check_new, find_objects, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +68,24 @@ def test_without_weights_nothing_is_found(teacher, data):
 
 def test_the_content_is_plain_json(content):
     assert json.loads(json.dumps(content)) == content
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.5, float("nan")])
+def test_a_score_that_is_none_is_refused(teacher, data, options, least):
+    with pytest.raises(ConfigError, match=r"^--score is .*, expected a number in \[0, 1\]"):
+        find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), least)
+
+
+def test_a_score_that_the_evaluation_does_not_reach_is_refused(teacher, data, options):
+    with pytest.raises(ConfigError, match="^--score is 0.01, but MODEL.RETINANET.SCORE_THRESH_TEST is 0.05: .*; lower"):
+        find_objects(str(teacher / "teacher.yaml"), options[:2], str(data / "images"), 0.01)
+
+
+def test_a_name_that_stands_twice_is_refused(teacher, data, options):
+    with pytest.raises(ConfigError, match="^the names of the model's classes are a, a, expected each once"):
+        find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), 0.0, ["a", "a"])
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_looked_for(tmp_path):
+    with pytest.raises(ConfigError, match="^--to .*: .*nowhere is no folder that can be written to$"):
+        check_new(str(tmp_path / "nowhere" / "more.json"))
