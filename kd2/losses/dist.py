@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec
 from kd2.distill.values import NonNegative, Positive
-from kd2.losses.logit_checks import check_classes, softened
+from kd2.losses.logit_checks import check_classes, refuse_boxes, softened
 from kd2.losses.registry import register_loss
 from kd2.ops.masks import image_region
 from kd2.ops.reduction import added
@@ -99,7 +99,8 @@ class Dist(nn.Module):
         resize: the side whose scores are interpolated when sizes differ.
 
     Raises:
-        ConfigError: class counts that differ; one class; sizes that differ without ``resize``.
+        ConfigError: class counts that differ; one class; maps of boxes among the scores; sizes that differ without
+            ``resize``.
     """
 
     over_classes = True
@@ -121,6 +122,7 @@ class Dist(nn.Module):
     ):
         super().__init__()
         check_classes(student, teacher)
+        refuse_boxes(student)
         check_sizes(student, teacher, resize)
         if any(s.channels < 2 for s in student):
             raise ConfigError("a sample has one class, it has no relations; DIST needs at least two")

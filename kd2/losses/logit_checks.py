@@ -19,6 +19,18 @@ def check_classes(student: list[FeatureSpec], teacher: list[FeatureSpec]) -> Non
             raise ConfigError(f"the student's logits have {s.channels} classes, the teacher's {t.channels}")
 
 
+def refuse_boxes(specs: list[FeatureSpec]) -> None:
+    """Raise ConfigError for a tap that goes on with other maps, such as those of boxes, on the levels of its first."""
+    first, second = specs[: len(specs) // 2], specs[len(specs) // 2 :]
+    strides, channels = (
+        [[getattr(x, field) for x in half] for half in (first, second)] for field in ("stride", "channels")
+    )
+    if first and strides[0] == strides[1] and channels[0] != channels[1]:
+        raise ConfigError(
+            f"the tap has every level twice, with {channels[0]} and {channels[1]} channels, expected scores alone"
+        )
+
+
 def check_cells(student: list[FeatureSpec], teacher: list[FeatureSpec]) -> None:
     """Raise ConfigError for maps whose cells are not those of the other side."""
     for level, (s, t) in enumerate(zip(student, teacher, strict=True)):

@@ -247,6 +247,8 @@ def _check_block(name: str, block: Any) -> None:
     if together is not None:
         for conflict in together(**defaults_of(entry.loss) | _options(entry, block)):
             raise ConfigError(f"KD.LOSSES.{name}: {conflict}")
+    if "TAP" not in block and class_losses({name: block}):
+        raise ConfigError(f"KD.LOSSES.{name}.TAP is missing; it compares classes, expected the alias of their scores")
 
 
 def _schedule(entry: _Entry, block: Mapping[str, Any]) -> Schedule:

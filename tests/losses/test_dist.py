@@ -5,6 +5,7 @@ import torch
 
 from kd2.distill import AnchorGrid, BatchInfo, BoxCoder, BoxCoding, ConfigError, FeatureSpec
 from kd2.losses.dist import Dist
+from kd2.losses.kl import KLDivergence
 
 INFO = BatchInfo([], (0, 0))
 
@@ -87,3 +88,11 @@ def test_half_precision_is_computed_in_float32():
 def test_one_class_has_no_relations():
     with pytest.raises(ConfigError, match="DIST needs at least two"):
         loss(draw(2, 1, 4, 4), draw(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("loss", [Dist, KLDivergence])
+def test_boxes_are_no_scores(loss):
+    """The tap of a dense head for dense_kd: its scores, then its boxes."""
+    levels = [FeatureSpec(channels, (8 // n, 8 // n), (8.0 * n, 8.0 * n)) for channels in (6, 12) for n in (1, 2)]
+    with pytest.raises(ConfigError, match=r"^the tap has every level twice, with \[6, 6\] and \[12, 12\] channels"):
+        loss(levels, levels)

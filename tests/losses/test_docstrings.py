@@ -36,7 +36,7 @@ def test_some_module_has_an_example():
 @pytest.mark.parametrize("kind", loss_types())
 def test_configs_in_the_docstring_of_a_loss_are_accepted(kind):
     for text in shown(kind):
-        check_losses({kind: yaml.safe_load(f"{{{text}}}")})
+        check_losses({kind: {"TAP": "a"} | yaml.safe_load(f"{{{text}}}")})
 
 
 def test_docstrings_show_configs():

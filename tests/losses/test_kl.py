@@ -104,7 +104,7 @@ def test_value_and_gradient_are_those_of_the_formula(options, formula):
     ],
 )
 def test_three_names_are_one_loss_with_other_defaults(name, options):
-    modules, _ = build_losses({name: {}}, {"fpn": spec()}, {"fpn": spec()})
+    modules, _ = build_losses({name: {"TAP": "a"}}, {"a": spec()}, {"a": spec()})
     assert value(modules[name], STUDENT, TEACHER) == of_maps(**options)
 
 

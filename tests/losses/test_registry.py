@@ -83,8 +83,17 @@ def test_names_of_one_class_have_defaults_of_their_own():
 
 
 def test_the_text_goes_before_the_default_of_a_name():
-    modules, _ = build({"channel_kd": {"TEMPERATURE": 2.0}}, teacher={"fpn": SMALL})
+    modules, _ = build({"channel_kd": {"TAP": "fpn", "TEMPERATURE": 2.0}}, teacher={"fpn": SMALL})
     assert (type(modules["channel_kd"]), modules["channel_kd"].temperature) == (KLDivergence, 2.0)
+
+
+@pytest.mark.parametrize("kind", ["logits", "pixelwise", "channel_kd", "dkd", "dist", "dense_kd", "roi_kd", "holistic"])
+def test_a_loss_on_scores_names_their_tap(kind):
+    """By default it would take the channels of a feature pyramid for classes."""
+    with pytest.raises(
+        ConfigError, match=rf"^KD.LOSSES.{kind}.TAP is missing; it compares classes, expected the alias"
+    ):
+        check_losses({kind: {}})
 
 
 def test_a_name_that_is_taken_is_refused():
