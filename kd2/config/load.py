@@ -79,8 +79,10 @@ def check(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) -> None:
     check_schedule(cfg)
     check_training(cfg)
     refuse_unread(cfg, loaded, defaults)
+    _check_names("MODEL.CLASSES", cfg.MODEL.get("CLASSES", ()))
     for node, block in teacher_blocks(cfg).items():
         _check_opts(f"{node}.OPTS", block["OPTS"])
+        _check_names(f"{node}.CLASSES", block.get("CLASSES", ()))
     for node in ("KD.STUDENT", *teacher_blocks(cfg)):
         _check_taps(*taps_of(cfg, node.removeprefix("KD.")))
     check_losses(cfg.KD.LOSSES)
@@ -184,6 +186,13 @@ def _check_opts(name: str, words: Sequence[Any]) -> None:
             raise ConfigError(
                 f"{name}: {key} is not read of a teacher; expected keys of {', '.join(_TEACHER_READS[:3])}"
             )
+
+
+def _check_names(key: str, names: Sequence[str]) -> None:
+    """Class names are how outputs of two networks find each other."""
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise ConfigError(f"{key} has {twice[0]!r} twice, expected each class once")
 
 
 def _check_taps(taps: Sequence[str], key: str) -> None:

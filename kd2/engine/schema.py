@@ -11,6 +11,8 @@ from kd2.distill import ConfigError
 
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _WHOLE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+# What stands before every name: of DistributedDataParallel, torch.compile, and a LightningModule's attribute.
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
 # Above any number of steps.
 _MOST = 1 << 53
 
@@ -32,18 +34,36 @@ def weights(found: Any, where: str) -> dict[str, Tensor]:
 def verified(content: Any, where: str) -> dict[str, Any]:
     """The content of a checkpoint, changed in place: every entry that a run of kd2 writes is what it must be.
 
-    Files of other tools have weights, in the entry ``model`` or by themselves, and whatever else they like.
+    Files of other tools have weights, in the entry ``model`` or ``state_dict`` or by themselves, and whatever else they
+    like. The name that a wrapper puts before all names of their weights is taken away.
 
     Raises:
         ConfigError: names the entry, what was found and what was expected.
     """
     _named(content, where)
+    if "kd2" not in content:
+        content = _unwrapped(content)
     if "model" in content:
         content["model"] = weights(content["model"], f"{where}: model")
     if "kd2" in content:
         _check(content, _ENTRIES, where)
         _check(content["kd2"], _RUN, f"{where}: kd2")
     return content
+
+
+def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of another tool's file: its weights under plain names, in the entry ``model`` or by themselves."""
+    if "model" not in content and isinstance(content.get("state_dict"), dict):
+        content = {"model": content["state_dict"]}
+    if isinstance(content.get("model"), dict):
+        return content | {"model": _plain_names(content["model"])}
+    return _plain_names(content)
+
+
+def _plain_names(state: dict[str, Any]) -> dict[str, Any]:
+    while prefix := next((x for x in _WRAPPERS if state and all(str(name).startswith(x) for name in state)), ""):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def check_run(content: dict[str, Any], where: str) -> None:

@@ -285,3 +285,16 @@ def test_arguments_by_which_a_library_reads_weights_are_refused(loaded, framewor
         ConfigError, match=rf"^{key}.{argument}: a library reads no file by its arguments; the keys WEI"
     ):
         loaded(f"FRAMEWORK: {framework}", f"{key}.{argument}", "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (f"{TIMM}\nMODEL: {{CLASSES: [a, b, a]}}", "MODEL.CLASSES"),
+        (f"{TORCHVISION}\nKD: {{TEACHER: {{CLASSES: [a, b, a]}}}}", "KD.TEACHER.CLASSES"),
+        (f"{TORCHVISION}\nKD: {{TEACHERS: [{{CLASSES: [a, b, a]}}]}}", r"KD.TEACHERS\[0\].CLASSES"),
+    ],
+)
+def test_a_class_that_stands_twice_is_refused(loaded, text, key):
+    with pytest.raises(ConfigError, match=f"^{key} has 'a' twice, expected each class once$"):
+        loaded(text)

@@ -252,3 +252,21 @@ def test_a_dict_whose_methods_the_file_replaces_is_refused(tmp_path):
 def test_a_broken_entry_is_named_with_what_was_expected(tmp_path, path, value, text):
     with pytest.raises(ConfigError, match=rf"^KEY: .*a.pth:? {text}"):
         read_checkpoint(saved(tmp_path, with_change(path, value)), "KEY")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": STATE, "meta": {"CLASSES": ("cat",)}},
+        {f"module.{name}": x for name, x in STATE.items()},
+        {"model": {f"_orig_mod.{name}": x for name, x in STATE.items()}, "epoch": 3},
+        {"state_dict": {f"model.module.{name}": x for name, x in STATE.items()}, "pytorch-lightning_version": "2.0"},
+    ],
+)
+def test_weights_of_other_tools_come_without_their_wrappers(tmp_path, content):
+    assert read_weights(saved(tmp_path, content), "KEY").keys() == STATE.keys()
+
+
+def test_a_name_that_not_all_weights_begin_with_is_no_wrapper(tmp_path):
+    state = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
+    assert read_weights(saved(tmp_path, state), "KEY").keys() == state.keys()

@@ -7,7 +7,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from kd2.data.classification.mixup import normalized
-from kd2.distill import ConfigError, nearest
+from kd2.distill import ConfigError, eval_mode, nearest
 from kd2.engine.timm_backbone import is_model
 from kd2.networks.cifar_resnet import CifarResNet
 
@@ -63,7 +63,22 @@ def build_model(cfg: CfgNode) -> nn.Module:
         )
     except TypeError as error:
         raise ConfigError(f"MODEL.ARGS: {model.NAME} cannot be built with {dict(model.ARGS)}: {error}") from None
+    if model.ARGS:
+        _check_args(built, cfg)
     return built.to(memory_format=torch.channels_last) if model.CHANNELS_LAST else built
+
+
+def _check_args(built: nn.Module, cfg: CfgNode) -> None:
+    """Raises ConfigError when ``MODEL.ARGS`` made a network that is no classifier of images."""
+    name, size, expected = cfg.MODEL.NAME, cfg.INPUT.SIZE, (1, cfg.MODEL.NUM_CLASSES)
+    with eval_mode(built):
+        try:
+            found = tuple(built(torch.zeros(1, 3, size, size)).shape)
+        except (RuntimeError, AttributeError, AssertionError) as error:
+            text = str(error).splitlines()[0]
+            raise ConfigError(f"MODEL.ARGS {dict(cfg.MODEL.ARGS)}: {name} does not run then: {text}") from None
+    if found != expected:
+        raise ConfigError(f"MODEL.ARGS {dict(cfg.MODEL.ARGS)}: {name} gives {found} then, expected logits {expected}")
 
 
 class Normalize:

@@ -153,6 +153,15 @@ def test_neither_labels_nor_losses_is_refused(tmp_path, data):
         runs.train(tiny.write_config(tmp_path, data), "KD.TASK_WEIGHT", "0.0")
 
 
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [({"in_chans": 1}, "test_resnet does not run then"), ({"features_only": True}, ".*has no attribute")],
+)
+def test_arguments_that_make_no_classifier_of_images_are_refused(tmp_path, data, args, told):
+    with pytest.raises(ConfigError, match=rf"^MODEL.ARGS {{.*}}: .*{told}"):
+        runs.train(tiny.write_config(tmp_path, data, {"MODEL": {"ARGS": args}}))
+
+
 def test_without_labels_a_share_has_nothing_to_be_of(tmp_path, data, class_teacher):
     config = tiny.write_config(tmp_path, data, tiny.distilled(class_teacher))
     with pytest.raises(
