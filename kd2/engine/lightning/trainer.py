@@ -189,10 +189,7 @@ def _precision(cfg: CfgNode, gpu: bool) -> str:
     """Lightning's name of the precision; raises ConfigError for fp16 on the CPU, where it would take another."""
     amp = cfg.SOLVER.AMP
     if amp.ENABLED and amp.PRECISION == "fp16" and not gpu:
-        raise ConfigError(
-            "SOLVER.AMP.PRECISION is fp16, which needs a GPU, and this run is on the CPU; expected bf16, or "
-            "SOLVER.AMP.ENABLED False"
-        )
+        raise ConfigError("SOLVER.AMP.PRECISION is 'fp16', which needs a CUDA device; bf16 trains on the CPU too")
     return _PRECISION[amp.PRECISION] if amp.ENABLED else "32-true"
 
 
