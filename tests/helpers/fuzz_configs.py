@@ -1,5 +1,6 @@
 """Configs as accidents leave them: the shipped ones with values, structure and bytes changed at random."""
 
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def mutated_config(draw: st.DrawFn) -> Case:
     for kind in draw(st.lists(st.sampled_from(["value", "value", "structure", "option"]), max_size=3)):
         name, odd = draw(st.sampled_from([*names, *map(".".join, _paths(content))])), draw(st.sampled_from(ODD))
         if kind == "value":
-            _put(content, name, odd)
+            _put(content, name, copy.deepcopy(odd))  # a later change may write into it
         elif kind == "structure":
             _restructure(content, name.split("."), draw(st.sampled_from(["drop", "wrap", "rename", "lift"])))
         else:
