@@ -17,7 +17,7 @@ from PIL import Image
 from kd2.engine.permission import permitted
 from kd2.losses.registry import _LOSSES  # to find the class behind a name
 
-from .d2_semantic import CLASSES, DEEPLAB, PSPNET, SEM_SEG_FPN, write_semantic
+from .d2_semantic import CLASSES, DEEPLAB_PLUS, PSPNET, SEM_SEG_FPN, write_semantic
 from .d2_tiny import COMMON, FASTER_RCNN, RETINANET, SIZES, load_config, merged, save_model, write_config, write_data
 
 LAZY = Path(__file__).parent / "lazy"
@@ -112,7 +112,7 @@ FAMILIES = {
     "Swin": Family(_lazy("swin"), **_ROI),
     "MViTv2": Family(_lazy("mvit"), **_ROI),
     "Semantic FPN": Family(merged(PSPNET, SEM_SEG_FPN), **_PIXELS),
-    "DeepLabV3+": Family(merged(PSPNET, DEEPLAB), features="backbone:res5", **_PIXELS),
+    "DeepLabV3+": Family(merged(PSPNET, DEEPLAB_PLUS), features="backbone:res5", **_PIXELS),
     "Panoptic-DeepLab": Family(
         _PANOPTIC_DEEPLAB, features="backbone:res5", scores=_PIXELS["scores"], data=SEGMENTS, test=PIXELS
     ),

@@ -46,19 +46,13 @@ SEM_SEG_FPN = {
         },
     },
 }
+ASPP = {"ASPP_CHANNELS": 16, "ASPP_DILATIONS": [1, 2, 3], "LOSS_TYPE": "cross_entropy"}
 DEEPLAB = {
-    "MODEL": {
-        "SEM_SEG_HEAD": {
-            "NAME": "DeepLabV3PlusHead",
-            "IN_FEATURES": ["res2", "res5"],
-            "PROJECT_CHANNELS": [8],
-            "ASPP_CHANNELS": 16,
-            "ASPP_DILATIONS": [1, 2, 3],
-            "LOSS_TYPE": "cross_entropy",
-        },
-    },
+    "MODEL": {"SEM_SEG_HEAD": {"NAME": "DeepLabV3Head", "IN_FEATURES": ["res5"], "COMMON_STRIDE": 8, **ASPP}},
     "INPUT": {"CROP": {"ENABLED": False}},
 }
+PLUS = {"NAME": "DeepLabV3PlusHead", "IN_FEATURES": ["res2", "res5"], "PROJECT_CHANNELS": [8], "COMMON_STRIDE": 4}
+DEEPLAB_PLUS = merged(DEEPLAB, {"MODEL": {"SEM_SEG_HEAD": PLUS}})
 ESPNET = {
     "MODEL": {
         "BACKBONE": {"NAME": "build_espnet_backbone"},
@@ -69,7 +63,8 @@ ESPNET_C = merged(ESPNET, {"MODEL": {"SEM_SEG_HEAD": {"NAME": "ESPNetCHead"}}})
 NETWORKS = {
     "PSPNetHead": {},
     "SemSegFPNHead": SEM_SEG_FPN,
-    "DeepLabV3PlusHead": DEEPLAB,
+    "DeepLabV3Head": DEEPLAB,
+    "DeepLabV3PlusHead": DEEPLAB_PLUS,
     "ESPNetHead": ESPNET,
     "ESPNetCHead": ESPNET_C,
 }
