@@ -5,10 +5,15 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
 from kd2.config import read
 from kd2.deploy import export
 from kd2.deploy.formats import FORMATS, ExportedFile
 from kd2.distill import ConfigError
+from kd2.runs.files import save_atomically
+from kd2.runs.folder import FINAL
 
 DIFFERENCES = ("student", "format", "boxes", "scores", "masks", "without a partner")
 COLUMNS = (*DIFFERENCES, "PyTorch / file", "ms PyTorch / file")
@@ -61,9 +66,38 @@ def drawn_runs(folder: Path) -> Iterator[str]:
     tiny_segmentation.write_data(folder / "pixels", tiny_segmentation.SIZES * 4)
     tiny_classification.write_data(folder / "pictures")
     if importlib.util.find_spec("lightning"):
-        yield from _lightning_runs(folder)
+        yield from map(_enlivened, _lightning_runs(folder))
     if importlib.util.find_spec("detectron2"):
-        yield from _detectron2_runs(folder)
+        yield from map(_enlivened, _detectron2_runs(folder))
+
+
+def _enlivened(run: str) -> str:
+    """The run with its weights scaled so that every layer's outputs vary by 1 on the first picture, as after training.
+
+    Weights as they are drawn for training leave residual branches at 0 and thousands of scores within 1e-5: such a
+    student hides what a file does wrong, and the last bit decides which of its detections are kept.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        job = export.prepare(run, "torchscript", str(Path(folder, "student.pt")))
+    student, scaled = job.predictor.student, set()
+
+    def scale(layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        spread = output.std() if output.numel() > 1 else output.new_ones(())
+        if layer in scaled or not spread > 0:
+            return output
+        scaled.add(layer)
+        layer.weight.div_(spread)
+        return layer(*inputs)
+
+    for layer in student.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            nn.init.ones_(layer.weight)
+        if isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+            layer.register_forward_hook(scale)
+    job.predictor.predict(next(job.pictures()))
+    path = str(Path(run, FINAL))
+    save_atomically(torch.load(path, weights_only=True) | {"model": student.state_dict()}, path)
+    return run
 
 
 def _lightning_runs(folder: Path) -> Iterator[str]:
