@@ -50,8 +50,8 @@ class Differences:
             yield "without a partner", f"{self.alone} of {self.detections} detections{worst}"
 
     def small(self) -> bool:
-        """Whether rounding explains them: numbers within 0.01, and at most one detection in a hundred alone."""
-        return max(self.largest.values(), default=0.0) <= 0.01 and self.alone <= 0.01 * self.detections
+        """Whether rounding explains them: numbers within 0.01, and at most one detection in two hundred alone."""
+        return max(self.largest.values(), default=0.0) <= 0.01 and self.alone <= 0.005 * self.detections
 
 
 def _partners(ours: Found, theirs: Found) -> tuple[np.ndarray, np.ndarray]:

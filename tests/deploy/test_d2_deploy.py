@@ -96,7 +96,7 @@ def test_a_loaded_segmenter_finds_what_detectron2_finds(pspnet):
     np.testing.assert_allclose(found["scores"], output["sem_seg"].softmax(0), atol=0.01)
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+@pytest.mark.parametrize("form", formats.FORMATS)
 @pytest.mark.parametrize("run", ["mask_rcnn", "pspnet"])
 def test_a_file_finds_what_pytorch_finds(run, form, request, tmp_path):
     for name in formats.FORMATS[form].packages:
@@ -104,6 +104,16 @@ def test_a_file_finds_what_pytorch_finds(run, form, request, tmp_path):
     path = str(tmp_path / f"student{formats.FORMATS[form].endings[0]}")
     words = ["--run", request.getfixturevalue(run), "--format", form, "--output", path, "--evaluate"]
     assert cli_deploy.run_export(cli_deploy.export_parser().parse_args(words)) == 0
+
+
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_two_pictures_at_once_are_refused_by_a_file(pspnet, form, tmp_path):
+    for name in formats.FORMATS[form].packages:
+        pytest.importorskip(name)
+    path = str(tmp_path / f"student{formats.FORMATS[form].endings[0]}")
+    export.prepare(pspnet, form, path).write()
+    with pytest.raises(Exception, match="1|one"):
+        formats.FORMATS[form].open(path)[1](np.zeros((2, 3, 48, 64), np.uint8))
 
 
 @pytest.mark.parametrize("form", ["onnx", "torchscript"])

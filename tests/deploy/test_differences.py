@@ -26,6 +26,16 @@ def test_a_detection_of_another_label_or_place_or_none_leaves_it_alone(other):
     assert apart.alone == 1 + len(other[1]) and apart.alone_score == pytest.approx(0.9) and not apart.small()
 
 
+@pytest.mark.parametrize(("moved", "small"), [(0, True), (1, True), (2, True), (3, False), (400, False)])
+def test_a_few_detections_that_the_last_bit_decides_are_rounding_and_more_are_a_fault(moved, small):
+    boxes, scores = np.arange(400)[:, None] * 10.0 + [0, 0, 8, 8], np.linspace(0.1, 0.9, 400)
+    apart = Differences()
+    apart.add(
+        found(boxes, scores, [0] * 400), found(boxes + 3.0 * (np.arange(400) < moved)[:, None], scores, [0] * 400)
+    )
+    assert apart.alone == 2 * moved and apart.small() is small
+
+
 def test_scores_of_pixels_are_compared_one_by_one():
     apart = Differences()
     apart.add({"scores": np.zeros((2, 3, 3))}, {"scores": np.full((2, 3, 3), 0.25)})

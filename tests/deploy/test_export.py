@@ -46,12 +46,14 @@ def test_scores_of_pytorch_are_those_of_the_runs_own_evaluation(detector, tmp_pa
     assert ours.latency > 0
 
 
-def test_several_pictures_go_through_a_file_at_once(segmenter, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    assert exported(segmenter, "onnx", tmp_path / "student.onnx") == 0
+@pytest.mark.parametrize("form", ENDINGS)
+@pytest.mark.parametrize("run", ["segmenter", "classifier"])
+def test_several_pictures_go_through_a_file_at_once(run, form, request, tmp_path):
+    run, path = request.getfixturevalue(run), str(tmp_path / f"student{ENDINGS[form]}")
+    assert exported(run, form, path) == 0
     images = torch.randint(0, 256, (3, 3, 50, 70), dtype=torch.uint8)
-    (scores,) = onnxruntime.InferenceSession(tmp_path / "student.onnx").run(None, {"images": images.numpy()})
-    torch.testing.assert_close(torch.from_numpy(scores), kd2.load(segmenter)(images)[0], atol=1e-3, rtol=0)
+    (scores,) = formats.FORMATS[form].open(path)[1](images.numpy())
+    torch.testing.assert_close(torch.from_numpy(scores), kd2.load(run)(images)[0], atol=1e-3, rtol=0)
 
 
 def test_a_file_that_exists_is_kept(classifier, tmp_path):
