@@ -17,6 +17,7 @@ from kd2.engine.detectron2.data import eval_loader
 from kd2.engine.flow import trained_student
 
 from ..helpers import d2_semantic, d2_tiny
+from ..helpers.contents import different
 from ..helpers.untrained_runs import write_run
 
 MASK_RCNN = {
@@ -151,3 +152,17 @@ def test_detectron2_loads_and_traces_the_students_file_unchanged(data, tmp_path)
     traced = torch.jit.trace(adapter, (image,), check_trace=False)
     other = torch.randint(0, 256, (3, 96, 64)).float()
     assert all(torch.equal(a, b) for a, b in zip(traced(other), adapter(other)))
+
+
+def test_the_average_of_a_checkpoint_of_a_run_with_two_teachers_is_exported(data, tmp_path):
+    changes = {"MODEL": {"EMA": {"ENABLED": True, "DECAY": 0.5}}, "DATASETS": {"TEST": ["tiny"]}}
+    further = {"CONFIG_FILE": "teacher.yaml", "WEIGHTS": str(tmp_path / "teacher.pth")}
+    config = d2_tiny.write_pair(tmp_path, data, changes, {"KD": {"TEACHERS": [further]}})
+    d2_tiny.train(config)
+    folder, path = tmp_path / "out", str(tmp_path / "student.pt")
+    for name in ("model_final.pth", "model_0000001.pth"):
+        job = export.prepare(str(folder), "torchscript", path, True, str(folder / name))
+        assert job.compare(job.write()).small()
+        content = torch.load(folder / name, weights_only=True)
+        held = {key.removeprefix("student."): x for key, x in job.predictor.state_dict().items()}
+        assert different(held, content["model"]) == [] and different(held, content["kd2"]["raw_model"]) != []
