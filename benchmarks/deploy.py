@@ -50,10 +50,10 @@ def _measured(job: export.Export, trained: bool) -> dict[str, str]:
 
 
 def _scored(job: export.Export, file: ExportedFile) -> dict[str, str]:
-    ours, theirs = next(iter(job.evaluate(file).values()))
+    data, (ours, theirs) = next(iter(job.evaluate(file).items()))
     metric = next(name for name in _METRICS if name in ours.scores)
     return {
-        "PyTorch / file": f"{metric} {ours.scores[metric]:.2f} / {theirs.scores[metric]:.2f}",
+        "PyTorch / file": f"{data}: {metric} {ours.scores[metric]:.2f} / {theirs.scores[metric]:.2f}",
         "ms PyTorch / file": f"{ours.latency:.0f} / {theirs.latency:.0f}",
     }
 

@@ -19,6 +19,10 @@ def predictor(experiment: ClassificationExperiment, student: nn.Module) -> Predi
     return _Classifier(experiment, student)
 
 
+# Of the shorter sides of pictures: a square of it is far above what Pillow opens.
+_LONGEST = 1 << 15
+
+
 class _Classifier(Predictor):
     """The central crop of evaluation, see ``kd2.data.classification.crops``; the scores are probabilities."""
 
@@ -28,11 +32,13 @@ class _Classifier(Predictor):
         cfg = experiment.cfg
         classes = experiment.classes.get("images", cfg.MODEL.CLASSES)
         super().__init__(student, facts_of(cfg, "classification", cfg.MODEL.NAME, classes), False)
-        self.size, self.scale, self.normalize = cfg.INPUT.SIZE, cfg.INPUT.TEST_SCALE, experiment.normalize
+        self.size, self.normalize = cfg.INPUT.SIZE, experiment.normalize
+        # By the shorter side. A table, since runtimes divide in float32 and round halves otherwise than evaluation.
+        self.cuts = torch.tensor([max(round(side / cfg.INPUT.TEST_SCALE), 1) for side in range(_LONGEST)])
 
     def found(self, images: Tensor) -> tuple[Tensor, ...]:
         height, width = sides(images)
-        side = torch.round(torch.minimum(height, width).double() / self.scale).long().clamp(min=1)
+        side = self.cuts.to(images.device)[torch.minimum(height, width)]
         top, left = (height - side) // 2, (width - side) // 2
         cut = images[:, :, top : top + side, left : left + side]
         pixels = unit_pixels(resized(cut, self.size, self.size))

@@ -1,6 +1,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +55,21 @@ def test_several_pictures_go_through_a_file_at_once(run, form, request, tmp_path
     images = torch.randint(0, 256, (3, 3, 50, 70), dtype=torch.uint8)
     (scores,) = formats.FORMATS[form].open(path)[1](images.numpy())
     torch.testing.assert_close(torch.from_numpy(scores), kd2.load(run)(images)[0], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("form", ENDINGS)
+def test_a_file_cuts_a_picture_where_evaluation_cuts_it(classifier, form, tmp_path):
+    """With sides whose share is a half, such as 42 / 1.12 = 37.5 and 36 / (8 / 7) = 31.5."""
+    whole = export.prepare(classifier, "torchscript", options=["INPUT.TEST_SCALE", "1.0"]).predictor
+    for name, scale in (("first", 1.12), ("second", 256 / 224)):
+        path = str(tmp_path / f"{name}{ENDINGS[form]}")
+        assert exported(classifier, form, path, "INPUT.TEST_SCALE", str(scale)) == 0
+        for side in (36, 42, 52, 98, 100, 210):
+            picture = np.random.default_rng(side).integers(0, 256, (3, side, side), dtype=np.uint8)
+            cut = round(side / scale)
+            inner = slice((side - cut) // 2, (side - cut) // 2 + cut)
+            (theirs,), (wanted,) = kd2.load(path).outputs(picture), whole.outputs(picture[:, inner, inner].copy())
+            np.testing.assert_allclose(theirs, wanted, atol=1e-6)
 
 
 def test_a_file_that_exists_is_kept(classifier, tmp_path):
