@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from kd2.cli import Parser, code_argument, config_arguments, guarded, table
+from kd2.cli import guarded, table
+from kd2.cli_arguments import Parser, code_argument, config_arguments, score
 from kd2.deploy import export as exporting
 from kd2.deploy.load import load
 from kd2.engine.permission import code_allowed
@@ -65,7 +66,7 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, metavar="DIR", help="the folder of a run, or an exported file")
     parser.add_argument("--output", default="predictions", metavar="DIR", help="for drawn pictures and the JSON")
     parser.add_argument(
-        "--min-score", type=float, default=0.5, help="of detections that are drawn; the JSON has all (default 0.5)"
+        "--min-score", type=score, default=0.5, help="of detections that are drawn; the JSON has all (default 0.5)"
     )
     _weights_argument(parser)
     code_argument(parser)
@@ -78,7 +79,7 @@ def pseudo_label_parser() -> argparse.ArgumentParser:
     parser = Parser(_PSEUDO_LABEL)
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of images, and of folders of them")
     parser.add_argument("--to", required=True, metavar="FILE", help="the file to write; one that exists is kept")
-    parser.add_argument("--score", type=float, default=0.5, help="least score of a detection, 0 to 1; default 0.5")
+    parser.add_argument("--score", type=score, default=0.5, help="least score of a detection (default 0.5)")
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="in the order of the model's outputs")
     config_arguments(parser)
     return parser
@@ -107,7 +108,7 @@ def run_predict(args: argparse.Namespace) -> int:
 
     pictures = predicting.pictures_of(args.images)
     model = load(args.run, args.weights, args.allow_code)
-    predicting.check_output(args.output)
+    predicting.check_output(args.output, pictures)
     broken = []
     for path, count, problem in predicting.predict(model, pictures, args.output, args.min_score):
         broken += [problem] if problem else []

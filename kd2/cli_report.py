@@ -2,7 +2,8 @@
 
 import argparse
 
-from kd2.cli import Parser, code_argument, config_arguments, guarded
+from kd2.cli import guarded
+from kd2.cli_arguments import Parser, code_argument, config_arguments, count
 from kd2.engine.permission import code_allowed
 from kd2.losses import import_losses
 
@@ -39,7 +40,7 @@ def compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="OUTPUT_DIR of a run, finished or not")
     parser.add_argument("--output", required=True, metavar="DIR", help="a folder without an earlier page")
     parser.add_argument("--metric", default="", help="what the page is about, bbox/AP50 say (default: the first score)")
-    parser.add_argument("--images", type=int, default=3, metavar="N", help="how many images are shown (default: 3)")
+    parser.add_argument("--images", type=count, default=3, metavar="N", help="how many images are shown (default: 3)")
     parser.add_argument("--logs-only", action="store_true", help="build no model: no costs, no pictures of images")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier page")
     parser.add_argument(
@@ -54,7 +55,7 @@ def look_parser() -> argparse.ArgumentParser:
     parser = Parser(_LOOK)
     parser.add_argument("--output", required=True, metavar="DIR", help="a folder without pictures of an earlier look")
     parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="pictures of the config's data sets")
-    parser.add_argument("--count", type=int, default=3, help="without --images: how many are chosen (default: 3)")
+    parser.add_argument("--count", type=count, default=3, help="without --images: how many are chosen (default: 3)")
     parser.add_argument("--weights", default="", metavar="FILE", help="distilled student (default: that of OUTPUT_DIR)")
     parser.add_argument("--alone", default="", metavar="FILE", help="the student that learned alone, for comparison")
     parser.add_argument("--overwrite", action="store_true", help="replace pictures of an earlier look")

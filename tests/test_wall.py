@@ -24,9 +24,10 @@ BELOW["engine"] = set(PLAIN)
 BELOW["report"] = {*PLAIN, "engine"}
 BELOW["deploy"] = {*PLAIN, "engine", "report"}
 # The files at the top: the front door, and the commands.
-BELOW["__init__"], BELOW["cli"] = {*PLAIN, "engine", "deploy"}, {*PLAIN, "engine", "report"}
-BELOW["cli_report"] = {*PLAIN, "engine", "report", "cli"}
-BELOW["cli_deploy"] = {*PLAIN, "engine", "deploy", "cli"}
+BELOW["__init__"], BELOW["cli_arguments"] = {*PLAIN, "engine", "deploy"}, {"distill"}
+BELOW["cli"] = {*PLAIN, "engine", "report", "cli_arguments"}
+BELOW["cli_report"] = {*PLAIN, "engine", "report", "cli", "cli_arguments"}
+BELOW["cli_deploy"] = {*PLAIN, "engine", "deploy", "cli", "cli_arguments"}
 
 # Only these may name a framework.
 OPEN = ("engine", "report", "deploy")
