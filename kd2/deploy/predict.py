@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+from torchvision.utils import draw_segmentation_masks
 
 from kd2.data.images import ENDINGS
 from kd2.deploy.formats import first_line
@@ -119,8 +119,27 @@ def drawn(model: Predicts, pixels: np.ndarray, found: Found, least: float) -> np
     if len(shown["labels"]):
         words = [f"{_name(model, i)} {score:.2f}" for i, score in zip(shown["labels"], shown["scores"])]
         colors = [color_of(int(i)) for i in shown["labels"]]
-        image = draw_bounding_boxes(image, torch.from_numpy(shown["boxes"]), words, colors, width=2)
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        # The weakest first: the others stay readable above it.
+        for place in np.argsort(shown["scores"], kind="stable"):
+            _boxed(picture, shown["boxes"][place].tolist(), words[place], colors[place])
+        return np.asarray(picture)
     return image.permute(1, 2, 0).numpy()
+
+
+def _boxed(picture: Image.Image, box: list[float], words: str, color: tuple[int, int, int]) -> None:
+    """Draw a box with its words on a ground of its color: above it, or inside where the picture begins there."""
+    pen, size = ImageDraw.Draw(picture), max(picture.size)
+    width, font = max(2, round(size / 400)), ImageFont.load_default(max(11, size / 55))
+    # The last pixel lies inside the box, which ends behind it.
+    x1, y1, x2, y2 = (min(max(x, 0), side - 1) for x, side in zip(box, 2 * picture.size))
+    pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=width)
+    _, _, length, height = pen.textbbox((0, 0), words, font)
+    left = max(min(x1, picture.width - length - 6), 0)
+    top = y1 - height - 4 if y1 > height + 4 else y1
+    pen.rectangle((left, top, left + length + 6, top + height + 4), fill=color)
+    bright = np.dot(color, (0.299, 0.587, 0.114)) > 140
+    pen.text((left + 3, top + 1), words, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
 
 
 def _banner(found: Found, pixels: np.ndarray) -> Found:

@@ -165,7 +165,7 @@ def _curves(groups: Sequence[Group], metric: str) -> Iterator[tuple[str, str, Fi
                     continue  # this run has no such number
         if any(len(xs) > 1 for _, xs, _ in curves):
             caption = f"{name} over iterations, a line a run."
-            yield f"curve_{name}", caption, curve_figure(curves, name, "iteration")
+            yield f"curve_{name}", caption, curve_figure(curves, name, "iteration", [group.label for group in groups])
 
 
 def _images(groups: Sequence[Group], count: int, notes: list[str]) -> Pictures:

@@ -79,7 +79,7 @@ def _pictures(views: list[View], sides: Sides, names: Sequence[str]) -> Pictures
 
 
 def _loss_pictures(loss: str, views: list[View], sides: Sides) -> Pictures:
-    levels = sides.distiller.student_taps.level_names(sides.distiller.configs[loss].tap)
+    levels = _levels(sides.distiller.configs[loss].tap, sides)
     for name in views[0].shown[loss]:
         rows = [
             (v.name, [drawing.heat(v.pixels, x[0].cpu().numpy(), v.frame) for x in v.shown[loss][name]]) for v in views
@@ -92,8 +92,13 @@ def _loss_pictures(loss: str, views: list[View], sides: Sides) -> Pictures:
         )
 
 
+def _levels(alias: str, sides: Sides) -> list[str]:
+    """The maps of a tap as titles: ``fpn p3``, ``fpn 0``."""
+    return [f"{alias} {level}" for level in sides.distiller.student_taps.level_names(alias)]
+
+
 def _attention(alias: str, view: View, titles: Sequence[str], sides: Sides) -> Figure:
-    levels = sides.distiller.student_taps.level_names(alias)
+    levels = _levels(alias, sides)
     rows = []
     for level, name in enumerate(levels):
         maps = [view.maps[title][alias][level][0].float().abs().mean(0).cpu().numpy() for title in titles]
