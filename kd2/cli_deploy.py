@@ -121,8 +121,9 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def run_pseudo_label(args: argparse.Namespace) -> int:
     """Find, write, print the number of objects."""
-    from kd2.engine.pseudo_labels import find_objects, write_coco  # needs pycocotools, as the data sets do
+    from kd2.engine.pseudo_labels import check_new, find_objects, write_coco  # needs pycocotools
 
+    check_new(args.to)
     content = find_objects(
         args.config_file, args.opts, args.images, args.score, args.classes, args.allow_pickle, args.allow_code
     )

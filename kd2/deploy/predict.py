@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from kd2.deploy.predictor import Found, Predicts, pixels_of
 from kd2.distill import ConfigError, DataError
 from kd2.report.data_pictures import color_of
 from kd2.runs.files import write_atomically
+from kd2.runs.folder import check_writable
 
 RESULTS = "predictions.json"
 
@@ -54,12 +54,7 @@ def check_output(folder: str, pictures: Sequence[str]) -> None:
             raise ConfigError(
                 f"--output {folder!r} has {name} already, which is kept; give an empty folder or a new one"
             )
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--output {folder!r} is not writable: {error.strerror}") from None
+    check_writable(folder, "--output")
 
 
 def predict(model: Predicts, pictures: Sequence[str], folder: str, least: float) -> Iterator[tuple[str, int, str]]:

@@ -14,6 +14,7 @@ from kd2.engine.experiment import Experiment
 from kd2.engine.permission import code_allowed
 from kd2.engine.unpickle import pickles_allowed
 from kd2.runs.files import write_atomically
+from kd2.runs.folder import check_writable
 
 _NAME = "pseudo_labels"
 
@@ -72,10 +73,16 @@ def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
+def check_new(path: str) -> None:
+    """Raises ConfigError when there is a file of that name, or its folder cannot be written."""
+    if os.path.lexists(path):
+        raise ConfigError(f"--to {path}: there is a file of that name, which is kept; give another")
+    check_writable(os.path.dirname(path) or ".", "--to: the folder")
+
+
 def write_coco(content: dict[str, Any], path: str) -> None:
     """Write the content of a COCO file; raises ConfigError when there is one of that name."""
-    if os.path.exists(path):
-        raise ConfigError(f"--to {path}: there is a file of that name, which is kept; give another")
+    check_new(path)
     write_atomically(json.dumps(content), path)
 
 

@@ -44,6 +44,8 @@ def look(
         ConfigError, DataError: as in training; an image that no data set has; no image that can be read. One among
             several that cannot be read is left out with a warning.
     """
+    if not images and count < 1:
+        raise ConfigError(f"--count is {count}, expected 1 or more")
     experiment = engine.experiment_of(config_file, list(options))
     if not active_losses(experiment.cfg.KD.LOSSES):
         raise ConfigError("KD.LOSSES has no loss with a weight or share other than 0: there is no distillation to show")

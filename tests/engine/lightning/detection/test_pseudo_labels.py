@@ -7,6 +7,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import json
 
+from kd2.cli_deploy import pseudo_label_parser, run_pseudo_label
 from kd2.data.detection.coco import read_coco
 from kd2.distill import ConfigError
 from kd2.engine.pseudo_labels import find_objects, write_coco
@@ -68,3 +69,11 @@ def test_without_weights_nothing_is_found(teacher, data):
 
 def test_the_content_is_plain_json(content):
     assert json.loads(json.dumps(content)) == content
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_the_model_runs(tmp_path):
+    (tmp_path / "a.json").touch()
+    for name, words in (("a.json", "which is kept"), ("a.json/b.json", "--to: the folder .* is not writable")):
+        words_of_command = ["--config-file", "absent.yaml", "--images", str(tmp_path), "--to", str(tmp_path / name)]
+        with pytest.raises(ConfigError, match=words):
+            run_pseudo_label(pseudo_label_parser().parse_args(words_of_command))
