@@ -70,8 +70,11 @@ setup(
             "kd2-preflight = kd2.cli:preflight",
             "kd2-check-data = kd2.cli:check_data",
             "kd2-fetch-weights = kd2.cli:fetch_weights",
+            "kd2-compare = kd2.cli_report:compare",
+            "kd2-look = kd2.cli_report:look",
             "kd2-export = kd2.cli_deploy:export",
             "kd2-predict = kd2.cli_deploy:predict",
+            "kd2-pseudo-label = kd2.cli_deploy:pseudo_label",
         ]
     },
 )

@@ -20,7 +20,8 @@ from benchmarks.proof.journal import FINISHED, Journal
 from benchmarks.proof.page import write_page
 from benchmarks.proof.series import ROUNDS, Series, costliest, lengthened
 from benchmarks.proof.teachers import teacher_of
-from kd2.cli import Parser, guarded
+from kd2.cli import guarded
+from kd2.cli_arguments import Parser
 
 RESULTS = ROOT / "benchmarks" / "results"
 

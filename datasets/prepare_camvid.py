@@ -13,7 +13,8 @@ import numpy as np
 from new_folder import new_folder
 from PIL import Image
 
-from kd2.cli import Parser, guarded
+from kd2.cli import guarded
+from kd2.cli_arguments import Parser
 from kd2.data.findings import Findings
 from kd2.data.segmentation.labels import Labels, packed
 from kd2.data.segmentation.layouts import stems_of

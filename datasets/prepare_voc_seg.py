@@ -14,7 +14,8 @@ from new_folder import new_folder
 from PIL import Image
 from scipy.io import loadmat
 
-from kd2.cli import Parser, guarded
+from kd2.cli import guarded
+from kd2.cli_arguments import Parser
 from kd2.data.findings import Findings
 from kd2.data.root import text_lines
 from kd2.data.segmentation.layouts import stems_of

@@ -13,7 +13,8 @@ import sys
 
 from new_folder import new_folder
 
-from kd2.cli import Parser, guarded
+from kd2.cli import guarded
+from kd2.cli_arguments import Parser
 from kd2.data.detection.coco import read_json
 from kd2.distill import ConfigError, DataError
 

@@ -1,13 +1,13 @@
-"""The console commands, and what they share with the scripts of tools/: arguments, error texts and tables."""
+"""The console commands up to training, and what all share with the scripts of tools/: error texts and tables."""
 
 import argparse
 import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
 
 from kd2 import engine
+from kd2.cli_arguments import Parser, config_arguments
 from kd2.data.survey import Survey, survey
 from kd2.distill import USER_ERRORS, ConfigError
 from kd2.engine import preflight as checks
@@ -100,40 +100,6 @@ def fetch_parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="+", metavar="NAME", help="a name of a model zoo, or an address")
     parser.add_argument("--to", required=True, metavar="DIR", help="the folder; files that are there stay")
     return parser
-
-
-class Parser(argparse.ArgumentParser):
-    """The arguments of a script, described by its docstring; wrong ones are a user's error like any other."""
-
-    def __init__(self, text: str | None = None, **kwargs: Any):
-        super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ConfigError."""
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
-def config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config-file F``, ``--import MODULE``, ``--allow-pickle``, ``--allow-code``; last ``KEY VALUE ...``."""
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="or kd2://NAME, a config of the package")
-    parser.add_argument(
-        "--import", dest="imports", action="append", default=[], metavar="MODULE",
-        help="a module that registers losses of your own; may be given several times",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow-pickle", action="store_true",
-        help="unpickle files that hold more than arrays, which can run code: for files that you trust",
-    )  # fmt: skip
-    code_argument(parser)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config file")
-
-
-def code_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--allow-code``."""
-    parser.add_argument(
-        "--allow-code", action="store_true",
-        help="read LazyConfig files of Detectron2, student's and teacher's; they are Python: for files that you trust",
-    )  # fmt: skip
 
 
 def run_train(args: argparse.Namespace) -> int:

@@ -1,11 +1,14 @@
-"""The console commands behind training: a student as a file for a device, and what it finds on pictures."""
+"""The console commands behind training: a model as a file for a device, and what it finds on pictures."""
 
 import argparse
 import sys
 
-from kd2.cli import Parser, code_argument, guarded, table
+from kd2.cli import guarded, table
+from kd2.cli_arguments import Parser, code_argument, config_arguments, score
+from kd2.config.reading import literal
 from kd2.deploy import export as exporting
 from kd2.deploy.load import load
+from kd2.distill.values import Texts, check_value
 from kd2.engine.permission import permitted
 
 _EXPORT = """Write the student of a run as one file for a device, with pre- and post-processing inside.
@@ -21,6 +24,13 @@ _PREDICT = """Draw what the student of a run, or an exported file, finds on pict
 
 The exit code is 1 when a picture could not be read; the others are predicted nevertheless.
 """
+_PSEUDO_LABEL = """Write what a detector finds in a folder of images as a COCO file with scores: a data set like others.
+
+%(prog)s --config-file my_teacher.yaml --images more --to more.json MODEL.WEIGHTS my_teacher.pth
+
+The size of the images, suppression and number of detections are those of the config's evaluation. The file is used as
+DATASETS.CUSTOM.more: {JSON: more.json, IMAGES: more}.
+"""
 
 
 def export() -> int:
@@ -31,6 +41,11 @@ def export() -> int:
 def predict() -> int:
     """The command ``kd2-predict``."""
     return guarded(lambda: run_predict(predict_parser().parse_args()))
+
+
+def pseudo_label() -> int:
+    """The command ``kd2-pseudo-label``."""
+    return guarded(lambda: run_pseudo_label(pseudo_label_parser().parse_args()))
 
 
 def export_parser() -> argparse.ArgumentParser:
@@ -53,11 +68,25 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, metavar="DIR", help="the folder of a run, or an exported file")
     parser.add_argument("--output", default="predictions", metavar="DIR", help="for drawn pictures and the JSON")
     parser.add_argument(
-        "--min-score", type=float, default=0.5, help="of detections that are drawn; the JSON has all (default 0.5)"
+        "--min-score", type=score, default=0.5, help="of detections that are drawn; the JSON has all (default 0.5)"
     )
     _weights_argument(parser)
     code_argument(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="pictures and folders of pictures")
+    return parser
+
+
+def pseudo_label_parser() -> argparse.ArgumentParser:
+    """The arguments of making labels."""
+    parser = Parser(_PSEUDO_LABEL)
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of images, and of folders of them")
+    parser.add_argument("--to", required=True, metavar="FILE", help="the file to write; one that exists is kept")
+    parser.add_argument("--score", type=score, default=0.5, help="least score of a detection (default 0.5)")
+    parser.add_argument(
+        "--classes", type=literal, default=[], metavar="LIST",
+        help="names in the order of the model's outputs, where its checkpoint does not tell them: \"['cat', 'dog']\"",
+    )  # fmt: skip
+    config_arguments(parser)
     return parser
 
 
@@ -84,7 +113,7 @@ def run_predict(args: argparse.Namespace) -> int:
 
     pictures = predicting.pictures_of(args.images)
     model = load(args.run, args.weights, args.allow_code)
-    predicting.check_output(args.output)
+    predicting.check_output(args.output, pictures)
     broken = []
     for path, count, problem in predicting.predict(model, pictures, args.output, args.min_score):
         broken += [problem] if problem else []
@@ -93,6 +122,20 @@ def run_predict(args: argparse.Namespace) -> int:
     for problem in broken:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if broken else 0
+
+
+def run_pseudo_label(args: argparse.Namespace) -> int:
+    """Find, write, print the number of objects."""
+    from kd2.engine.pseudo_labels import check_new, find_objects, write_coco  # needs pycocotools
+
+    check_value("--classes", args.classes, Texts)
+    check_new(args.to)
+    content = find_objects(
+        args.config_file, args.opts, args.images, args.score, args.classes, args.allow_pickle, args.allow_code
+    )
+    write_coco(content, args.to)
+    print(f"{args.to}: {len(content['annotations'])} objects in {len(content['images'])} images")
+    return 0
 
 
 def _weights_argument(parser: argparse.ArgumentParser) -> None:

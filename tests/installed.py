@@ -1,8 +1,9 @@
-"""Run in an environment where kd2 is installed by ``pip install .``: a config of the package trains from any folder.
+"""Run in an environment where kd2 is installed by ``pip install .``: the commands work in any folder.
 
 python tests/installed.py
 
-Draws a data set in BCCD's layout, then calls ``kd2-train`` in an empty folder for teacher and student, one step each.
+Draws a data set in BCCD's layout, then goes from data to device in an empty folder: ``kd2-check-data``, ``kd2-train``
+for teacher, student alone and distilled student, one step each, ``kd2-compare``, ``kd2-export`` and ``kd2-predict``.
 """
 
 import json
@@ -39,19 +40,32 @@ def draw(folder: Path) -> None:
 
 
 def main() -> int:
-    """Train teacher and student; 1 when kd2 is not installed or a command fails."""
-    command = Path(sys.executable).with_name("kd2-train")
+    """The road from data to device; 1 when kd2 is not installed or a command fails."""
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder, "data", "bccd"))
         environment = os.environ | {"DETECTRON2_DATASETS": str(Path(folder, "data"))}
-        for config in ("teacher", "imitation"):
-            words = [str(command), "--config-file", f"kd2://torchvision/bccd/{config}.yaml", *STEPS]
-            done = subprocess.run(words, cwd=folder, env=environment)
+        for words in commands():
+            program = Path(sys.executable).with_name(words[0])
+            done = subprocess.run([str(program), *words[1:]], cwd=folder, env=environment)
             if done.returncode:
-                print(f"{config}: exit code {done.returncode}")
+                print(f"{' '.join(words)}: exit code {done.returncode}")
                 return 1
-    print("installed: kd2-train has trained both configs")
+    print("installed: every command from data to device has worked")
     return 0
+
+
+def commands() -> list[list[str]]:
+    """The commands, with their arguments."""
+    names = ("teacher", "student", "imitation")
+    runs = [f"output/torchvision/bccd/{name}" for name in names]
+    configs = [f"kd2://torchvision/bccd/{name}.yaml" for name in names]
+    return [
+        ["kd2-check-data", "--config-file", configs[-1]],
+        *(["kd2-train", "--config-file", config, *STEPS] for config in configs),
+        ["kd2-compare", *runs, "--output", "output/page"],
+        ["kd2-export", "--run", runs[-1], "--format", "torchscript"],
+        ["kd2-predict", "--run", f"{runs[-1]}/student.pt", "data/bccd/images", "--output", "output/found"],
+    ]
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ def test_a_fault_is_one_line_that_names_the_file_with_its_traceback(capsys):
     assert "in failing\n" not in line and "raise error\nKeyError" in Path(line.split()[-1]).read_text()
 
 
+def test_a_missing_package_is_one_line_that_names_its_extra(capsys):
+    assert cli.guarded(failing(ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard"))) == 1
+    assert capsys.readouterr().err == "error: the package 'tensorboard' is missing: pip install 'kd2[torchvision]'\n"
+
+
 @pytest.mark.parametrize("words", [[], ["--config-file"], ["--config-file", "c.yaml", "--num-gpus", "two"]])
 def test_wrong_arguments_are_one_line_and_exit_code_1(words, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["kd2-train", *words])

@@ -42,7 +42,8 @@ from benchmarks.reading import IMAGES, OBJECTS, draw, read_rows
 from benchmarks.scaling import HEADER, scaling_rows
 from benchmarks.step import step_times
 from kd2 import engine
-from kd2.cli import Parser, config_arguments, guarded, table
+from kd2.cli import guarded, table
+from kd2.cli_arguments import Parser, config_arguments
 from kd2.engine.permission import permitted
 from kd2.losses import import_losses
 

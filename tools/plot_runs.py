@@ -7,7 +7,8 @@ Reads the CSV logs of the output folders, of running trainings too.
 
 import sys
 
-from kd2.cli import Parser, guarded, table
+from kd2.cli import guarded, table
+from kd2.cli_arguments import Parser
 from kd2.report.curves import draw_curves
 
 

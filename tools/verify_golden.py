@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/ lies in the checkout alone
 
-from kd2.cli import Parser, guarded
+from kd2.cli import guarded
+from kd2.cli_arguments import Parser
 from tests.golden.runners import Result, verify
 
 

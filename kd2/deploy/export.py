@@ -10,11 +10,12 @@ import numpy as np
 
 from kd2.data.root import outside_allowed
 from kd2.deploy.differences import Differences
-from kd2.deploy.formats import FORMATS, ExportedFile, first_line, open_exported, package
+from kd2.deploy.formats import FORMATS, ExportedFile, first_line, open_exported
 from kd2.deploy.load import predictor_of, run_of
 from kd2.deploy.predictor import Predictor
 from kd2.deploy.test_set import Evaluated, TestSet, evaluate
 from kd2.distill import ConfigError, nearest
+from kd2.runs.packages import package
 
 # Pictures on which a new file is compared with PyTorch.
 COMPARED = 20

@@ -1,13 +1,11 @@
 """The formats of exported files: writing a graph with what it tells of itself, and running a written file."""
 
-import importlib
 import io
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 from kd2.deploy.predictor import BATCHED, OUTPUTS, Facts, Predictor, Predicts
 from kd2.distill import ConfigError
 from kd2.runs.files import write_atomically
+from kd2.runs.packages import package
 
 _OPSET = 17
 _FACTS = "kd2"  # where a file keeps its facts
@@ -53,16 +52,6 @@ class Format:
     packages: tuple[str, ...]
     write: Callable[[Predictor, Tensor, str], None]
     open: Callable[[str], tuple[str | None, Run]]
-
-
-def package(name: str, extra: str = "deploy") -> ModuleType:
-    """A package of an extra of setup.py; raises ConfigError naming both when it is missing."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise ConfigError(f"the package {name!r} is missing: pip install 'kd2[{extra}]'") from None
 
 
 def open_exported(path: str) -> ExportedFile:
@@ -165,7 +154,7 @@ def _write_torchscript(predictor: Predictor, image: Tensor, path: str) -> None:
 
 
 def _open_torchscript(path: str) -> tuple[str | None, Run]:
-    package("torchvision", "torchvision")  # brings the operator of NMS
+    package("torchvision")  # brings the operator of NMS
     facts = {_FACTS: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -47,6 +47,8 @@ def run_of(folder: str, weights: str = "", options: Sequence[str] = ()) -> tuple
         ConfigError: see ``load``.
     """
     config = os.path.join(folder, CONFIG)
+    if not os.path.exists(folder):
+        raise ConfigError(f"there is no {folder!r}, expected the folder of a run or a file that kd2-export wrote")
     if not began(folder):
         raise ConfigError(f"{folder!r} is no folder of a run: it has no {CONFIG} that a run of kd2 wrote")
     final = os.path.join(folder, FINAL)

@@ -1,5 +1,6 @@
 """Pictures in, drawn pictures and one COCO JSON out."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,26 +8,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+from torchvision.utils import draw_segmentation_masks
 
 from kd2.data.images import ENDINGS
+from kd2.deploy.formats import first_line
 from kd2.deploy.predictor import Found, Predicts, pixels_of
 from kd2.distill import ConfigError, DataError
 from kd2.report.data_pictures import color_of
 from kd2.runs.files import write_atomically
+from kd2.runs.folder import check_writable
 
 RESULTS = "predictions.json"
 
 
 def pictures_of(paths: Iterable[str]) -> list[str]:
-    """The pictures among files and folders, those of a folder by their endings and sorted.
+    """The pictures among files and folders, each once; those of a folder by their endings and sorted.
 
     Raises:
         ConfigError: a path that does not exist, a folder without a picture.
     """
-    found = []
+    found: dict[str, str] = {}
     for path in paths:
         if not os.path.exists(path):
             raise ConfigError(f"{path} does not exist, expected a picture or a folder of pictures")
@@ -35,18 +38,23 @@ def pictures_of(paths: Iterable[str]) -> list[str]:
             inside = [os.path.join(path, x) for x in sorted(os.listdir(path)) if x.lower().endswith(ENDINGS)]
         if not inside:
             raise ConfigError(f"{path} has no picture; known by {', '.join(ENDINGS)}")
-        found += inside
-    return found
+        for picture in inside:
+            found.setdefault(os.path.realpath(picture), picture)
+    return list(found.values())
 
 
-def check_output(folder: str) -> None:
-    """Create the folder of the results; raises ConfigError when it has some already or cannot be written."""
-    if os.path.lexists(os.path.join(folder, RESULTS)):
-        raise ConfigError(f"--output {folder!r} has {RESULTS} already, expected a folder without it")
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {folder!r} is not writable: {error.strerror}") from None
+def check_output(folder: str, pictures: Sequence[str]) -> None:
+    """Create the folder of the results; raises ConfigError when one of their names is taken or nothing can be written.
+
+    Args:
+        pictures: those that will be drawn there.
+    """
+    for name in [RESULTS, *_names(pictures)]:
+        if os.path.lexists(os.path.join(folder, name)):
+            raise ConfigError(
+                f"--output {folder!r} has {name} already, which is kept; give an empty folder or a new one"
+            )
+    check_writable(folder, "--output")
 
 
 def predict(model: Predicts, pictures: Sequence[str], folder: str, least: float) -> Iterator[tuple[str, int, str]]:
@@ -63,23 +71,32 @@ def predict(model: Predicts, pictures: Sequence[str], folder: str, least: float)
     """
     images: list[dict] = []
     annotations: list[dict] = []
-    names: set[str] = set()
-    for path in pictures:
+    for path, name in zip(pictures, _names(pictures)):
         try:
-            pixels = pixels_of(path, model.facts.pixel_range)
+            pixels, found = _found(model, path)
         except (DataError, OSError) as error:
             yield path, 0, str(error)
             continue
-        (found,) = model.predict(pixels)
         images.append({"id": len(images) + 1, "file_name": path, "height": len(pixels), "width": pixels.shape[1]})
         own = [{"image_id": len(images), "iscrowd": 0, **entry} for entry in _annotations(found)]
         annotations += [{"id": len(annotations) + i, **entry} for i, entry in enumerate(own, 1)]
-        Image.fromarray(drawn(model, pixels, found, least)).save(os.path.join(folder, _free_name(path, names)))
+        Image.fromarray(drawn(model, pixels, found, least)).save(os.path.join(folder, name))
         yield path, len(own), ""
     count = max([len(model.classes), *(entry["category_id"] for entry in annotations)])
     categories = [{"id": i + 1, "name": _name(model, i)} for i in range(count)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_atomically(json.dumps(content), os.path.join(folder, RESULTS))
+
+
+def _found(model: Predicts, path: str) -> tuple[np.ndarray, Found]:
+    """A picture's pixels and what is found there; raises DataError when it cannot be read or the model fails on it."""
+    pixels = pixels_of(path, model.facts.pixel_range)
+    try:
+        (found,) = model.predict(pixels)
+    except Exception as error:  # each framework and runtime has exceptions of its own
+        size = f"{pixels.shape[1]} x {len(pixels)} pixels"
+        raise DataError(f"{path}: the model cannot take a picture of {size}: {first_line(error)}") from None
+    return pixels, found
 
 
 def drawn(model: Predicts, pixels: np.ndarray, found: Found, least: float) -> np.ndarray:
@@ -97,8 +114,27 @@ def drawn(model: Predicts, pixels: np.ndarray, found: Found, least: float) -> np
     if len(shown["labels"]):
         words = [f"{_name(model, i)} {score:.2f}" for i, score in zip(shown["labels"], shown["scores"])]
         colors = [color_of(int(i)) for i in shown["labels"]]
-        image = draw_bounding_boxes(image, torch.from_numpy(shown["boxes"]), words, colors, width=2)
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        # The weakest first: the others stay readable above it.
+        for place in np.argsort(shown["scores"], kind="stable"):
+            _boxed(picture, shown["boxes"][place].tolist(), words[place], colors[place])
+        return np.asarray(picture)
     return image.permute(1, 2, 0).numpy()
+
+
+def _boxed(picture: Image.Image, box: list[float], words: str, color: tuple[int, int, int]) -> None:
+    """Draw a box with its words on a ground of its color: above it, or inside where the picture begins there."""
+    pen, size = ImageDraw.Draw(picture), max(picture.size)
+    width, font = max(2, round(size / 400)), ImageFont.load_default(max(11, size / 55))
+    # The last pixel lies inside the box, which ends behind it.
+    x1, y1, x2, y2 = (min(max(x, 0), side - 1) for x, side in zip(box, 2 * picture.size))
+    pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=width)
+    _, _, length, height = pen.textbbox((0, 0), words, font)
+    left = max(min(x1, picture.width - length - 6), 0)
+    top = y1 - height - 4 if y1 > height + 4 else y1
+    pen.rectangle((left, top, left + length + 6, top + height + 4), fill=color)
+    bright = np.dot(color, (0.299, 0.587, 0.114)) > 140
+    pen.text((left + 3, top + 1), words, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
 
 
 def _banner(found: Found, pixels: np.ndarray) -> Found:
@@ -140,12 +176,11 @@ def _name(model: Predicts, label: int) -> str:
     return model.classes[label] if label < len(model.classes) else f"class {label}"
 
 
-def _free_name(path: str, taken: set[str]) -> str:
-    """A name for the drawn picture that no other one of this call has."""
-    stem = os.path.splitext(os.path.basename(path))[0]
-    name, number = f"{stem}.png", 1
-    while name in taken:
-        number += 1
-        name = f"{stem}_{number}.png"
-    taken.add(name)
-    return name
+def _names(pictures: Sequence[str]) -> list[str]:
+    """The names of the drawn pictures: each picture's own, ending in .png, with a number where it is taken."""
+    names: dict[str, None] = {}
+    for path in pictures:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        numbered = (f"{stem}{f'_{number}' if number > 1 else ''}.png" for number in itertools.count(1))
+        names[next(name for name in numbered if name not in names)] = None
+    return list(names)

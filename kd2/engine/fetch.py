@@ -12,7 +12,7 @@ from iopath.common.file_io import get_cache_dir
 
 from kd2.distill import ConfigError, nearest
 from kd2.engine.names import published
-from kd2.runs.folder import BEST, FINAL
+from kd2.runs.folder import BEST, FINAL, check_writable
 
 # Names a folder that ``fetch`` filled, on a machine without a network.
 FOLDER = "KD2_WEIGHTS"
@@ -70,8 +70,9 @@ def fetch(names: Sequence[str], folder: str) -> list[Fetched]:
     Files that are there stay.
 
     Raises:
-        ConfigError: see ``local_file``; a path among the names.
+        ConfigError: see ``local_file``; a path among the names; the folder cannot be written.
     """
+    check_writable(folder, "--to")
     rows = []
     for name in names:
         found = published(name, "NAME")

@@ -15,6 +15,7 @@ from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
 from kd2.engine.permission import permitted
 from kd2.runs.files import write_atomically
+from kd2.runs.folder import check_writable
 
 _NAME = "pseudo_labels"
 
@@ -79,12 +80,10 @@ def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[
 
 
 def check_new(path: str) -> None:
-    """Raises ConfigError when a file ``path`` cannot be written: there is one of that name, or no such folder."""
-    folder = os.path.dirname(path) or "."
-    if os.path.exists(path):
+    """Raises ConfigError when there is a file of that name, or its folder cannot be written."""
+    if os.path.lexists(path):
         raise ConfigError(f"--to {path}: there is a file of that name, which is kept; give another")
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise ConfigError(f"--to {path}: {folder} is no folder that can be written to")
+    check_writable(os.path.dirname(path) or ".", "--to: the folder")
 
 
 def write_coco(content: dict[str, Any], path: str) -> None:

@@ -1,7 +1,6 @@
 """Runs become one page: scores, what distillation was worth, costs, curves and pictures."""
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -34,8 +33,6 @@ from kd2.report.sections import (
 )
 from kd2.report.views import still
 from kd2.runs.folder import CONFIG
-
-logger = logging.getLogger(__name__)
 
 _TRIED = 20  # records, for one with a picture that can be read
 _COSTS = ("", "parameters (M)", "GFLOPs", "ms on the CPU", "ms on the GPU", "weights (MB)", "checkpoint (MB)")
@@ -116,7 +113,6 @@ def _costs(groups: Sequence[Group]) -> tuple[dict[str, Cost], list[str]]:
             found[group.label] = _cost_of(run)
         except USER_ERRORS as error:
             notes.append(f"No costs of {group.label}: {error}")
-            logger.warning(notes[-1])
     return found, notes
 
 
@@ -165,7 +161,7 @@ def _curves(groups: Sequence[Group], metric: str) -> Iterator[tuple[str, str, Fi
                     continue  # this run has no such number
         if any(len(xs) > 1 for _, xs, _ in curves):
             caption = f"{name} over iterations, a line a run."
-            yield f"curve_{name}", caption, curve_figure(curves, name, "iteration")
+            yield f"curve_{name}", caption, curve_figure(curves, name, "iteration", [group.label for group in groups])
 
 
 def _images(groups: Sequence[Group], count: int, notes: list[str]) -> Pictures:
@@ -182,7 +178,6 @@ def _images(groups: Sequence[Group], count: int, notes: list[str]) -> Pictures:
         return look(os.path.join(run.folder, CONFIG), options, count=count, weights=run.weights, alone=alone)
     except USER_ERRORS as error:
         notes.append(f"No pictures of images: {error}")
-        logger.warning(notes[-1])
         return iter(())
 
 

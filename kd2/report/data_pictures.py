@@ -14,6 +14,7 @@ from kd2.data.detection.records import Records
 from kd2.data.images import read_image
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import IGNORE_LABEL, ConfigError
+from kd2.runs.folder import check_writable
 
 DataSet = Records | SemanticRecords | ImageDataset
 # A picture with its annotations, and the words below it as (text, color): its file, then classes.
@@ -28,10 +29,11 @@ _WHITE: Color = (255, 255, 255)
 
 
 def sheet_path(name: str, folder: str) -> str:
-    """The file for the sheet of data set ``name``; raises ConfigError when it is there."""
+    """The file for the sheet of data set ``name``; raises ConfigError when it is there or cannot be written."""
     path = os.path.join(folder, re.sub(r"[^\w.-]", "_", name) + ".png")
     if os.path.lexists(path):
         raise ConfigError(f"--pictures: {path} exists, expected a folder without it")
+    check_writable(folder, "--pictures")
     return path
 
 
@@ -50,7 +52,6 @@ def draw_sheet(data: DataSet, path: str) -> None:
             sheet.paste(cell, (_MARGIN + column * (_CELL + _MARGIN), _MARGIN + sum(heights[:number])))
     content = io.BytesIO()
     sheet.save(content, "PNG")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "xb") as file:
         file.write(content.getvalue())
 

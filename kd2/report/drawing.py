@@ -150,7 +150,11 @@ def _object(axes: Axes, box: np.ndarray, color: Rgb, mask: np.ndarray | None, sc
     axes.add_patch(frame)
     if score < 1:
         shade = {"facecolor": "black", "alpha": 0.7, "edgecolor": "none", "pad": 0.8}
-        axes.text(x1, y1, f"{100 * score:.0f}", fontsize=6, color="white", va="bottom", clip_on=True, bbox=shade)
+        # Over the box, or inside where the picture ends or begins there.
+        place = "bottom" if y1 >= 0.06 * abs(np.diff(axes.get_ylim())[0]) else "top"
+        axes.text(
+            max(x1, 0), max(y1, 0), f"{100 * score:.0f}", fontsize=6, color="white", va=place, clip_on=True, bbox=shade
+        )
 
 
 def _painted(pixels: np.ndarray, colors: Sequence[Rgb]) -> np.ndarray:

@@ -44,6 +44,8 @@ def look(
         ConfigError, DataError: as in training; an image that no data set has; no image that can be read. One among
             several that cannot be read is left out with a warning.
     """
+    if not images and count < 1:
+        raise ConfigError(f"--count is {count}, expected 1 or more")
     experiment = engine.experiment_of(config_file, list(options))
     if not active_losses(experiment.cfg.KD.LOSSES):
         raise ConfigError("KD.LOSSES has no loss with a weight or share other than 0: there is no distillation to show")
@@ -79,7 +81,7 @@ def _pictures(views: list[View], sides: Sides, names: Sequence[str]) -> Pictures
 
 
 def _loss_pictures(loss: str, views: list[View], sides: Sides) -> Pictures:
-    levels = sides.distiller.student_taps.level_names(sides.distiller.configs[loss].tap)
+    levels = _levels(sides.distiller.configs[loss].tap, sides)
     for name in views[0].shown[loss]:
         rows = [
             (v.name, [drawing.heat(v.pixels, x[0].cpu().numpy(), v.frame) for x in v.shown[loss][name]]) for v in views
@@ -92,8 +94,13 @@ def _loss_pictures(loss: str, views: list[View], sides: Sides) -> Pictures:
         )
 
 
+def _levels(alias: str, sides: Sides) -> list[str]:
+    """The maps of a tap as titles: ``fpn p3``, ``fpn 0``."""
+    return [f"{alias} {level}" for level in sides.distiller.student_taps.level_names(alias)]
+
+
 def _attention(alias: str, view: View, titles: Sequence[str], sides: Sides) -> Figure:
-    levels = sides.distiller.student_taps.level_names(alias)
+    levels = _levels(alias, sides)
     rows = []
     for level, name in enumerate(levels):
         maps = [view.maps[title][alias][level][0].float().abs().mean(0).cpu().numpy() for title in titles]

@@ -30,7 +30,7 @@ def check_free(folder: str, overwrite: bool) -> None:
     """Make ``folder``; raises ConfigError when it is not writable, or has a page or pictures and ``overwrite`` is not
     given.
     """
-    check_writable(folder)
+    check_writable(folder, "--output")
     found = [name for name in (*_PAGES, _PICTURES) if os.path.lexists(os.path.join(folder, name))]
     if found and not overwrite:
         raise ConfigError(f"--output {folder} holds {found[0]}; --overwrite replaces it, another folder keeps it")

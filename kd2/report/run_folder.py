@@ -12,6 +12,8 @@ from kd2.losses import active_losses
 from kd2.report.logs import Row, read_log
 from kd2.runs.folder import CONFIG, FINAL, RESULTS
 
+_NOUNS = {int: "a whole number", dict: "a group of keys", str: "a text", list: "a list"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -92,7 +94,7 @@ def _check_config(config: Mapping[str, Any], path: str) -> None:
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         if not isinstance(value, kind):
-            raise DataError(f"{path} is not the config of a run: {key} is {value!r}, expected a {kind.__name__}")
+            raise DataError(f"{path} is not the config of a run: {key} is {value!r}, expected {_NOUNS[kind]}")
     if not all(isinstance(block, dict) for block in config["KD"]["LOSSES"].values()):
         raise DataError(f"{path} is not the config of a run: KD.LOSSES is {config['KD']['LOSSES']!r}")
 

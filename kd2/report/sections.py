@@ -105,19 +105,29 @@ def list_of_runs(groups: Sequence[Group], metric: str) -> Section:
 
 
 def verdict(groups: Sequence[Group], metric: str) -> list[str]:
-    """A sentence a distilled group."""
+    """A sentence a distilled group; without one, what is missing."""
     told = []
     for group in (g for g in groups if g.role == DISTILLED):
         other, teacher = baseline(group, groups), teacher_of(group, groups)
         found = difference(group, other, metric)
         if found is None:
-            told.append(f"{group.label}: no finished student alone with one of its seeds, so no difference.")
+            told.append(f"{group.label}: {_no_difference(group, other)}, so no difference.")
             continue
         told.append(f"{group.label} {_finding(found)}: {metric} {found}.")
         means = [mean(g, metric) for g in (teacher, other) if g]
         if teacher and None not in means and means[0] <= means[1]:
             told.append(f"The teacher ({means[0]:.1f}) is no better than the student alone ({means[1]:.1f}).")
-    return told
+    return told or ["No run has a distillation loss that counts: there is no difference to tell."]
+
+
+def _no_difference(group: Group, other: Group | None) -> str:
+    """Why a distilled group cannot be set against a student alone."""
+    seeds = [sorted(run.seed for run in g.runs if run.finished) for g in (group, other) if g]
+    if not seeds[0]:
+        return "no run of it is finished"
+    if other is None or not seeds[1]:
+        return "no finished student alone of its model is among the runs"
+    return f"no seed in common with the student alone (seeds {seeds[0]} and {seeds[1]})"
 
 
 def _finding(found: PairedDifference) -> str:

@@ -16,6 +16,7 @@ import torch
 from kd2.distill import USER_ERRORS, ConfigError
 from kd2.runs.files import write_atomically
 from kd2.runs.folder import ERRORS
+from kd2.runs.packages import missing
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 # Texts of errors that say: another process is gone.
@@ -141,6 +142,9 @@ def reported(folder: str | None = None) -> Iterator[None]:
 
 
 def _told(error: Exception, folder: str | None) -> Exception:
+    lacking = missing(error.name) if isinstance(error, ModuleNotFoundError) else None
+    if lacking:
+        return lacking
     line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     if isinstance(error, torch.OutOfMemoryError):
         return ConfigError(f"{line} SOLVER.IMS_PER_BATCH and the image sizes decide what a step needs")

@@ -136,14 +136,14 @@ def began(folder: str) -> bool:
         return False
 
 
-def check_writable(folder: str) -> None:
-    """Create the output folder. Raises ConfigError naming OUTPUT_DIR when nothing can be written there."""
+def check_writable(folder: str, key: str = "OUTPUT_DIR") -> None:
+    """Create an output folder. Raises ConfigError naming the key or argument when nothing can be written there."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # a name of its own: other processes of the run do the same
             pass
     except OSError as error:
-        raise ConfigError(f"OUTPUT_DIR {folder!r} is not writable: {error.strerror}") from None
+        raise ConfigError(f"{key} {folder!r} is not writable: {error.strerror}") from None
 
 
 def _lock(descriptor: int, folder: str) -> None:

@@ -76,3 +76,8 @@ def test_a_run_without_a_checkpoint_is_refused(classifier, tmp_path):
 def test_a_file_of_another_ending_is_refused(classifier):
     with pytest.raises(ConfigError, match=r"expected the folder of a run, or an exported file: \.onnx, \.xml, \.pt"):
         kd2.load(os.path.join(classifier, "model_final.pth"))
+
+
+def test_a_path_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="there is no '.*absent.onnx', expected the folder of a run or a file"):
+        kd2.load(str(tmp_path / "absent.onnx"))

@@ -46,7 +46,7 @@ def test_every_picture_is_drawn_in_its_size(run, pictures, tmp_path):
 
 
 def test_a_score_above_all_draws_nothing_and_the_json_has_all(detector, pictures, tmp_path):
-    _, content = predicted(detector, tmp_path / "out", pictures / "a.png", score="1.1")
+    _, content = predicted(detector, tmp_path / "out", pictures / "a.png", score="1")
     same = np.array(Image.open(tmp_path / "out" / "a.png")) == np.array(Image.open(pictures / "a.png"))
     assert same.all() and len(content["annotations"]) == 4
 
@@ -61,6 +61,31 @@ def test_a_broken_picture_among_others_is_told_and_left_out(classifier, pictures
     code, content = predicted(classifier, tmp_path / "out", pictures)
     assert code == 1 and len(content["images"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {pictures / 'aa.png'}: not a readable image")
+
+
+def test_a_picture_that_the_model_cannot_take_is_told_and_left_out(detector, pictures, tmp_path, capsys):
+    Image.new("RGB", (3000, 2)).save(pictures / "aa.png")
+    code, content = predicted(detector, tmp_path / "out", pictures)
+    assert code == 1 and len(content["images"]) == 2
+    assert "aa.png: the model cannot take a picture of 3000 x 2 pixels: RuntimeError" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_named_twice_is_predicted_once(classifier, pictures, tmp_path):
+    _, content = predicted(classifier, tmp_path / "out", pictures / "b.jpg", pictures)
+    assert [entry["file_name"] for entry in content["images"]] == [str(pictures / "b.jpg"), str(pictures / "a.png")]
+
+
+@pytest.mark.parametrize("score", ["-0.1", "1.1", "nan", "half"])
+def test_a_score_that_is_none_is_refused(score):
+    with pytest.raises(ConfigError, match="--min-score"):
+        cli_deploy.predict_parser().parse_args(["--run", "r", "--min-score", score, "a.jpg"])
+
+
+def test_the_pictures_themselves_are_never_written_over(classifier, pictures):
+    before = (pictures / "a.png").read_bytes()
+    with pytest.raises(ConfigError, match="has a.png already, which is kept"):
+        predicted(classifier, pictures, pictures)
+    assert (pictures / "a.png").read_bytes() == before and not (pictures / "predictions.json").exists()
 
 
 def test_two_pictures_of_one_name_are_both_drawn(classifier, pictures, tmp_path):

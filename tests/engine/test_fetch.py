@@ -251,3 +251,9 @@ def test_the_folder_of_a_run_stands_for_its_best_or_final_checkpoint(tmp_path, b
 def test_a_folder_without_a_finished_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"^KEY: no file .*model_final.pth"):
         local_file(str(tmp_path), "KEY")
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_fetched(tmp_path):
+    (tmp_path / "weights").touch()
+    with pytest.raises(ConfigError, match="--to '.*weights' is not writable: File exists"):
+        fetch(["https://example.invalid/x.pth"], str(tmp_path / "weights"))

@@ -125,3 +125,23 @@ def test_the_command_prints_the_verdict(tmp_path, monkeypatch, capsys):
         runpy.run_path(str(ROOT / "tools" / "compare.py"), run_name="__main__")
     assert end.value.code == 0 and "imitation ends above" in capsys.readouterr().out
     assert json.loads((tmp_path / "page" / "report.json").read_text())["metric"] == "bbox/AP"
+
+
+def test_why_there_is_no_difference_is_said(tmp_path):
+    alone, other = write_run(tmp_path / "a", 1, 40.0), write_run(tmp_path / "d2", 2, 41.0, DISTILLED)
+    running = write_run(tmp_path / "d1", 1, 41.0, DISTILLED, finished=False)
+    told = {
+        "imitation: no seed in common with the student alone (seeds [2] and [1]), so no difference.": [alone, other],
+        "imitation: no finished student alone of its model is among the runs, so no difference.": [other],
+        "imitation: no run of it is finished, so no difference.": [alone, running],
+        "No run has a distillation loss that counts: there is no difference to tell.": [alone],
+    }
+    for number, (words, folders) in enumerate(told.items()):
+        content, _ = page(tmp_path / str(number), folders)
+        assert content["verdict"] == [words]
+
+
+def test_a_folder_that_cannot_be_written_is_the_output(tmp_path):
+    (tmp_path / "page").touch()
+    with pytest.raises(ConfigError, match=r"^--output '.*page' is not writable: File exists$"):
+        page(tmp_path, runs(tmp_path, (1,)))

@@ -104,7 +104,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(DataError, match="there is no such folder"):
         read_run(str(tmp_path / "absent"))
     (tmp_path / "config.yaml").write_text("SEED: 1\n")
-    with pytest.raises(DataError, match="is not the config of a run: KD.LOSSES is None, expected a dict"):
+    with pytest.raises(DataError, match="is not the config of a run: KD.LOSSES is None, expected a group of keys"):
         read_run(str(tmp_path))
 
 

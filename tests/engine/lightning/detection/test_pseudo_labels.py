@@ -7,9 +7,10 @@ pytest.importorskip("lightning", reason="needs lightning")
 
 import json
 
+from kd2.cli_deploy import pseudo_label_parser, run_pseudo_label
 from kd2.data.detection.coco import read_coco
 from kd2.distill import ConfigError
-from kd2.engine.pseudo_labels import check_new, find_objects, write_coco
+from kd2.engine.pseudo_labels import find_objects, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,9 @@ def test_a_name_that_stands_twice_is_refused(teacher, data, options):
         find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), 0.0, ["a", "a"])
 
 
-def test_a_folder_that_is_not_there_is_told_before_anything_is_looked_for(tmp_path):
-    with pytest.raises(ConfigError, match="^--to .*: .*nowhere is no folder that can be written to$"):
-        check_new(str(tmp_path / "nowhere" / "more.json"))
+def test_a_file_that_could_not_be_written_is_refused_before_the_model_runs(tmp_path):
+    (tmp_path / "a.json").touch()
+    for name, words in (("a.json", "which is kept"), ("a.json/b.json", "--to: the folder .* is not writable")):
+        words_of_command = ["--config-file", "absent.yaml", "--images", str(tmp_path), "--to", str(tmp_path / name)]
+        with pytest.raises(ConfigError, match=words):
+            run_pseudo_label(pseudo_label_parser().parse_args(words_of_command))
