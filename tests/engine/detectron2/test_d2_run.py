@@ -148,7 +148,7 @@ def test_other_classes_than_the_data_are_named(retinanets, tmp_path):
     "options, text",
     [
         (["MODEL.DEVICE", "cuda"], "MODEL.DEVICE is 'cuda', but this machine has no CUDA device"),
-        (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.ENABLED is True"),
+        (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.PRECISION is 'fp16', which needs a CUDA device"),
         (["SOLVER.OPTIMIZER", "SDG"], "SOLVER.OPTIMIZER is 'SDG'; did you mean SGD"),
         (
             ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"],

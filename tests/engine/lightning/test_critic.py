@@ -43,7 +43,7 @@ def moved(folder) -> dict[str, float]:
 @pytest.mark.parametrize(("kind", "half"), [("full_model", False), ("value", True)])
 def test_the_runs_clipping_leaves_the_critic_alone(tmp_path, data, teacher, kind, half):
     clip = {"ENABLED": True, "CLIP_TYPE": kind, "CLIP_VALUE": 1e-12}
-    runs.train(write(tmp_path, data, teacher, {"CLIP_GRADIENTS": clip, "AMP": {"ENABLED": half}}))
+    runs.train(write(tmp_path, data, teacher, {"CLIP_GRADIENTS": clip, "AMP": {"ENABLED": half, "PRECISION": "bf16"}}))
     found = moved(tmp_path)
     assert found["model"] < 1e-9 and found["adapters"] > 1e-6
 

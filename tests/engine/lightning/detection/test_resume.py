@@ -20,7 +20,7 @@ ADAMW = {
     "SOLVER": {
         "OPTIMIZER": "AdamW",
         "LR_SCHEDULER_NAME": "WarmupCosineLR",
-        "AMP": {"ENABLED": True},
+        "AMP": {"ENABLED": True, "PRECISION": "bf16"},
         "CLIP_GRADIENTS": {"ENABLED": True, "CLIP_VALUE": 0.5},
     },
 }
