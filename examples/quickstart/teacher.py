@@ -19,7 +19,7 @@ from examples.quickstart.training import data_options, experiment
 from kd2.cli import Parser, guarded
 from kd2.engine import flow
 from kd2.engine.checkpoint import read_checkpoint
-from kd2.runs.files import save_atomically, write_atomically
+from kd2.runs.files import copy_atomically, save_atomically, write_atomically
 from kd2.runs.folder import FINAL, RESULTS, begin
 
 FILE = str(Path(__file__).with_name("teacher.pth"))
@@ -32,7 +32,7 @@ def place(output: str, options: list[str], overwrite: bool) -> None:
     evaluated = experiment(_CONFIG, [*options, "MODEL.WEIGHTS", FILE, "OUTPUT_DIR", output], eval_only=True)
     scores = flow.run(evaluated)
     begin(output, evaluated.config_text(), overwrite)
-    save_atomically(read_checkpoint(FILE, "MODEL.WEIGHTS"), os.path.join(output, FINAL))
+    copy_atomically(FILE, os.path.join(output, FINAL))
     write_atomically(json.dumps(scores, indent=1), os.path.join(output, RESULTS))
 
 
