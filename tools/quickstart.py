@@ -3,9 +3,9 @@
 python tools/quickstart.py
 python tools/quickstart.py --data coco.json images/ --output output/own
 
-Trains a teacher, a student alone and the same student distilled, on drawn shapes or on your own COCO data (split and
-reduced in size). Writes to the output folder the page that tools/compare.py makes of them, report.html, and the
-distilled student as an ONNX file with what it finds.
+Trains a student alone and the same student distilled, on drawn shapes with the teacher that comes with them, or on your
+own COCO data (split and reduced in size) with a teacher that is trained first. Writes to the output folder the page
+that tools/compare.py makes of them, report.html, and the distilled student as an ONNX file with what it finds.
 """
 
 import sys
@@ -25,8 +25,11 @@ def main() -> int:
     parser.add_argument("--data", nargs=2, metavar=("JSON", "IMAGES"), help="your COCO instances file, your images")
     parser.add_argument("--seed", type=int, default=1, help="of the shapes or the split, and of every training")
     parser.add_argument("--iterations", type=int, metavar="N", help="of each training (default: the config's)")
+    parser.add_argument("--train-teacher", action="store_true", help="train the teacher of the shapes here too")
     args = parser.parse_args()
-    quickstart(args.output, args.data, args.seed, args.iterations, overwrite=args.overwrite)
+    quickstart(
+        args.output, args.data, args.seed, args.iterations, overwrite=args.overwrite, train_teacher=args.train_teacher
+    )
     print(Path(args.output, "report.md").read_text())
     print(f"The page with its pictures is {args.output}/report.html; the models are beside it.")
     print(f"The student for a device is {args.output}/student.onnx; what it finds is drawn in {args.output}/found.")

@@ -27,6 +27,7 @@ OPTIONS = [
     "SOLVER.IMS_PER_BATCH",
     "4",
 ]
+TEACHER_OPTIONS = ["SOLVER.MAX_ITER", "900", "SOLVER.BASE_LR", "0.001"]
 # Images at most, and the part of all that is for validation.
 MOST = {"train": 1500, "val": 250}
 VAL_SHARE = 0.2

@@ -1,12 +1,13 @@
 """A small detection data set: six kinds of shapes among distractors, in part hidden by each other.
 
 Color and size say nothing about the class, so the outline has to be learned. Every image depends on
-(seed, split, number) alone.
+(seed, split, number) alone, so the teacher's images are none of a quick start's, whatever its seed.
 """
 
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from examples.quickstart.outlines import OUTLINES, distractor
 
 CLASSES = tuple(OUTLINES)
+SPLITS = ("train", "val", "teacher")
 SIZE = 128
 # Drawn this much larger and reduced, for smooth edges.
 _OVERSAMPLING = 4
@@ -70,31 +72,31 @@ def write(folder: str, counts: dict[str, int], seed: int) -> dict[str, str]:
     """Write one COCO file and one image folder a split.
 
     Args:
-        counts: split name -> number of images.
+        counts: split, of ``SPLITS`` -> number of images.
 
     Returns:
-        Split name -> JSON file; its images lie in the folder of the same name without ``.json``.
+        Split -> JSON file; its images lie in the folder of the same name without ``.json``.
     """
     files = {}
-    for split, (name, count) in enumerate(counts.items()):
+    for name, count in counts.items():
         os.makedirs(os.path.join(folder, name), exist_ok=True)
-        pictures = []
+        objects = []
         for number in range(count):
-            picture = draw(seed, split, number)
-            picture.image.save(os.path.join(folder, name, _file_name(number)))
-            pictures.append(picture)
+            picture = draw(seed, SPLITS.index(name), number)
+            picture.image.save(os.path.join(folder, name, _file_name(number)), compress_level=1)
+            objects.append(list(zip(picture.labels, picture.boxes())))
         files[name] = os.path.join(folder, f"{name}.json")
         with open(files[name], "w") as file:
-            json.dump(coco(pictures), file)
+            json.dump(coco(objects), file)
     return files
 
 
-def coco(pictures: list[Picture]) -> dict:
-    """The pictures' labels as the content of a COCO instances file."""
+def coco(objects: Sequence[Sequence[tuple[int, list[int]]]]) -> dict:
+    """The (label, box) pairs of every picture as the content of a COCO instances file."""
     images, annotations = [], []
-    for number, picture in enumerate(pictures):
+    for number, found in enumerate(objects):
         images.append({"id": number + 1, "file_name": _file_name(number), "width": SIZE, "height": SIZE})
-        for label, box in zip(picture.labels, picture.boxes()):
+        for label, box in found:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -128,7 +130,7 @@ def _mask(rings: list[np.ndarray], x: float, y: float, radius: float, angle: flo
     for i, ring in enumerate(rings):
         points = (ring @ turn * radius + (x, y)) * _OVERSAMPLING
         pen.polygon([tuple(p) for p in points], fill=0 if i else 255)
-    return large.resize((SIZE, SIZE), Image.Resampling.BOX)
+    return large.reduce(_OVERSAMPLING)
 
 
 def _paint(rng: Generator, image: Image.Image, mask: Image.Image) -> None:
@@ -148,12 +150,14 @@ def _background(rng: Generator) -> Image.Image:
 
 def _gradient(rng: Generator, first: np.ndarray, second: np.ndarray) -> Image.Image:
     angle = rng.uniform(0, 2 * math.pi)
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE - 0.5
-    part = np.clip(x * math.cos(angle) + y * math.sin(angle) + 0.5, 0, 1)[..., None]
-    return Image.fromarray(np.clip(first + part * (second - first), 0, 255).astype(np.uint8))
+    place = np.arange(SIZE, dtype=np.float32) / SIZE - 0.5
+    part = np.clip(place * math.cos(angle) + place[:, None] * math.sin(angle) + 0.5, 0, 1)
+    ends = zip(first.tolist(), second.tolist())
+    bands = [np.clip(a + part * (b - a), 0, 255).astype(np.uint8) for a, b in ends]
+    return Image.merge("RGB", [Image.fromarray(band) for band in bands])
 
 
 def _noisy(rng: Generator, image: Image.Image) -> Image.Image:
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7)))
-    noise = Image.fromarray(np.clip(rng.normal(128, 4, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8))
+    noise = Image.fromarray(rng.normal(128, 4, (SIZE, SIZE, 3)).astype(np.uint8))
     return ImageChops.add(image, noise, offset=-128)

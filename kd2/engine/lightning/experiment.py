@@ -86,7 +86,7 @@ class LightningExperiment(Experiment):
 
     def score(self, student: nn.Module, tests: list[Any]) -> Scores:
         self.cfg.TEST.EVAL_PERIOD = 1
-        trainer = build_trainer(self.cfg, self.args)
+        trainer = build_trainer(self.cfg, self.args, self.callbacks)
         return self._scores(trainer, self.module(Distiller(student), [], {}), tests)
 
     def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
