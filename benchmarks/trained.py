@@ -28,11 +28,16 @@ def trained_rows(forms: Sequence[str], students: Path = STUDENTS, output: Path =
     Raises:
         ConfigError: a training failed.
     """
-    for config in sorted(file for file in students.glob("*/*.yaml") if not file.stem.startswith("Base")):
+    for config in configs(students):
         run = output / f"{config.parent.name}-{config.stem}-{fingerprint(str(config), {})}"
         if not (run / FINAL).exists():
             _train(config, run)
         yield from _kept_rows(run, forms)
+
+
+def configs(students: Path = STUDENTS) -> list[Path]:
+    """The configs of students, sorted by road and name."""
+    return sorted(file for file in students.glob("*/*.yaml") if not file.stem.startswith("Base"))
 
 
 def _train(config: Path, run: Path) -> None:
