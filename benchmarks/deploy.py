@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kd2.config import read
 from kd2.deploy import export
 from kd2.deploy.formats import FORMATS, ExportedFile
+from kd2.deploy.test_set import Evaluated, evaluate
 from kd2.distill import ConfigError
 from kd2.runs.files import save_atomically
 from kd2.runs.folder import FINAL
@@ -31,14 +32,15 @@ def rows(runs: Iterable[str], forms: Sequence[str] = tuple(FORMATS), trained: bo
     """
     for run in runs:
         framework = read(str(Path(run, "config.yaml")))["FRAMEWORK"]
+        ours: list[Evaluated] = []  # of PyTorch, for the first format alone
         for form in forms:
             with tempfile.TemporaryDirectory() as folder:
                 job = export.prepare(run, form, str(Path(folder, f"student{FORMATS[form].endings[0]}")))
                 row = {"student": f"{framework} {job.predictor.facts.architecture}", "format": form}
-                yield dict.fromkeys(COLUMNS, "") | row | _measured(job, trained)
+                yield dict.fromkeys(COLUMNS, "") | row | _measured(job, ours if trained else None)
 
 
-def _measured(job: export.Export, trained: bool) -> dict[str, str]:
+def _measured(job: export.Export, ours: list[Evaluated] | None) -> dict[str, str]:
     try:
         file = job.write()
     except ConfigError as error:
@@ -46,15 +48,17 @@ def _measured(job: export.Export, trained: bool) -> dict[str, str]:
     found = job.compare(file)
     row = {name: f"{value:.0e}" if value else "0" for name, value in found.largest.items()}
     row["without a partner"] = f"{found.alone} of {found.detections}" if found.detections else ""
-    return row | _scored(job, file) if trained else row
+    return row if ours is None else row | _scored(job, file, ours)
 
 
-def _scored(job: export.Export, file: ExportedFile) -> dict[str, str]:
-    data, (ours, theirs) = next(iter(job.evaluate(file).items()))
-    metric = next(name for name in _METRICS if name in ours.scores)
+def _scored(job: export.Export, file: ExportedFile, ours: list[Evaluated]) -> dict[str, str]:
+    name, data = next(iter(job.tests.items()))
+    ours += [] if ours else [evaluate(job.predictor, data())]
+    (own,), found = ours, evaluate(file, data())
+    metric = next(name for name in _METRICS if name in own.scores)
     return {
-        "PyTorch / file": f"{data}: {metric} {ours.scores[metric]:.2f} / {theirs.scores[metric]:.2f}",
-        "ms PyTorch / file": f"{ours.latency:.0f} / {theirs.latency:.0f}",
+        "PyTorch / file": f"{name}: {metric} {own.scores[metric]:.2f} / {found.scores[metric]:.2f}",
+        "ms PyTorch / file": f"{own.latency:.0f} / {found.latency:.0f}",
     }
 
 

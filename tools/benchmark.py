@@ -4,7 +4,7 @@
     python tools/benchmark.py step [--rounds N] [--json FILE] --config-file FILE [KEY VALUE ...]
     python tools/benchmark.py scaling --config-file FILE [KEY VALUE ...]
     python tools/benchmark.py read [--folder FOLDER]
-    python tools/benchmark.py deploy [--format FORMAT] [RUN ...]
+    python tools/benchmark.py deploy [--format FORMAT] [--train | RUN ...]
 
 ``losses`` prints a row for each case and number of threads: our median time and the plain formula's, how many times
 faster ours is, the extra memory of either at its peak and what autograd keeps of it for the backward pass, and the
@@ -24,6 +24,8 @@ Detectron2's own reader where that is installed.
 
 ``deploy`` writes the students of runs, without any a student of every architecture with drawn weights, in every format
 and prints the largest differences from PyTorch on 20 images of the first test set, scores and milliseconds on all.
+``--train`` takes those of benchmarks/students, which it trains for a minute each below output/deploy. It goes on where
+it was stopped: what lies there is not trained or measured again.
 """
 
 import argparse
@@ -41,6 +43,7 @@ from benchmarks import loss_cases, rows
 from benchmarks.reading import IMAGES, OBJECTS, draw, read_rows
 from benchmarks.scaling import HEADER, scaling_rows
 from benchmarks.step import step_times
+from benchmarks.trained import trained_rows
 from kd2 import engine
 from kd2.cli import guarded, table
 from kd2.cli_arguments import Parser, config_arguments
@@ -80,7 +83,9 @@ def main() -> int:
     read.set_defaults(run=run_read)
     deploy = commands.add_parser("deploy", help="exported files beside PyTorch")
     deploy.add_argument("--format", choices=deploying.FORMATS, action="append", dest="forms", help="by default all")
-    deploy.add_argument("runs", nargs="*", metavar="RUN")
+    whose = deploy.add_mutually_exclusive_group()
+    whose.add_argument("--train", action="store_true", help="the students of benchmarks/students, trained first")
+    whose.add_argument("runs", nargs="*", default=[], metavar="RUN")
     deploy.set_defaults(run=run_deploy)
     arguments = parser.parse_args()
     return arguments.run(arguments)
@@ -133,12 +138,17 @@ def run_read(arguments: argparse.Namespace) -> int:
 
 def run_deploy(arguments: argparse.Namespace) -> int:
     """Print a row a run and format, each as soon as it is measured."""
-    drawn = not arguments.runs  # by configs of this project, one of them Python
+    drawn = not (arguments.runs or arguments.train)
     columns = deploying.DIFFERENCES if drawn else deploying.COLUMNS
+    forms = arguments.forms or list(deploying.FORMATS)
     print(table(columns, []), flush=True)
-    with tempfile.TemporaryDirectory() as temporary, permitted(code=drawn):
-        runs = arguments.runs or deploying.drawn_runs(Path(temporary))
-        for row in deploying.rows(runs, arguments.forms or list(deploying.FORMATS), trained=not drawn):
+    # Of this project's own configs, one is Python.
+    with tempfile.TemporaryDirectory() as temporary, permitted(code=not arguments.runs):
+        if arguments.train:
+            found = trained_rows(forms)
+        else:
+            found = deploying.rows(arguments.runs or deploying.drawn_runs(Path(temporary)), forms, trained=not drawn)
+        for row in found:
             print(f"| {' | '.join(row[name] for name in columns)} |", flush=True)
     return 0
 
