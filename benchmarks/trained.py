@@ -1,4 +1,4 @@
-"""Students of every exported architecture, trained for a minute each: what their files score on whole test sets.
+"""Students of every exported architecture, trained briefly: what their files score on whole test sets.
 
 What they are stands in ``benchmarks/students``: a config each, in a folder of its road.
 """

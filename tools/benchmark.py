@@ -24,7 +24,7 @@ Detectron2's own reader where that is installed.
 
 ``deploy`` writes the students of runs, without any a student of every architecture with drawn weights, in every format
 and prints the largest differences from PyTorch on 20 images of the first test set, scores and milliseconds on all.
-``--train`` takes those of benchmarks/students, which it trains for a minute each below output/deploy. It goes on where
+``--train`` takes those of benchmarks/students, which it trains briefly below output/deploy. It goes on where
 it was stopped: what lies there is not trained or measured again.
 """
 
