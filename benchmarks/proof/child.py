@@ -19,6 +19,8 @@ from benchmarks.proof.grid import ROOT
 _SCORE = re.compile(r"^\| (\S+) +\| (\S+) +\|$")
 # A score of one class.
 _OF_CLASS = re.compile(r"(AP|IoU)-")
+# The folders of a file that a message names by its whole path.
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/'\",;]+/)+")
 # Of Linux's prctl: the signal that a process gets when its parent is gone.
 _PR_SET_PDEATHSIG = 1
 # What a commit need not hold for a run to be its own.
@@ -36,9 +38,10 @@ class End:
 
     @property
     def error(self) -> str:
-        """The last line that tells of an error, or the last line."""
+        """The last line that tells of an error, or the last line; where files lie on this machine is left out."""
         lines = self.log.strip().splitlines() or [""]
-        return next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])[:300]
+        found = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
+        return _FOLDERS.sub("", found)[:300]
 
 
 def call(tool: str, words: Sequence[str], log: Path) -> End:

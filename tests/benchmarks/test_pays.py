@@ -192,3 +192,16 @@ def waited(done: Callable[[], object]) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("it was not done in a minute")
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("error: /data/a b/x.json: no such file", "error: a b/x.json: no such file"),
+        ("saved in /home/me/out/model_9.pth; python: /usr/bin/python", "saved in model_9.pth; python: python"),
+        ("error: '/data/x' is 1/2 of http://host/a/b.pth", "error: 'x' is 1/2 of http://host/a/b.pth"),
+        ("error: configs/bccd/x.yaml: KD is 3", "error: configs/bccd/x.yaml: KD is 3"),
+    ],
+)
+def test_an_error_in_the_journal_says_nothing_of_the_machine(line, kept):
+    assert child.End(1, 1.0, 1.0, f"much\n{line}\n").error == kept

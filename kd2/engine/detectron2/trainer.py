@@ -1,6 +1,5 @@
 """Detectron2's DefaultTrainer around a distiller."""
 
-import functools
 import os
 import weakref
 from collections import OrderedDict
@@ -13,8 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
-from detectron2.projects.deeplab import build_lr_scheduler
-from detectron2.solver import LRMultiplier, LRScheduler
+from detectron2.solver import LRScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
@@ -22,17 +20,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kd2.config import merge
-from kd2.distill import ConfigError, Distiller, average_of, loss_groups
+from kd2.distill import ConfigError, Distiller, average_of
 from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry
-from kd2.engine.detectron2 import compat, lazy
+from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.config import add_d2_config
 from kd2.engine.detectron2.data import eval_loader, train_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 from kd2.engine.detectron2.hooks import Averaging, KeepBest, ProcessStates, RunCheckpointer, StopAtSignal, saving_last
+from kd2.engine.detectron2.solver import clipped_optimizer, learning_rate_schedule
 from kd2.engine.detectron2.windows import windowed
 from kd2.engine.experiment import Prepared
 from kd2.engine.mixed_precision import forward_precision
-from kd2.engine.optimizer import build_optimizer, clip_gradients
 from kd2.engine.schema import check_run
 from kd2.runs.best import Best
 from kd2.runs.endings import patient
@@ -201,14 +199,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        multiplier = lazy.multiplier(cfg)
-        if multiplier is not None:
-            return LRMultiplier(optimizer, multiplier, cfg.SOLVER.MAX_ITER)
-        own = cfg.clone()
-        own.defrost()
-        # Detectron2 leaves out steps behind the end, but breaks at one that is the end.
-        own.SOLVER.STEPS = [step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER]
-        return build_lr_scheduler(own, optimizer)  # Detectron2's own and WarmupPolyLR
+        return learning_rate_schedule(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
@@ -243,20 +234,3 @@ class Trainer(DefaultTrainer):
 
 class _Ended(BaseException):
     """Leaves Detectron2's loop, which logs every Exception as a failure."""
-
-
-def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.ModuleDict) -> torch.optim.Optimizer:
-    """``SOLVER.OPTIMIZER`` over the student's groups, as plain Detectron2 makes them, then those of the losses.
-
-    Before each step, when the gradients are unscaled and
-    averaged over the processes, they are clipped.
-
-    Raises:
-        ConfigError: see ``kd2.engine.optimizer.build_optimizer``.
-    """
-    groups = compat.parameter_groups(cfg, student, **lazy.rate_options(cfg))
-    groups += loss_groups(losses, functools.partial(compat.parameter_groups, cfg))
-    optimizer = build_optimizer(cfg.SOLVER, groups, foreach=True)
-    clip = cfg.SOLVER.CLIP_GRADIENTS
-    optimizer.register_step_pre_hook(lambda optimizer, _args, _kwargs: clip_gradients(optimizer.param_groups, clip))
-    return optimizer

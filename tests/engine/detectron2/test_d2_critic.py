@@ -9,7 +9,7 @@ import json
 import torch
 
 from kd2.distill import FeatureSpec
-from kd2.engine.detectron2.trainer import clipped_optimizer
+from kd2.engine.detectron2.solver import clipped_optimizer
 from kd2.losses.holistic import Holistic
 
 from ...helpers.d2_tiny import different, load_config, previous, student_of, train, weights, write_config, write_pair

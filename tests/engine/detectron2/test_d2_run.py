@@ -23,7 +23,7 @@ from kd2.engine.detectron2 import add_d2_config
 from kd2.engine.detectron2 import experiment as experiment_module
 from kd2.engine.detectron2.data import train_loader
 from kd2.engine.detectron2.run import launched
-from kd2.engine.detectron2.trainer import clipped_optimizer
+from kd2.engine.detectron2.solver import clipped_optimizer
 
 from ...helpers.d2_tiny import different, load_config, student_of, train, weights, write_config
 
