@@ -20,6 +20,7 @@ _LEAST = 0.3  # score from which on a detection is drawn
 _OVERLAP = 0.5  # IoU from which on a detection has found an object
 _IGNORED = 255
 _MOST_IN_LEGEND = 20
+_LETTERS = 10  # of a row's name, to an inch
 RIGHT, WRONG, MISSED = (0.1, 0.75, 0.2), (0.95, 0.1, 0.1), (1.0, 0.75, 0.0)
 _HALO = [patheffects.withStroke(linewidth=3, foreground="black"), patheffects.Normal()]
 
@@ -30,15 +31,21 @@ def grid(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Paint]]], sh
     size = _INCHES * len(columns) + 0.3, sum(heights) + 0.08 * len(rows) + 0.35
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
-    for line, (name, paints) in zip(axes, rows):
+    for line, (name, paints), height in zip(axes, rows, heights):
         for cell, paint in zip(line, paints):
             paint(cell)
             cell.set(xticks=[], yticks=[])
             cell.spines[:].set_visible(False)
-        line[0].set_ylabel(name, fontsize=9)
+        line[0].set_ylabel(fitting(name, int(height * _LETTERS)), fontsize=9)
     for cell, title in zip(axes[0], columns):
         cell.set_title(title, fontsize=10)
     return figure
+
+
+def fitting(name: str, most: int) -> str:
+    """A name of at most ``most`` letters, 3 or more: a longer one lacks its middle, as both ends tell files apart."""
+    front, back = most // 2, most - most // 2 - 1
+    return name if len(name) <= most else f"{name[:front]}\u2026{name[len(name) - back :]}"
 
 
 def image(pixels: np.ndarray) -> Paint:
