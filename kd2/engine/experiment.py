@@ -18,6 +18,7 @@ from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import ConfigError, Distiller
 from kd2.engine.build import BuiltModel, Step
 from kd2.engine.checkpoint import Match
+from kd2.networks.group_norm import allow_single_values
 from kd2.runs.best import Best
 
 DataSet = Records | SemanticRecords | ImageDataset
@@ -74,9 +75,17 @@ class Experiment(ABC):
     def check(self, train: list[Any], tests: list[Any]) -> None:
         """Raise ConfigError when data, model and evaluation do not fit; write into the config what the data decide."""
 
-    @abstractmethod
     def build_student(self) -> BuiltModel:
-        """The student with its initial weights drawn from SEED."""
+        """The student with its initial weights drawn from SEED, as it trains and predicts."""
+        built = self.new_student()
+        allow_single_values(built.module)
+        if self.cfg.MODEL.CHANNELS_LAST:
+            built.module.to(memory_format=torch.channels_last)
+        return built
+
+    @abstractmethod
+    def new_student(self) -> BuiltModel:
+        """The student as its framework builds it, with its initial weights drawn from SEED."""
 
     @abstractmethod
     def build_teacher(self, node: str = "KD.TEACHER") -> BuiltModel:

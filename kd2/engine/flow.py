@@ -20,7 +20,6 @@ from kd2.engine.mixed_precision import forward_precision
 from kd2.engine.pair import build_distiller
 from kd2.engine.preflight import first_with_objects, start_up
 from kd2.losses import active_losses
-from kd2.networks.group_norm import allow_single_values
 from kd2.runs import endings, folder
 from kd2.runs.best import Best
 from kd2.runs.files import write_atomically
@@ -99,7 +98,6 @@ def evaluate(experiment: Experiment) -> Scores:
 def trained_student(experiment: Experiment, weights: str, key: str) -> nn.Module:
     """The student with the weights of a file; ``key`` names that in errors."""
     student = experiment.build_student().module
-    allow_single_values(student)
     experiment.load_weights(student, weights, key, partial=False)
     return student
 

@@ -36,7 +36,6 @@ def build_distiller(
     """
     cfg = experiment.cfg
     student = experiment.build_student()
-    allow_single_values(student.module)
     blocks = active_losses(cfg.KD.LOSSES)
     parts = cfg.KD.get("INIT_FROM_TEACHER", "")  # classifiers have no such key
     if not blocks:

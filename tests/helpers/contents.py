@@ -1,4 +1,4 @@
-"""What two checkpoints do not have in common."""
+"""What two checkpoints do not have in common, and how a network lies in memory."""
 
 from typing import Any
 
@@ -21,3 +21,11 @@ def _flat(content: Any, path: str = "") -> dict[str, Any]:
 
 def _equal(a: Any, b: Any) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
+
+
+def channels_last(model: torch.nn.Module) -> bool:
+    """Whether a network's convolutions lie in memory with the channels last; raises AssertionError where some do."""
+    kernels = [x for x in model.parameters() if x.dim() == 4 and x.shape[1] > 1 and x.shape[2] > 1]
+    found = {x.is_contiguous(memory_format=torch.channels_last) for x in kernels}
+    assert len(found) == 1, "the convolutions are laid out differently"
+    return found.pop()

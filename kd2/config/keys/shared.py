@@ -32,6 +32,8 @@ EVERY = (
     #: Checkpoint of the whole student to start from or to evaluate: a file, the folder of a run, an address, or a
     #: published name (docs/teachers.md); empty: a new student.
     Key("MODEL.WEIGHTS", "", str, path=True),
+    #: Lay the student out in memory with the channels last: faster on most devices, the same result up to rounding.
+    Key("MODEL.CHANNELS_LAST", False, bool),
     #: Evaluate and export the moving average of the student's weights and statistics; checkpoints have the weights that
     #: train beside it.
     Key("MODEL.EMA.ENABLED", False, bool),
@@ -140,7 +142,7 @@ EVERY = (
     Key("KD.TEACHER.BATCH_STATISTICS", False, bool),
     #: Its forward pass, whatever SOLVER.AMP says of the student; empty: as the student. Its weights stay as they are.
     Key("KD.TEACHER.PRECISION", "", v.one_of("", "fp32", "bf16", "fp16")),
-    #: Lay its weights out with the channels last, which some GPUs compute faster.
+    #: Lay it out in memory with the channels last.
     Key("KD.TEACHER.CHANNELS_LAST", False, bool),
     #: Compile its backbone (a classifier: all of it); its taps must be what the compiled part gives.
     Key("KD.TEACHER.COMPILE", False, bool),

@@ -24,8 +24,6 @@ KEYS = (
     Key("MODEL.CLASSES", [], v.Texts),
     #: Start from timm's own weights (needs network access), before WEIGHTS.
     Key("MODEL.PRETRAINED", False, bool),
-    #: Layout of the convolutions in memory; faster on most devices, the same result up to rounding.
-    Key("MODEL.CHANNELS_LAST", True, bool),
     #: Of the student's own loss.
     Key("MODEL.LABEL_SMOOTHING", 0.0, v.BelowOne),
     #: Side of the network's square input in pixels. A teacher's own config gives the teacher's.

@@ -100,7 +100,7 @@ def student_cfg(cfg: CfgNode, weights: str) -> CfgNode:
     own, defaults = cfg.clone(), add_d2_config(get_cfg())
     own.defrost()
     own.MODEL.WEIGHTS, own.MODEL.TIMM.PRETRAINED = weights, False
-    own.MODEL.EMA = defaults.MODEL.EMA
+    own.MODEL.EMA, own.MODEL.CHANNELS_LAST = defaults.MODEL.EMA, defaults.MODEL.CHANNELS_LAST
     for part in ("TIMM", "ESPNET"):
         if part.lower() not in own.MODEL.BACKBONE.NAME:
             own.MODEL[part] = defaults.MODEL[part]

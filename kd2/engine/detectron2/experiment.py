@@ -96,7 +96,7 @@ class Detectron2Experiment(Experiment):
         check_keypoints(self.cfg)
         self._names = [*train, *tests]
 
-    def build_student(self) -> BuiltModel:
+    def new_student(self) -> BuiltModel:
         cfg, model = self.cfg, build_plain(self.cfg, "MODEL.META_ARCHITECTURE")
         check_data_classes(model, cfg, self._names)
         check_windows(cfg, model)

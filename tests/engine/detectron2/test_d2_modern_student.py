@@ -126,6 +126,22 @@ def test_plain_detectron2_takes_students_config_and_average(whole):
     assert different(model.state_dict(), content(folder)["model"]) == []
 
 
+CHANNELS_LAST = ["MODEL.CHANNELS_LAST", "True", "KD.TEACHER.CHANNELS_LAST", "True"]
+
+
+def test_the_layout_is_that_of_both_networks_and_no_key_of_the_student(retinanets, tmp_path):
+    with engine.dry_run(retinanets, CHANNELS_LAST) as found:
+        assert contents.channels_last(found.distiller.student)
+        assert contents.channels_last(found.distiller.teacher.model)
+        assert problems(loss_rows(found)) == []
+    train(retinanets, *CHANNELS_LAST, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "last"))
+    train(retinanets, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "first"))
+    assert "CHANNELS_LAST" not in (tmp_path / "last" / "student.yaml").read_text()
+    first, last = weights(tmp_path / "first"), weights(tmp_path / "last")
+    for name, x in first.items():
+        torch.testing.assert_close(last[name], x, rtol=1e-3, atol=1e-4, msg=name)
+
+
 def test_a_loss_knows_step_and_batch(retinanets, tmp_path, monkeypatch):
     seen, forward = [], Distiller.forward
 

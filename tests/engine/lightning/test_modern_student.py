@@ -15,7 +15,7 @@ from kd2.engine.lightning.detection.evaluation import CocoEvaluator
 from kd2.runs.folder import FINAL
 
 from ...helpers import lightning_runs as runs
-from ...helpers import tiny_detection, tiny_segmentation
+from ...helpers import contents, tiny_detection, tiny_segmentation
 
 METRIC = {"things": "bbox/AP", "stuff": "sem_seg/mIoU", "images": "cls/top1"}
 EMA = {"MODEL": {"EMA": {"ENABLED": True, "DECAY": 0.5}}}
@@ -88,6 +88,22 @@ def test_without_the_average_a_run_has_the_same_raw_weights(whole, task, tmp_pat
     runs.train(config, "MODEL.EMA.ENABLED", "False", "OUTPUT_DIR", str(tmp_path / "out"))
     raw, plain = runs.checkpoint(folder)["kd2"]["raw_model"], runs.checkpoint(tmp_path / "out")
     assert runs.same(raw, plain["model"]) == [] and "raw_model" not in plain["kd2"]
+
+
+CHANNELS_LAST = ["MODEL.CHANNELS_LAST", "True", "KD.TEACHER.CHANNELS_LAST", "True"]
+
+
+def test_the_layout_is_that_of_both_networks_and_changes_no_more_than_rounding(task, tmp_path):
+    config = task.write_config(tmp_path, {"SOLVER": {"MAX_ITER": 1}, "MODEL": {"CHANNELS_LAST": False}})
+    losses = []
+    for options in ([], CHANNELS_LAST):
+        distiller = runs.distiller(config, *options).train()
+        found = [contents.channels_last(model) for model in (distiller.student, distiller.teacher.model)]
+        assert found == [bool(options)] * 2
+        losses.append(distiller(runs.first_batch(config)))
+    assert losses[0].keys() == losses[1].keys()
+    for name, loss in losses[0].items():
+        assert losses[1][name].item() == pytest.approx(loss.item(), rel=1e-3), name
 
 
 def test_a_loss_knows_step_and_batch(task, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ class ClassificationExperiment(LightningExperiment):
             epochs = cfg.SOLVER.MAX_ITER * step / images
             logger.info("%d iterations of %d images: %.4g epochs", cfg.SOLVER.MAX_ITER, step, epochs)
 
-    def build_student(self) -> BuiltModel:
+    def new_student(self) -> BuiltModel:
         cfg = self.cfg
         torch.manual_seed(cfg.SEED)
         facts = {"model": cfg.MODEL.NAME, "input size": cfg.INPUT.SIZE, "sees": self._crops()[0]}

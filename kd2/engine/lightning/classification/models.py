@@ -65,7 +65,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         raise ConfigError(f"MODEL.ARGS: {model.NAME} cannot be built with {dict(model.ARGS)}: {error}") from None
     if model.ARGS:
         _check_args(built, cfg)
-    return built.to(memory_format=torch.channels_last) if model.CHANNELS_LAST else built
+    return built
 
 
 def _check_args(built: nn.Module, cfg: CfgNode) -> None:
@@ -86,10 +86,9 @@ class Normalize:
 
     def __init__(self, cfg: CfgNode):
         self.mean, self.std = ([x / 255 for x in v] for v in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
-        self.layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
         self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, pixels: Tensor) -> Tensor:
         if pixels.device not in self._on:  # copied to a device once
             self._on[pixels.device] = tuple(torch.tensor(v, device=pixels.device) for v in (self.mean, self.std))
-        return normalized(pixels, *self._on[pixels.device]).contiguous(memory_format=self.layout)
+        return normalized(pixels, *self._on[pixels.device])

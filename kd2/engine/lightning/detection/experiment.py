@@ -61,7 +61,7 @@ class DetectionExperiment(LightningExperiment):
         check_numbers([*train, *tests])
         check_classes([d for d in (*train, *tests) if d.classes], *num_classes(self.cfg))
 
-    def build_student(self) -> BuiltModel:
+    def new_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
         return self._built(self.cfg, build_detector(self.cfg), "STUDENT", num_classes(self.cfg), names=self.classes)
 

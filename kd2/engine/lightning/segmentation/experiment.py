@@ -58,7 +58,7 @@ class SegmentationExperiment(LightningExperiment):
     def check(self, train: list[SemanticRecords], tests: list[SemanticRecords]) -> None:
         check(self.cfg, [*train, *tests])
 
-    def build_student(self) -> BuiltModel:
+    def new_student(self) -> BuiltModel:
         torch.manual_seed(self.cfg.SEED)
         return self._built(self.cfg, build_segmenter(self.cfg), "STUDENT", num_classes(self.cfg), names=self.classes)
 
