@@ -18,9 +18,11 @@ from kd2.distill.errors import ConfigError
 Gradients = Sequence[Tensor | None]
 Losses = dict[str, Tensor]
 
-# A measurement begins anew this many iterations after the one before began. Adapters start near zero and the student's
-# own gradient falls: with factors of the first iterations alone the share drifts by one or two orders of magnitude.
-RENEW_ITERS = 100
+# The most iterations between two measurements, which lie ever further apart: adapters start near zero and the student's
+# own gradient falls, so that the ratio of the two changes by orders of magnitude, the faster the younger a run is.
+LARGEST_GAP = 100
+# What a measurement leaves of the sum of those before it.
+_KEPT = 0.75
 
 # What losses are multiplied by, one after another until no gradient overflows, while gradients are taken in float16:
 # below 6e-8 they would vanish. Powers of two change no other digit.
@@ -33,39 +35,41 @@ _NOTHING = (
 
 
 class GradientShare(nn.Module):
-    """Measures two gradients over a few iterations of every ``RENEW_ITERS``, and holds the factors that bring their
-    ratio to 1.
+    """Measures two gradients now and then, and holds the factors that bring their ratio to 1.
 
-    An iteration in which one of the two sides sends no gradient does not count. A map into which the loss sent none in
-    all of them takes the smallest factor of the others. A map into which the student's own losses send none gets
-    nothing. The loss sees maps of float16 in float32, so that its gradient is scaled before it is rounded.
+    In the iteration t behind the first measurement the next one follows after t / ``iterations`` iterations, at most
+    after ``LARGEST_GAP``. An iteration in which one of the two sides sends no gradient does not count. A map into which
+    the loss sent none so far takes the smallest factor of the others. A map into which the student's own losses send
+    none gets nothing. The loss sees maps of float16 in float32, so that its gradient is scaled before it is rounded.
 
     Args:
         levels: how many maps the loss is tapped at.
-        iterations: how many are measured, 1 or more. The factors are used from the first of them on.
+        iterations: how many are measured one after another in the beginning, 1 or more.
     """
 
     own: Tensor
     sent: Tensor
     seen: Tensor
-    since: Tensor
+    first: Tensor
+    last: Tensor
 
     def __init__(self, levels: int, iterations: int):
         super().__init__()
         self.iterations = iterations
-        # Sums over iterations and processes of squared gradients.
+        # Sums of squared gradients over iterations, the older the less, and over processes.
         self.register_buffer("own", torch.zeros(levels))
         self.register_buffer("sent", torch.zeros(levels))
-        # How many were measured of this measurement, and the iteration that it began at.
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("since", torch.zeros((), dtype=torch.int64))
-        self._seen = self._since = 0  # on the host, where asking costs nothing
+        # How many batches were measured, and the iterations of the first and of the last one.
+        for name in ("seen", "first", "last"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+        self._seen = self._first = self._last = 0  # on the host, where asking costs nothing
         self._silent = 0  # batches in which the student's own losses sent nothing, before the first that counted
         self.register_load_state_dict_post_hook(lambda share, _: share._count())
 
     def measures(self, iteration: int) -> bool:
-        """Whether the gradients of ``iteration`` are measured."""
-        return self._seen < self.iterations or iteration >= self._since + RENEW_ITERS
+        """Whether the gradients of ``iteration`` are measured, in every batch of an optimizer step."""
+        gap = min(max((iteration - self._first) // self.iterations, 1), LARGEST_GAP)
+        return not self._seen or iteration == self._last or iteration >= self._last + gap
 
     def forward(
         self,
@@ -99,13 +103,13 @@ class GradientShare(nn.Module):
         return values, scale
 
     def observe(self, iteration: int, own: Gradients, sent: Gradients) -> None:
-        """Take in the gradients of one iteration at every map, of the student's own losses and of this one.
+        """Take in the gradients of one batch at every map, of the student's own losses and of this one.
 
         Every process of the run calls it in the same iterations.
 
         Raises:
             ConfigError: the own losses do not depend on any map, or their gradients were 0 in the first
-                ``RENEW_ITERS`` batches.
+                ``LARGEST_GAP`` batches.
         """
         if all(x is None for x in own):
             raise ConfigError(_NOTHING)
@@ -114,21 +118,16 @@ class GradientShare(nn.Module):
             distributed.all_reduce(squares)
         if not (squares.isfinite().all() and squares.any(1).all()):
             self._silent += not squares[0].any()
-            if not self._seen and self._silent == RENEW_ITERS:
-                raise ConfigError(f"{_NOTHING} (all of them were 0 in {RENEW_ITERS} batches)")
+            if not self._seen and self._silent == LARGEST_GAP:
+                raise ConfigError(f"{_NOTHING} (all of them were 0 in {LARGEST_GAP} batches)")
             return
-        if not self._seen or iteration >= self._since + RENEW_ITERS:
-            self._begin(iteration)
-        self.own += squares[0] * (squares[1] > 0)
-        self.sent += squares[1]
+        self.own.mul_(_KEPT).add_(squares[0] * (squares[1] > 0))
+        self.sent.mul_(_KEPT).add_(squares[1])
+        if not self._seen:
+            self.first.fill_(iteration)
+        self.last.fill_(iteration)
         self.seen += 1
-        self._seen += 1
-
-    def _begin(self, iteration: int) -> None:
-        for x in (self.own, self.sent, self.seen):
-            x.zero_()
-        self.since.fill_(iteration)
-        self._seen, self._since = 0, iteration
+        self._seen, self._first, self._last = self._seen + 1, self._first if self._seen else iteration, iteration
 
     def factors(self) -> Tensor:
         """What the loss's gradient at each map is multiplied by for a share of 1, (L,), on the device."""
@@ -136,7 +135,7 @@ class GradientShare(nn.Module):
         return torch.where(self.sent > 0, ratios, ratios.min()).nan_to_num(posinf=0.0)
 
     def _count(self) -> None:
-        self._seen, self._since = int(self.seen), int(self.since)
+        self._seen, self._first, self._last = int(self.seen), int(self.first), int(self.last)
 
 
 class _Scaled(torch.autograd.Function):

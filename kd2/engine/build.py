@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -116,7 +116,6 @@ def assemble(
     seed: int = 0,
     batch_statistics: bool = False,
     further: Sequence[FurtherTeacher] = (),
-    batches: int = 1,
 ) -> Distiller:
     """The Distiller of two models. Making adapters draws nothing from the global random stream.
 
@@ -124,7 +123,6 @@ def assemble(
         blocks: of ``KD.LOSSES``.
         batch_statistics: of the teacher, see ``Teacher``.
         further: teachers beside the first one.
-        batches: of an optimizer step; a share is measured over so many times its iterations.
 
     Raises:
         ConfigError: see ``make_distiller``.
@@ -154,7 +152,7 @@ def assemble(
         Teacher(teacher.module, teacher_taps, batch_statistics),
         student_taps,
         losses,
-        {name: replace(config, calibrate=config.calibrate * batches) for name, config in configs.items()},
+        configs,
         run_student=step.run_student,
         run_teacher=step.run_teacher,
         batch_info=step.batch_info,

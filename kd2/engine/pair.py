@@ -50,8 +50,7 @@ def build_distiller(
         check_pair(student, teacher, blocks, parts)
         step = experiment.step(student.module, teacher, student.color_order != teacher.color_order)
         further = [] if cfg.FRAMEWORK == "timm" else _further(experiment, student)
-        statistics, batches = cfg.KD.TEACHER.BATCH_STATISTICS, cfg.SOLVER.ACCUMULATE
-        distiller = assemble(student, teacher, step, blocks, cfg.SEED, statistics, further, batches)
+        distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS, further)
     if with_weights:
         student = _fill(experiment, student)
         if parts:

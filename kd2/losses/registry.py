@@ -17,7 +17,7 @@ from torch import nn
 
 from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, naming, nearest
 from kd2.distill.values import CountOrZero, NonNegative, Range, check_value
-from kd2.distill.weighting import RENEW_ITERS
+from kd2.distill.weighting import LARGEST_GAP
 from kd2.losses.options import defaults_of, options_of
 
 _COMMON: dict[str, Any] = {
@@ -25,13 +25,13 @@ _COMMON: dict[str, Any] = {
     "TAP": str,
     "WEIGHT": NonNegative,
     "SHARE": NonNegative,
-    "CALIBRATE_ITERS": Annotated[int, Range(low=1, high=RENEW_ITERS)],
+    "CALIBRATE_ITERS": Annotated[int, Range(low=1, high=LARGEST_GAP)],
     "START_ITER": CountOrZero,
     "RAMP_ITERS": CountOrZero,
     "STOP_ITER": Annotated[int, Range("-1 (never) or an iteration after START_ITER")],
 }
-# Iterations of every hundred in which the gradients of a share are measured.
-_CALIBRATE_ITERS = 5
+# Iterations one after another in which the gradients of a share are measured first, see ``GradientShare``.
+_CALIBRATE_ITERS = 10
 _TIMES = (("START_ITER", 0), ("RAMP_ITERS", 0), ("STOP_ITER", -1))
 Blocks = Mapping[str, Mapping[str, Any]]
 Specs = Mapping[str, list[FeatureSpec]]

@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kd2.distill import ConfigError, Distiller
-from kd2.distill.weighting import RENEW_ITERS, GradientShare
+from kd2.distill.weighting import LARGEST_GAP, GradientShare
 
 from ..helpers.toys import IMITATION, batch, distiller
 
@@ -72,35 +72,62 @@ def test_adapters_learn_at_full_strength_and_the_value_is_unweighted():
 def test_factors_stay_between_two_measurements():
     model = shared(SHARE=0.5)
     found = []
-    for seed in range(4):
-        step(model, seed)
+    for iteration in (0, 4, 5, 7):
+        model.iteration = iteration
+        step(model, iteration)
         found.append(model.stats["share/mimic/p4"].item())
-    assert found[0] != found[1] == found[2] == found[3]
+    assert found[0] != found[1] == found[2] != found[3]
 
 
-def test_a_share_is_measured_anew_and_forgets_what_was():
-    model = shared(SHARE=0.5, CALIBRATE_ITERS=1)
-    step(model)
-    model.iteration = RENEW_ITERS
-    step(model, 1)
-    fresh = shared(SHARE=0.5, CALIBRATE_ITERS=1)
-    step(fresh, 1)
-    assert model.stats["share/mimic/p4"] == fresh.stats["share/mimic/p4"]
+def measured(share: GradientShare, first: int, last: int) -> list[int]:
+    found = []
+    for iteration in range(first, last):
+        if share.measures(iteration):
+            share.observe(iteration, [torch.ones(1)], [torch.ones(1)])
+            found.append(iteration - first)
+    return found
 
 
-def test_factors_stand_until_the_new_measurement_sees_a_gradient():
+@pytest.mark.parametrize("start", [0, 400])
+def test_measurements_lie_ever_further_apart(start):
+    found = measured(GradientShare(levels=1, iterations=10), start, start + 2000)
+    assert found[:20] == list(range(20)) and found[20:25] == [21, 23, 25, 27, 29]
+    assert {b - a for a, b in zip(found, found[1:]) if a >= 1100} == {LARGEST_GAP}
+    gaps = [b - a for a, b in zip(found, found[1:])]
+    assert gaps == sorted(gaps)
+
+
+def test_every_batch_of_a_step_is_measured():
+    share = GradientShare(levels=1, iterations=1)
+    share.observe(7, [torch.ones(1)], [torch.ones(1)])
+    assert share.measures(7) and share.measures(8)
+    share.observe(11, [torch.ones(1)], [torch.ones(1)])
+    assert share.measures(11) and not share.measures(12)
+
+
+def test_a_share_follows_gradients_that_change_by_orders_of_magnitude():
+    """As a power of time, the way an adapter that starts near zero grows."""
+    share = GradientShare(levels=1, iterations=10)
+    for iteration in range(1000):
+        ratio = (1 + iteration) ** 1.25
+        if share.measures(iteration):
+            share.observe(iteration, [torch.ones(1)], [torch.full((1,), ratio)])
+        assert 1 <= share.factors().item() * ratio < 2
+
+
+def test_factors_stand_until_a_measurement_sees_a_gradient():
     share = GradientShare(levels=1, iterations=1)
     share.observe(0, [torch.full((1,), 3.0)], [torch.ones(1)])
-    share.observe(RENEW_ITERS, [torch.ones(1)], [torch.zeros(1)])
-    assert share.factors().tolist() == [3.0] and share.measures(RENEW_ITERS + 1)
+    share.observe(LARGEST_GAP, [torch.ones(1)], [torch.zeros(1)])
+    assert share.factors().tolist() == [3.0] and share.measures(LARGEST_GAP + 1)
 
 
 def test_a_ramp_scales_the_share():
     model = shared(SHARE=0.5, RAMP_ITERS=1, CALIBRATE_ITERS=1)
-    step(model), step(model, 1)
-    first = shared(SHARE=0.5, CALIBRATE_ITERS=1)
-    step(first)
-    assert model.stats["share/mimic/p4"] == pytest.approx(first.stats["share/mimic/p4"])
+    plain = shared(SHARE=0.5, CALIBRATE_ITERS=1)
+    for strength, seed in ((0.5, 0), (1.0, 1)):
+        step(model, seed), step(plain, seed)
+        assert model.stats["share/mimic/p4"] == pytest.approx(strength * plain.stats["share/mimic/p4"].item(), rel=0.02)
 
 
 def test_measuring_begins_when_the_loss_does():
@@ -154,10 +181,10 @@ def test_a_student_without_own_losses_at_the_tap_is_told_to_give_a_weight():
 
 def test_a_student_whose_own_gradient_stays_zero_is_told_so_in_the_end():
     share = GradientShare(levels=1, iterations=1)
-    for iteration in range(RENEW_ITERS - 1):
+    for iteration in range(LARGEST_GAP - 1):
         share.observe(iteration, [torch.zeros(1)], [torch.ones(1)])
     with pytest.raises(ConfigError, match=r"they send none; give a WEIGHT \(all of them were 0 in 100 batches\)"):
-        share.observe(RENEW_ITERS, [torch.zeros(1)], [torch.ones(1)])
+        share.observe(LARGEST_GAP, [torch.zeros(1)], [torch.ones(1)])
 
 
 def test_the_students_gradient_of_its_own_losses_is_untouched_by_the_measurement():
@@ -170,10 +197,10 @@ def test_the_students_gradient_of_its_own_losses_is_untouched_by_the_measurement
 
 
 def test_resumed_within_or_behind_the_measurement_it_goes_on_alike():
-    for before, start in ((1, 0), (3, 0), (3, RENEW_ITERS - 2), (4, RENEW_ITERS - 4)):
+    for before, start in ((1, 1), (3, 1), (3, 40), (4, 41)):
         model = shared(SHARE=0.5)
         step(model)
-        model.iteration = start or 1
+        model.iteration = start
         for seed in range(1, before):
             step(model, seed)
         other = shared(SHARE=0.5)
@@ -203,11 +230,11 @@ class Counted(TorchDispatchMode):
 def test_behind_the_measurement_a_step_costs_one_operation_a_map_and_no_read_of_the_host():
     def operations(block: dict) -> Counted:
         model = shared(**block)
-        for seed in range(3):
+        for seed in range(7):
             step(model, seed)
         numel = model.student_features(batch())[1]["fpn"][0].numel()
         with Counted(numel) as counted:
-            step(model, 3)
+            step(model, 7)
         return counted
 
     share, weight = operations({"SHARE": 0.5}), operations({"WEIGHT": 1.0})
@@ -220,7 +247,7 @@ def _observe(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     share = GradientShare(levels=1, iterations=1)
     share.observe(0, [torch.full((2,), 1.0 + rank)], [torch.full((2,), 3.0 * rank)])
-    torch.save((share.state_dict(), share.measures(1)), f"{folder}/{rank}.pt")
+    torch.save(share.state_dict(), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -229,8 +256,7 @@ def test_two_processes_measure_what_one_does(tmp_path):
     one = GradientShare(levels=1, iterations=1)
     one.observe(0, [torch.tensor([1.0, 1, 2, 2])], [torch.tensor([0.0, 0, 3, 3])])
     for rank in range(2):
-        state, measuring = torch.load(tmp_path / f"{rank}.pt")
-        assert not measuring
+        state = torch.load(tmp_path / f"{rank}.pt")
         assert all(torch.equal(state[name], x) for name, x in one.state_dict().items())
 
 

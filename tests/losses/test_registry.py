@@ -233,9 +233,9 @@ def test_common_keys_become_tap_and_schedule():
     assert configs["imitation"] == LossConfig("x", Schedule(0.01, start=400, ramp=10, stop=900))
 
 
-def test_defaults_are_the_fpn_tap_and_a_share_measured_over_5_iterations():
+def test_defaults_are_the_fpn_tap_and_a_share_measured_over_10_iterations():
     _, configs = build({"imitation": {}})
-    assert configs["imitation"] == LossConfig("fpn", Schedule(2.0), calibrate=5)
+    assert configs["imitation"] == LossConfig("fpn", Schedule(2.0), calibrate=10)
 
 
 def test_a_weight_is_no_share():

@@ -123,7 +123,7 @@ def test_a_share_is_measured_over_steps(data, teacher, tmp_path):
     loss = {"imitation": {"WEIGHT": None, "SHARE": 0.5, "CALIBRATE_ITERS": 2}}
     changes = tiny_detection.distilled(teacher, {"KD": {"LOSSES": loss}, "SOLVER": {"ACCUMULATE": 3, "MAX_ITER": 3}})
     runs.train(tiny_detection.write_config(tmp_path, data, runs.merged(changes, {"SOLVER": {"STEPS": []}})))
-    assert runs.checkpoint(tmp_path / "out")["kd2"]["shares"]["imitation.seen"] == 6
+    assert runs.checkpoint(tmp_path / "out")["kd2"]["shares"]["imitation.seen"] == 9
 
 
 def test_two_equal_batches_are_one_step(tmp_path):
