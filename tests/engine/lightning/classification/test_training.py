@@ -48,7 +48,7 @@ def data(pictures):
 def by_hand(config: str, steps: int) -> dict[str, torch.Tensor]:
     """The weights after a loop that anybody would write, with the same initial weights and batches."""
     experiment = runs.experiment(config)
-    model = timm.create_model("test_resnet", num_classes=3).to(memory_format=torch.channels_last)
+    model = timm.create_model("test_resnet", num_classes=3)
     model.load_state_dict(experiment.build_student().module.state_dict())
     norms = [p for m in get_bn_modules(model.train()) for p in m.parameters()]
     others = [p for p in model.parameters() if all(p is not q for q in norms)]
