@@ -1,9 +1,13 @@
 """The console commands that show what distillation was worth and what it sees."""
 
 import argparse
+import itertools
+import os
+from collections.abc import Sequence
 
 from kd2.cli import guarded
 from kd2.cli_arguments import Parser, code_argument, config_arguments, count
+from kd2.data.images import ENDINGS
 from kd2.engine.permission import permitted
 from kd2.losses import import_losses
 
@@ -78,17 +82,24 @@ def run_compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def pictures_and_pairs(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The words behind ``--images``: pictures, known by their endings or as files, and behind them KEY VALUE pairs."""
+    pictures = list(itertools.takewhile(lambda x: x.lower().endswith(ENDINGS) or os.path.lexists(x), words))
+    return pictures, words[len(pictures) :]
+
+
 def run_look(args: argparse.Namespace) -> int:
     """Draw and print the files."""
     from kd2.report import look as looking
     from kd2.report.page import check_free, write_pictures  # needs TensorBoard, as above
 
+    images, pairs = pictures_and_pairs(args.images)
     check_free(args.output, args.overwrite)
     import_losses(args.imports)
     with permitted(code=args.allow_code):
         pictures = looking.look(
-            args.config_file, args.opts, images=args.images, count=args.count, weights=args.weights, alone=args.alone,
-            allow_pickle=args.allow_pickle,
+            args.config_file, [*pairs, *args.opts], images=images, count=args.count, weights=args.weights,
+            alone=args.alone, allow_pickle=args.allow_pickle,
         )  # fmt: skip
     for caption, path in write_pictures(args.output, pictures, args.overwrite):
         print(f"{args.output}/{path}: {caption}")

@@ -173,7 +173,8 @@ def _images(groups: Sequence[Group], count: int, notes: list[str]) -> Pictures:
     run = next(run for run in group.runs if run.finished)
     other = baseline(group, groups)
     alone = next((r.weights for r in (other.runs if other else []) if r.finished), "")
-    options = ["OUTPUT_DIR", run.folder]
+    # The run may have trained on a device that is not here.
+    options = ["OUTPUT_DIR", run.folder] + ([] if torch.cuda.is_available() else ["MODEL.DEVICE", "cpu"])
     try:
         return look(os.path.join(run.folder, CONFIG), options, count=count, weights=run.weights, alone=alone)
     except USER_ERRORS as error:

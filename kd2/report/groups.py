@@ -5,11 +5,13 @@ one group.
 import filecmp
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kd2.config.merging import leaves
+from kd2.data.root import data_root, files_of
 from kd2.distill import DataError
 from kd2.report.logs import training_seconds
 from kd2.report.run_folder import Run
@@ -20,8 +22,11 @@ _APART = (
     "SEED", "OUTPUT_DIR", "VERSION", "CUDNN_BENCHMARK", "VIS_PERIOD", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE",
     "SOLVER.CHECKPOINT_PERIOD", "SOLVER.KEEP_CHECKPOINTS", "TEST.EVAL_PERIOD", "TEST.BEST", "DATASETS.ALLOW_OUTSIDE",
 )  # fmt: skip
-# What makes a model another one; what it is filled with in the beginning does not.
-_MODEL, _FILLED = "MODEL.", ("MODEL.WEIGHTS", "MODEL.BACKBONE.WEIGHTS", "MODEL.DEVICE")
+# Keys of MODEL that make no other model: with what it is filled, how it learns, what of its output counts.
+_NO_MODEL = re.compile(
+    r"MODEL\.(EMA\..+|(.+\.)?(DEVICE|CHANNELS_LAST|PRETRAINED|FREEZE_AT|DROPOUT|LABEL_SMOOTHING|PRIOR_PROB|"
+    r"BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION|.*WEIGHTS?|.*LOSS.*|.*_(TEST|TRAIN)))"
+)
 _MOST_DIFFERENCES = 3  # that a name tells
 _ABOUT = 0.95  # of a training time counts as that time
 
@@ -86,8 +91,13 @@ def baseline(group: Group, groups: Sequence[Group]) -> Group | None:
 def teacher_of(group: Group, groups: Sequence[Group]) -> Group | None:
     """The teacher's own run: the one that holds ``KD.TEACHER.WEIGHTS``, or the only teacher there is."""
     teachers = [g for g in groups if g.role == TEACHER]
-    holding = [g for g in teachers if any(_holds(run, group.config["KD"]["TEACHER"]["WEIGHTS"]) for run in g.runs)]
+    holding = [g for g in teachers if taught_by(group, g)]
     return holding[0] if holding else teachers[0] if len(teachers) == 1 else None
+
+
+def taught_by(group: Group, teacher: Group) -> bool:
+    """Whether a run of ``teacher`` holds the weights of a distilled group's first teacher."""
+    return any(_holds(run, group.runs[0].teachers[0]) for run in teacher.runs)
 
 
 def at_equal_time(group: Group, groups: Sequence[Group]) -> Group | None:
@@ -137,18 +147,21 @@ def _classes(run: Run) -> set[str]:
 
 
 def _same_source(one: Any, other: Any) -> bool:
-    """Whether two values of an entry mean the same: equal, one file by its content, or moved by its name."""
+    """Whether two values of an entry mean the same: equal, by the content of both, or moved by the name."""
     if one == other or not isinstance(one, str) or not isinstance(other, str):
         return one == other
-    if os.path.isfile(one) and os.path.isfile(other):
-        return filecmp.cmp(one, other, shallow=False)
+    paths = [os.path.join(data_root(), x) for x in (one, other)]
+    if all(map(os.path.isfile, paths)):
+        return filecmp.cmp(*paths, shallow=False)
+    if all(map(os.path.isdir, paths)):
+        return files_of(paths[0]) == files_of(paths[1])
     return os.path.basename(os.path.normpath(one)) == os.path.basename(os.path.normpath(other))
 
 
 def _roles(runs: Sequence[Run]) -> list[str]:
     distilled = [run for run in runs if run.losses]
     models = [_model(run) for run in distilled]
-    weights = [run.config["KD"]["TEACHER"]["WEIGHTS"] for run in distilled]
+    weights = [path for run in distilled for path in run.teachers]
     return [
         DISTILLED
         if run.losses
@@ -165,7 +178,7 @@ def _holds(run: Run, path: str) -> bool:
 
 
 def _model(run: Run) -> dict[str, str]:
-    named = {k: repr(v) for k, v in leaves(run.config) if k.startswith(_MODEL) and k not in _FILLED}
+    named = {k: repr(v) for k, v in leaves(run.config) if k.startswith("MODEL.") and not _NO_MODEL.fullmatch(k)}
     return named | {"FRAMEWORK": repr(run.config.get("FRAMEWORK"))}
 
 

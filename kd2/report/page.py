@@ -1,6 +1,7 @@
 """Pages and pictures on disk: Markdown, one HTML file with everything inside, JSON; TensorBoard gets the pictures."""
 
 import base64
+import glob
 import html
 import io
 import json
@@ -48,6 +49,7 @@ def write_pictures(
         ConfigError: see ``check_free``.
     """
     check_free(folder, overwrite)
+    _clear(folder)
     written = []
     os.makedirs(os.path.join(folder, _PICTURES), exist_ok=True)
     with SummaryWriter(os.path.join(folder, _EVENTS)) as events:
@@ -60,6 +62,13 @@ def write_pictures(
             events.add_image(name, np.asarray(Image.open(content).convert("RGB")), dataformats="HWC")
             written.append((caption, path))
     return written
+
+
+def _clear(folder: str) -> None:
+    """Remove the pictures of an earlier page: others may take their place."""
+    for names in (os.path.join(_PICTURES, "*.png"), os.path.join(_EVENTS, "events.out.tfevents.*")):
+        for path in glob.glob(os.path.join(glob.escape(folder), names)):
+            os.remove(path)
 
 
 def write_page(folder: str, title: str, verdict: Sequence[str], sections: Sequence[Section], content: Any) -> None:

@@ -10,7 +10,7 @@ from kd2.config import framework_of, read
 from kd2.distill import ConfigError, DataError
 from kd2.losses import active_losses
 from kd2.report.logs import Row, read_log
-from kd2.runs.folder import CONFIG, FINAL, RESULTS
+from kd2.runs.folder import CONFIG, FINAL, RESULTS, newest_student
 
 _NOUNS = {int: "a whole number", dict: "a group of keys", str: "a text", list: "a list"}
 
@@ -44,6 +44,12 @@ class Run:
         return list(active_losses(self.config["KD"]["LOSSES"]))
 
     @property
+    def teachers(self) -> list[str]:
+        """``WEIGHTS`` of its teachers: of ``KD.TEACHER``, then of ``KD.TEACHERS``."""
+        further = self.config["KD"].get("TEACHERS", [])
+        return [self.config["KD"]["TEACHER"]["WEIGHTS"], *(x.get("WEIGHTS", "") for x in further)]
+
+    @property
     def weights(self) -> str:
         """The file of the student at the end."""
         return os.path.join(self.folder, FINAL)
@@ -72,8 +78,8 @@ def read_run(folder: str) -> Run:
         raise DataError(f"{folder} is not the folder of a run: {error}") from None
     _check_config(config, path)
     rows = _log(folder)
-    finished = os.path.isfile(os.path.join(folder, FINAL))
-    scores = _results(os.path.join(folder, RESULTS)) or _last_scores(rows)
+    finished = _finished(folder)
+    scores = (_results(os.path.join(folder, RESULTS)) if finished else {}) or _last_scores(rows, finished)
     return Run(folder, config, scores, rows, finished)
 
 
@@ -95,8 +101,10 @@ def _check_config(config: Mapping[str, Any], path: str) -> None:
             value = value.get(part) if isinstance(value, Mapping) else None
         if not isinstance(value, kind):
             raise DataError(f"{path} is not the config of a run: {key} is {value!r}, expected {_NOUNS[kind]}")
-    if not all(isinstance(block, dict) for block in config["KD"]["LOSSES"].values()):
-        raise DataError(f"{path} is not the config of a run: KD.LOSSES is {config['KD']['LOSSES']!r}")
+    further = config["KD"].get("TEACHERS", [])
+    for key, blocks in (("LOSSES", list(config["KD"]["LOSSES"].values())), ("TEACHERS", further)):
+        if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+            raise DataError(f"{path} is not the config of a run: KD.{key} is {config['KD'][key]!r}")
 
 
 def _log(folder: str) -> list[Row]:
@@ -118,10 +126,21 @@ def _results(path: str) -> dict[str, float]:
         raise DataError(f"{path} is damaged, expected numbers by name ({error})") from None
 
 
-def _last_scores(rows: Sequence[Row]) -> dict[str, float]:
-    """The scores of the last evaluation in a log."""
+def _finished(folder: str) -> bool:
+    """Whether the student at the end is there; a finished run that goes on is not finished any more."""
+    try:
+        newest = newest_student(folder)
+    except ConfigError as error:
+        raise DataError(f"{folder} is not the folder of a run: {error}") from None
+    return newest == os.path.join(folder, FINAL) and os.path.isfile(newest)
+
+
+def _last_scores(rows: Sequence[Row], finished: bool) -> dict[str, float]:
+    """The scores of the last evaluation in a log; of a ``finished`` run none that came before its last iteration."""
     evaluated = [row for row in rows if any(is_score(name) for name in row)]
-    return {name: x for name, x in evaluated[-1].items() if is_score(name)} if evaluated else {}
+    if not evaluated or finished and evaluated[-1]["step"] < max(row["step"] for row in rows):
+        return {}
+    return {name: x for name, x in evaluated[-1].items() if is_score(name)}
 
 
 def is_score(name: str) -> bool:

@@ -1,14 +1,26 @@
 """The sections of a comparison as plain tables: what stands in the page, before it is set."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from kd2.distill import DataError, nearest
-from kd2.report.groups import ALONE, DISTILLED, TEACHER, Group, at_equal_time, baseline, differing, teacher_of
+from kd2.report.groups import (
+    ALONE,
+    DISTILLED,
+    TEACHER,
+    Group,
+    at_equal_time,
+    baseline,
+    differing,
+    taught_by,
+    teacher_of,
+)
 from kd2.report.run_folder import Run, score_kind
 from kd2.report.statistics import PairedDifference, paired_difference, recovery
 
 _NONE = "-"  # a cell without a value
+_GAP = 1.0  # points of a score that a teacher is better by, so that a part of them says something
+_EQUAL = 1.2  # times a training time is no equal time any more
 
 
 @dataclass(frozen=True)
@@ -49,16 +61,22 @@ def difference(group: Group, other: Group | None, metric: str) -> PairedDifferen
 
 
 def recovered(group: Group, groups: Sequence[Group], metric: str) -> float | None:
-    """Recovery of a distilled group by the means over seeds; None without a student alone or a better teacher."""
-    sides = [group, baseline(group, groups), teacher_of(group, groups)]
-    means = [None if side is None else mean(side, metric) for side in sides]
-    return None if None in means else recovery(*means)
+    """Recovery of a distilled group by the means over the seeds that it shares with its student alone.
+
+    None without a student alone, a shared seed or a teacher that is better by a point: parts of less are chance.
+    """
+    other, teacher = baseline(group, groups), teacher_of(group, groups)
+    if other is None or teacher is None:
+        return None
+    shared = group.scores(metric).keys() & other.scores(metric).keys()
+    means = [mean(group, metric, shared), mean(other, metric, shared), mean(teacher, metric)]
+    return None if None in means or means[2] - means[1] < _GAP else recovery(*means)
 
 
-def mean(group: Group, metric: str) -> float | None:
-    """Mean of a score over the seeds; None where no finished run has it."""
-    scores = group.scores(metric)
-    return sum(scores.values()) / len(scores) if scores else None
+def mean(group: Group, metric: str, seeds: Collection[int] | None = None) -> float | None:
+    """Mean of a score over the seeds, or over some of them; None where no finished run has it."""
+    scores = [x for seed, x in group.scores(metric).items() if seeds is None or seed in seeds]
+    return sum(scores) / len(scores) if scores else None
 
 
 def worth(groups: Sequence[Group], metric: str) -> Section:
@@ -67,7 +85,7 @@ def worth(groups: Sequence[Group], metric: str) -> Section:
     rows = [_worth_row(group, groups, metric) for group in groups]
     timed = [(g, other) for g in groups if g.role == DISTILLED and (other := at_equal_time(g, groups))]
     text = [
-        f"{g.label} and {other.label} at equal wall-clock time ({_duration(g.seconds)}, {_duration(other.seconds)}): "
+        f"{g.label} and {other.label} {_at_time(g, other)} ({_duration(g.seconds)}, {_duration(other.seconds)}): "
         f"{_words(difference(g, other, metric))}."
         for g, other in timed
     ]
@@ -78,12 +96,36 @@ def worth(groups: Sequence[Group], metric: str) -> Section:
     ):
         if some:
             text.append(f"{reason} {', '.join(some)}: there is no comparison at equal wall-clock time.")
-    for group in groups:
-        other = baseline(group, groups) if group.role == DISTILLED else None
-        apart = differing(other.runs[0], group.runs[0]) if other else []
-        if apart:
-            text.append(f"{group.label} and its student alone differ in {', '.join(apart[:5])} too.")
+    text += [line for g in groups if g.role == DISTILLED for line in _reservations(g, groups, metric)]
     return Section("What distillation was worth", text, header, rows)
+
+
+def _reservations(group: Group, groups: Sequence[Group], metric: str) -> Iterator[str]:
+    """What else a reader has to know of the difference and the recovery of a distilled group."""
+    other, teacher = baseline(group, groups), teacher_of(group, groups)
+    apart = differing(other.runs[0], group.runs[0]) if other else []
+    if apart:
+        yield f"{group.label} and its student alone differ in {', '.join(apart[:5])} too."
+    own, alone = (set(g.scores(metric)) if g else set() for g in (group, other))
+    if own & alone and own != alone:
+        yield (
+            f"{group.label} and its student alone share the seeds {_listed(own & alone)}, of which difference and "
+            f"recovery are; {_listed(own ^ alone)} only one of them has, which counts in its own mean."
+        )
+    if teacher and not taught_by(group, teacher) and recovered(group, groups, metric) is not None:
+        yield (
+            f"The recovery of {group.label} is told by {teacher.runs[0].folder}, the only teacher here; its "
+            f"KD.TEACHER.WEIGHTS is {group.runs[0].teachers[0]!r}."
+        )
+
+
+def _at_time(group: Group, other: Group) -> str:
+    longer = (other.seconds or 0) > _EQUAL * (group.seconds or 0)
+    return "that trained longer" if longer else "at equal wall-clock time"
+
+
+def _listed(seeds: Collection[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def scores(groups: Sequence[Group], kind: str, title: str) -> Section | None:
@@ -115,8 +157,9 @@ def verdict(groups: Sequence[Group], metric: str) -> list[str]:
             continue
         told.append(f"{group.label} {_finding(found)}: {metric} {found}.")
         means = [mean(g, metric) for g in (teacher, other) if g]
-        if teacher and None not in means and means[0] <= means[1]:
-            told.append(f"The teacher ({means[0]:.1f}) is no better than the student alone ({means[1]:.1f}).")
+        if teacher and None not in means and means[0] < means[1] + _GAP:
+            order = "hardly" if means[0] > means[1] else "no"
+            told.append(f"The teacher ({means[0]:.1f}) is {order} better than the student alone ({means[1]:.1f}).")
     return told or ["No run has a distillation loss that counts: there is no difference to tell."]
 
 

@@ -71,6 +71,7 @@ def begin(folder: str, config: str, overwrite: bool) -> None:
             _remove(place, "|".join(map(re.escape, _CSV)))
             with contextlib.suppress(OSError):  # there are other files
                 os.rmdir(place)
+    _remove(folder, re.escape(RESULTS))  # of a student that this run is about to go beyond
     write_atomically(_MARK + config, os.path.join(folder, CONFIG))
 
 
@@ -117,6 +118,17 @@ def last_checkpoint(folder: str) -> str | None:
     if not name or name != os.path.basename(name):
         raise ConfigError(f"--resume: {tag} holds {name!r}, expected the name of a checkpoint beside it")
     return os.path.join(folder, name)
+
+
+def newest_student(folder: str) -> str | None:
+    """The final checkpoint of a run; before its end, or while a finished one goes on, the last; None before the first.
+
+    Raises:
+        ConfigError: see ``last_checkpoint``.
+    """
+    last, final = last_checkpoint(folder), os.path.join(folder, FINAL)
+    found = [path for path in (last, final) if path and os.path.isfile(path)]
+    return found[0] if found else last
 
 
 def resumable(folder: str) -> str:

@@ -145,3 +145,44 @@ def test_a_folder_that_cannot_be_written_is_the_output(tmp_path):
     (tmp_path / "page").touch()
     with pytest.raises(ConfigError, match=r"^--output '.*page' is not writable: File exists$"):
         page(tmp_path, runs(tmp_path, (1,)))
+
+
+def test_recovery_and_difference_are_of_the_shared_seeds_and_the_others_are_named(tmp_path):
+    _, text = page(tmp_path, [*runs(tmp_path, (1,)), write_run(tmp_path / "distilled9", 9, 59.0, DISTILLED)])
+    assert "| imitation | 52.5 | +5.0 (no interval: one seed has no spread) | 26 % |" in text  # 5 / (60 - 41)
+    assert "imitation and its student alone share the seeds 1, of which difference and recovery are; 9 only one" in text
+
+
+def test_a_teacher_that_did_not_teach_is_named(tmp_path):
+    folders = runs(tmp_path, (1,))
+    _, text = page(tmp_path, folders)
+    assert f"The recovery of imitation is told by {folders[0]}, the only teacher here; its KD.TEACHER.WEIGHTS" in text
+    own = DISTILLED["KD"] | {"TEACHER": {"WEIGHTS": f"{folders[0]}/model_final.pth"}}
+    taught = write_run(tmp_path / "taught", 1, 46.0, {"KD": own})
+    _, text = page(tmp_path, [*folders[:2], taught], overwrite=True)
+    assert "is told by" not in text
+
+
+def test_nothing_of_an_earlier_page_is_left(tmp_path):
+    folders = runs(tmp_path, (1,))
+    page(tmp_path, folders)
+    earlier = tmp_path / "page" / "pictures" / "mgd_holes.png"
+    earlier.touch()
+    events = set((tmp_path / "page" / "tensorboard").iterdir())
+    page(tmp_path, folders, overwrite=True)
+    assert not earlier.exists() and not events & set((tmp_path / "page" / "tensorboard").iterdir())
+
+
+def test_a_student_alone_that_trained_much_longer_is_not_at_equal_time(tmp_path):
+    longer = write_run(tmp_path / "longer", 1, 44.0, {"SOLVER": {"MAX_ITER": 90}}, seconds=4.0)
+    slow = write_run(tmp_path / "slow", 1, 45.0, DISTILLED, seconds=2.4)
+    _, text = page(tmp_path, [write_run(tmp_path / "alone", 1, 40.0), longer, slow])
+    assert "imitation and student alone, MAX_ITER 90 that trained longer (96 s, 160 s): +1.0" in text
+
+
+def test_a_teacher_that_is_hardly_better_leaves_nothing_to_recover(tmp_path):
+    folders = [write_run(tmp_path / name, 1, ap, changes) for name, ap, changes in
+               (("t", 40.9, TEACHER), ("a", 40.0, {}), ("d", 38.0, DISTILLED))]  # fmt: skip
+    content, _ = page(tmp_path, folders)
+    assert content["verdict"][1] == "The teacher (40.9) is hardly better than the student alone (40.0)."
+    assert content["groups"][2]["scores"]["bbox/AP"]["recovery"] is None

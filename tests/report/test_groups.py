@@ -1,5 +1,7 @@
 """Runs sorted for a comparison, and runs that cannot be compared."""
 
+import json
+
 import pytest
 
 from kd2.distill import DataError
@@ -113,3 +115,70 @@ def test_damaged_scores_are_named(tmp_path):
     (tmp_path / "a" / "results.json").write_text('{"bbox/AP": ')
     with pytest.raises(DataError, match="results.json is damaged, expected numbers by name"):
         read_run(folder)
+
+
+def test_relative_paths_below_the_data_root_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    folders = []
+    for name in ("mine", "yours"):
+        (tmp_path / name / "valid").mkdir(parents=True)
+        (tmp_path / name / "valid" / "_annotations.coco.json").write_text(name)
+        changes = {"DATASETS": {"CUSTOM": {"val": {"JSON": f"{name}/valid/_annotations.coco.json"}}}}
+        folders.append(write_run(tmp_path / f"run_{name}", 1, 40.0, changes))
+    with pytest.raises(DataError, match="val.JSON is 'yours/valid/_annotations.coco.json'"):
+        groups_of(*folders)
+
+
+def test_folders_of_one_name_with_other_files_are_other_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    folders = []
+    for name, kind in (("pets", "cat"), ("cars", "van")):
+        (tmp_path / name / "val" / kind).mkdir(parents=True)
+        changes = {"DATASETS": {"CUSTOM": {"val": {"JSON": f"{name}/val"}}}}
+        folders.append(write_run(tmp_path / f"run_{name}", len(folders), 40.0, changes))
+    with pytest.raises(DataError, match="val.JSON is 'cars/val'"):
+        groups_of(*folders)
+    (tmp_path / "cars" / "val" / "van").rename(tmp_path / "cars" / "val" / "cat")
+    (group,) = groups_of(*folders)
+    assert len(group.runs) == 2
+
+
+def test_a_further_teacher_is_a_teacher(tmp_path):
+    teacher = write_run(tmp_path / "t", 1, 40.0)
+    changes = DISTILLED["KD"] | {"TEACHERS": [{"CONFIG_FILE": "", "WEIGHTS": f"{teacher}/model_final.pth"}]}
+    found = groups_of(write_run(tmp_path / "d", 1, 41.0, {"KD": changes}), teacher)
+    assert [g.role for g in found] == ["teacher", "distilled"]
+
+
+def test_a_finished_run_that_goes_on_is_not_finished(tmp_path):
+    folder = write_run(tmp_path / "a", 1, 40.0)
+    for name in ("model_0000050.pth", "last_checkpoint"):
+        (tmp_path / "a" / name).write_text("model_0000050.pth")
+    (group,) = groups_of(folder)
+    assert group.scores("bbox/AP") == {} and group.runs[0].state == "iteration 41 of 40"
+
+
+def test_a_student_at_the_end_without_its_evaluation_has_no_scores(tmp_path):
+    folder = write_run(tmp_path / "a", 1, 40.0)
+    (tmp_path / "a" / "results.json").unlink()
+    lines = [{"iteration": 19, "bbox/AP": 12.0}, {"iteration": 39, "total_loss": 1.0}]
+    (tmp_path / "a" / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = read_run(folder)
+    assert run.finished and run.scores == {}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"EMA": {"ENABLED": True}},
+        {"RETINANET": {"SCORE_THRESH_TEST": 0.2}},
+        {"RETINANET": {"FOCAL_LOSS_GAMMA": 1.0}},
+        {"BACKBONE": {"FREEZE_AT": 2, "WEIGHTS": "a.pth"}},
+        {"RPN": {"BATCH_SIZE_PER_IMAGE": 9}},
+        {"LABEL_SMOOTHING": 0.1},
+    ],
+)
+def test_a_student_that_learns_in_another_way_is_no_teacher(tmp_path, model):
+    folders = write_run(tmp_path / "a", 1, 40.0), write_run(tmp_path / "d", 1, 41.0, DISTILLED | {"MODEL": model})
+    alone, distilled = groups_of(*folders)
+    assert alone.role == "student alone" and baseline(distilled, [alone, distilled]) is alone

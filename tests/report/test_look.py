@@ -12,7 +12,9 @@ pytest.importorskip("pycocotools", reason="needs pycocotools")
 
 import torch
 
+from kd2.cli_report import pictures_and_pairs
 from kd2.distill import ConfigError, DataError
+from kd2.report.compare import compare
 from kd2.report.look import look
 
 from ..helpers import tiny_detection
@@ -89,3 +91,29 @@ def test_without_a_loss_there_is_nothing_to_show(config):
     options = [word for name in LOSSES for word in (f"KD.LOSSES.{name}.WEIGHT", "0")]
     with pytest.raises(ConfigError, match="there is no distillation to show"):
         look(config, options)
+
+
+def test_pairs_behind_the_pictures_override_the_config(config, tmp_path, monkeypatch, capsys):
+    words = ["look.py", "--config-file", config, "--output", str(tmp_path), "--images", "0.png", "MODEL.SIZE", "3"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "tools" / "look.py"), run_name="__main__")
+    assert end.value.code == 1 and "MODEL.SIZE: no such key" in capsys.readouterr().err
+
+
+def test_names_behind_images_are_pictures_up_to_the_first_key(tmp_path):
+    (tmp_path / "odd").touch()
+    words = ["A.JPG", str(tmp_path / "odd"), "SEED", "3", "MODEL.WEIGHTS", "b.png"]
+    assert pictures_and_pairs(words) == (words[:2], words[2:])
+
+
+def test_a_run_of_a_machine_with_a_gpu_is_drawn_on_one_without(config, tmp_path):
+    made = experiment(config)
+    (tmp_path / "run").mkdir()
+    text = made.config_text().replace("DEVICE: cpu", "DEVICE: cuda")
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    (tmp_path / "run" / "results.json").write_text('{"bbox/AP": 1.0}')
+    torch.save({"model": made.build_student().module.state_dict()}, tmp_path / "run" / "model_final.pth")
+    content = compare([str(tmp_path / "run")], str(tmp_path / "page"), images=1)
+    assert "DEVICE: cuda" in text and content["notes"] == []
+    assert (tmp_path / "page" / "pictures" / "found.png").exists()

@@ -240,3 +240,8 @@ def test_nothing_is_removed_where_a_folder_has_a_runs_name(tmp_path):
     with pytest.raises(ConfigError, match="student.yaml, a folder"):
         overwriting(tmp_path)
     assert (tmp_path / "model_final.pth").exists()
+
+
+def test_the_scores_of_a_finished_run_go_when_it_goes_on(used):
+    begin(str(used), "", overwrite=False)
+    assert not (used / "results.json").exists() and (used / "model_final.pth").exists()
