@@ -21,15 +21,18 @@ class Differences:
         detections: how many PyTorch and the file found, together.
         alone: how many of them have no partner on the other side, and the highest score among these. Beside a
             threshold, or beside a box of nearly the same score, the last bit decides what is found.
+        pictures: how many were compared.
     """
 
     largest: dict[str, float] = field(default_factory=dict)
     detections: int = 0
     alone: int = 0
     alone_score: float = 0.0
+    pictures: int = 0
 
     def add(self, ours: Found, theirs: Found) -> None:
         """Take in what PyTorch and the file found on one picture."""
+        self.pictures += 1
         if "boxes" in ours:
             pairs = _partners(ours, theirs)
             for found, own in zip((ours, theirs), pairs):

@@ -15,6 +15,7 @@ from kd2.deploy.load import predictor_of, run_of
 from kd2.deploy.predictor import Predictor
 from kd2.deploy.test_set import Evaluated, TestSet, evaluate
 from kd2.distill import ConfigError, nearest
+from kd2.runs.folder import check_writable
 from kd2.runs.packages import package
 
 # Pictures on which a new file is compared with PyTorch.
@@ -109,8 +110,10 @@ def _path(run: str, form: str, path: str, overwrite: bool) -> str:
     path = path or os.path.join(run, f"student{ending}")
     if not path.endswith(ending):
         raise ConfigError(f"--output is {path!r}, expected a name that ends in {ending}: --format is {form}")
-    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
         raise ConfigError(f"--output is {path!r}, expected a name in a folder that exists")
+    check_writable(folder, "--output: the folder")
     for name in [path, *(path.removesuffix(ending) + other for other in beside)]:
         if os.path.lexists(name) and not overwrite:
             raise ConfigError(f"{name} exists: --overwrite replaces it, --output names another")

@@ -77,6 +77,7 @@ def open_exported(path: str) -> ExportedFile:
 def first_line(error: BaseException) -> str:
     """The first line of an error that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Exception from ")] or lines  # OpenVINO's own places
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 

@@ -21,6 +21,8 @@ from kd2.runs.files import write_atomically
 from kd2.runs.folder import check_writable
 
 RESULTS = "predictions.json"
+_SMALL = 250  # pixels of the longer side
+_LONGEST = 240  # bytes of a name before its number and ending
 
 
 def pictures_of(paths: Iterable[str]) -> list[str]:
@@ -125,11 +127,15 @@ def drawn(model: Predicts, pixels: np.ndarray, found: Found, least: float) -> np
 def _boxed(picture: Image.Image, box: list[float], words: str, color: tuple[int, int, int]) -> None:
     """Draw a box with its words on a ground of its color: above it, or inside where the picture begins there."""
     pen, size = ImageDraw.Draw(picture), max(picture.size)
-    width, font = max(2, round(size / 400)), ImageFont.load_default(max(11, size / 55))
+    width = max(1 + (size > _SMALL), round(size / 400))
+    # Below _SMALL pixels letters shrink with the picture, as far as they can be read.
+    font = ImageFont.load_default(max(min(11, max(7, 11 * size / _SMALL)), size / 55))
     # The last pixel lies inside the box, which ends behind it.
     x1, y1, x2, y2 = (min(max(x, 0), side - 1) for x, side in zip(box, 2 * picture.size))
     pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=width)
     _, _, length, height = pen.textbbox((0, 0), words, font)
+    if length > max(picture.width / 2, x2 - x1):  # the score alone: words would hide what else is found
+        _, _, length, height = pen.textbbox((0, 0), words := words.rpartition(" ")[2], font)
     left = max(min(x1, picture.width - length - 6), 0)
     top = y1 - height - 4 if y1 > height + 4 else y1
     pen.rectangle((left, top, left + length + 6, top + height + 4), fill=color)
@@ -177,10 +183,13 @@ def _name(model: Predicts, label: int) -> str:
 
 
 def _names(pictures: Sequence[str]) -> list[str]:
-    """The names of the drawn pictures: each picture's own, ending in .png, with a number where it is taken."""
+    """The names of the drawn pictures: each picture's own, ending in .png, with a number where it is taken.
+
+    One that would be longer than file systems allow is cut.
+    """
     names: dict[str, None] = {}
     for path in pictures:
-        stem = os.path.splitext(os.path.basename(path))[0]
+        stem = os.fsdecode(os.fsencode(os.path.splitext(os.path.basename(path))[0])[:_LONGEST])
         numbered = (f"{stem}{f'_{number}' if number > 1 else ''}.png" for number in itertools.count(1))
         names[next(name for name in numbered if name not in names)] = None
     return list(names)

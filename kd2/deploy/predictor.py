@@ -4,6 +4,7 @@ Letters: N images, H x W pixels, M detections, K classes.
 """
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from kd2.data.images import ImageSource, check_pixel_range, read_image
@@ -54,9 +56,10 @@ class Facts:
         """The facts of an exported file; raises ConfigError naming ``path`` when it has none of kd2's."""
         try:
             facts = cls(**json.loads(text or ""))
-            good = facts.task in OUTPUTS and all(isinstance(name, str) for name in facts.classes)
+            good = facts.task in OUTPUTS and isinstance(facts.classes, list) and len(facts.pixel_range) in (0, 2)
+            good = good and all(isinstance(name, str) for name in [facts.architecture, *facts.classes])
             check_pixel_range([float(x) for x in facts.pixel_range])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, LookupError):
             good = False
         if not good:
             names = ", ".join(field.name for field in fields(cls))
@@ -158,8 +161,10 @@ def pixels_of(image: Picture, pixel_range: Sequence[float] = ()) -> np.ndarray:
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy().transpose(1, 2, 0) if image.dim() == 3 else image.numpy()
     if not isinstance(image, np.ndarray):
+        if not (isinstance(image, (str, os.PathLike, Image)) or hasattr(image, "read")):
+            raise ConfigError(f"an image is {image!r:.50}, expected a path, file, Pillow image, array or tensor")
         return read_image(image, pixel_range)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ConfigError(f"an image is {image.dtype} of shape {image.shape}, expected uint8 (H, W, 3) in RGB")
     return image
 

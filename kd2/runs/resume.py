@@ -77,7 +77,7 @@ FATES = {
 }
 _CUSTOM = "DATASETS.CUSTOM."  # refused for the data sets that are trained on
 _RATES = ("initial_lr", "weight_decay", "momentum", "nesterov")
-_ABSENT = "not given"
+ABSENT = "not given"
 
 Entry = Mapping[str, Any]
 
@@ -133,7 +133,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
     """Key, old and new value (as they are shown) of everything that two configs do not share."""
     old, new = dict(leaves(was)), dict(leaves(now))
     for key in [*old, *(key for key in new if key not in old)]:
-        before, after = (repr(side[key]) if key in side else _ABSENT for side in (old, new))
+        before, after = (repr(side[key]) if key in side else ABSENT for side in (old, new))
         if before != after:
             yield key, before, after
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 pytest.importorskip("detectron2")
 
@@ -15,6 +17,7 @@ from kd2.deploy import export, formats
 from kd2.distill import ConfigError
 from kd2.engine.detectron2.data import eval_loader
 from kd2.engine.flow import trained_student
+from kd2.runs.folder import begin
 
 from ..helpers import d2_semantic, d2_tiny
 from ..helpers.contents import different
@@ -166,3 +169,12 @@ def test_the_average_of_a_checkpoint_of_a_run_with_two_teachers_is_exported(data
         content = torch.load(folder / name, weights_only=True)
         held = {key.removeprefix("student."): x for key, x in job.predictor.state_dict().items()}
         assert different(held, content["model"]) == [] and different(held, content["kd2"]["raw_model"]) != []
+
+
+def test_a_run_in_half_precision_is_loaded_without_a_gpu(mask_rcnn, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(mask_rcnn, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["SOLVER"]["AMP"] = {"ENABLED": True, "PRECISION": "fp16"}
+    begin(str(run), yaml.safe_dump(config), overwrite=False)
+    assert different(kd2.load(str(run)).student.state_dict(), kd2.load(mask_rcnn).student.state_dict()) == []

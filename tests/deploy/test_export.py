@@ -1,3 +1,4 @@
+import json
 import os
 import sys
 
@@ -129,3 +130,53 @@ def test_a_damaged_file_is_one_line(tmp_path, capsys):
     (tmp_path / "a.pt").write_bytes(b"nothing")
     assert cli.guarded(lambda: bool(kd2.load(str(tmp_path / "a.pt")))) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/a.pt cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["MODEL.DEVICE", "cuda"], "^MODEL.DEVICE cannot be given here: a file is written and compared .* on the CPU"),
+        (["MODEL.WEIGHTS", "a.pth"], "^MODEL.WEIGHTS cannot be given here: --weights names the checkpoint"),
+        (["INPUT.SIZE", "16", "--evaluate"], "^--evaluate stands among the KEY VALUE pairs, which come last"),
+        (["INPUT.SIZE"], "^expected KEY VALUE pairs, found 1 words: INPUT.SIZE$"),
+    ],
+)
+def test_words_that_would_change_nothing_are_refused(classifier, tmp_path, words, text):
+    with pytest.raises(ConfigError, match=text):
+        exported(classifier, "torchscript", tmp_path / "student.pt", *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_model_is_built(classifier, monkeypatch):
+    def build(*_):
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr(export, "predictor_of", build)
+    with pytest.raises(ConfigError, match="^--output: the folder '/proc' is not writable"):
+        exported(classifier, "torchscript", "/proc/student.pt")
+
+
+def test_as_many_images_are_told_as_were_compared(detector, tmp_path, capsys):
+    exported(detector, "torchscript", tmp_path / "student.pt")
+    assert "| on 6 images " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"classes": "abc"}, {"classes": [1]}, {"pixel_range": [0]}, {"task": "flying"}, {"architecture": 5}, {"more": 1}],
+)
+def test_facts_that_no_export_wrote_are_refused(classifier, tmp_path, changes):
+    path = str(tmp_path / "student.pt")
+    exported(classifier, "torchscript", path)
+    facts = {"kd2": ""}
+    module = torch.jit.load(path, _extra_files=facts)
+    torch.jit.save(module, path, _extra_files={"kd2": json.dumps(json.loads(facts["kd2"]) | changes)})
+    with pytest.raises(ConfigError, match="student.pt: expected a file of kd2-export, which tells its task"):
+        kd2.load(path)
+
+
+def test_the_reason_of_a_runtime_is_told_not_its_place():
+    error = RuntimeError(
+        "Exception from src/core.cpp:84:\nException from src/reader.cpp:148:\nUnable to read the model"
+    )
+    assert formats.first_line(error) == "RuntimeError: Unable to read the model"

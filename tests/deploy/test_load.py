@@ -10,6 +10,8 @@ from kd2 import engine
 from kd2.distill import ConfigError
 from kd2.engine.flow import trained_student
 
+from ..helpers.contents import different
+
 CLASSES = {"detector": ["box", "bar"], "segmenter": ["ground", "box", "bar", "ball", "bird"]}
 
 
@@ -81,3 +83,44 @@ def test_a_file_of_another_ending_is_refused(classifier):
 def test_a_path_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(ConfigError, match="there is no '.*absent.onnx', expected the folder of a run or a file"):
         kd2.load(str(tmp_path / "absent.onnx"))
+
+
+def test_weights_beside_an_exported_file_are_refused(tmp_path):
+    (tmp_path / "a.onnx").touch()
+    with pytest.raises(ConfigError, match="a.onnx is an exported file, which holds its weights: b.pth has no place"):
+        kd2.load(str(tmp_path / "a.onnx"), "b.pth")
+
+
+def test_a_finished_run_that_goes_on_gives_its_last_checkpoint(classifier, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(classifier, run)
+    content = torch.load(run / "model_final.pth", weights_only=True)
+    content["model"] = {name: x + 1 if x.is_floating_point() else x for name, x in content["model"].items()}
+    torch.save(content, run / "model_0000050.pth")
+    (run / "last_checkpoint").write_text("model_0000050.pth")
+    assert different(kd2.load(str(run)).student.state_dict(), content["model"]) == []
+
+
+def test_a_config_that_was_changed_since_the_training_is_told(classifier, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(classifier, run)
+    config = (run / "config.yaml").read_text()
+    content = torch.load(run / "model_final.pth", weights_only=True)
+    content["kd2"]["config"] = config
+    torch.save(content, run / "model_final.pth")
+    kd2.load(str(run))
+    assert not caplog.records
+    (run / "config.yaml").write_text(
+        config.replace(" SIZE: 32", " SIZE: 24").replace("TEST_SCALE: 1.1", "TEST_SCALE: 1.2")
+    )
+    kd2.load(str(run))
+    (record,) = caplog.records  # the scale of a test may be another
+    assert "INPUT.SIZE is 24, but" in record.getMessage() and "was trained with 32" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("picture", "text"), [(5, "an image is 5, expected a path, file"), (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)")]
+)
+def test_what_is_no_picture_is_refused(classifier, picture, text):
+    with pytest.raises(ConfigError, match=text):
+        kd2.load(classifier).predict(picture)

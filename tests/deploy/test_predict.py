@@ -7,6 +7,9 @@ from PIL import Image
 
 import kd2
 from kd2 import cli_deploy
+from kd2.deploy.formats import ExportedFile
+from kd2.deploy.predict import drawn
+from kd2.deploy.predictor import Facts
 from kd2.distill import ConfigError
 
 
@@ -110,3 +113,19 @@ def test_a_picture_that_does_not_exist_is_refused_first(classifier, tmp_path):
 def test_a_folder_without_a_picture_is_refused(classifier, tmp_path):
     with pytest.raises(ConfigError, match="has no picture; known by .jpg"):
         predicted(classifier, tmp_path / "out", tmp_path)
+
+
+def test_a_name_as_long_as_a_name_can_be_is_cut(classifier, pictures, tmp_path):
+    (tmp_path / "more").mkdir()
+    for folder in (pictures, tmp_path / "more"):
+        Image.open(pictures / "a.png").save(folder / f"{'x' * 251}.png")
+    code, content = predicted(classifier, tmp_path / "out", pictures, tmp_path / "more")
+    assert code == 0 and len(content["images"]) == 4 == len(list((tmp_path / "out").glob("*.png")))
+
+
+def test_words_leave_a_small_picture_to_be_seen():
+    facts = Facts("detection", "RetinaNet", ["rectangle"], [])
+    model, pixels = ExportedFile(facts, list), np.zeros((48, 64, 3), np.uint8)
+    found = {"boxes": np.array([[20.0, 20, 30, 30]]), "scores": np.array([0.75]), "labels": np.array([0])}
+    painted = drawn(model, pixels, found, 0.5).any(2)
+    assert painted[20, 20:30].all() and painted.any(0).sum() <= 32  # less than half of its width

@@ -29,10 +29,13 @@ def defaults_of(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     return set_defaults(add_d2_config(get_cfg()), loaded, config_file)
 
 
-def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
+def run_config(loaded: Mapping[str, Any], config_file: str, trains: bool = True) -> CfgNode:
     """The config of a run: Detectron2's and kd2's defaults, then what ``kd2.config.read`` gave of ``config_file``.
 
     ``MODEL.META_ARCHITECTURE`` names the student, whichever of the two forms the file has, see ``distill_cfg``.
+
+    Args:
+        trains: whether the precision of training has to be one of the device.
 
     Raises:
         ConfigError: see ``kd2.config.assemble``; lists whose lengths do not fit; a device that is absent.
@@ -40,6 +43,8 @@ def run_config(loaded: Mapping[str, Any], config_file: str) -> CfgNode:
     cfg = plain_cfg(assemble(defaults_of(loaded, config_file), loaded, config_file))
     _check_lengths(cfg)
     _choose_device(cfg, given="DEVICE" in loaded.get("MODEL", {}))
+    if trains:
+        _check_precision(cfg)
     return cfg
 
 
@@ -158,6 +163,9 @@ def _choose_device(cfg: CfgNode, given: bool) -> None:
     else:
         logger.info("MODEL.DEVICE: no CUDA device, training on the CPU")
         cfg.MODEL.DEVICE = "cpu"
+
+
+def _check_precision(cfg: CfgNode) -> None:
     amp = cfg.SOLVER.AMP
     if amp.ENABLED and amp.PRECISION == "fp16" and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise ConfigError("SOLVER.AMP.PRECISION is 'fp16', which needs a CUDA device; bf16 trains on the CPU too")

@@ -77,8 +77,8 @@ def data_sets(loaded: dict[str, Any], config_file: str) -> dict[str, Callable[[]
 
 
 def experiment(loaded: dict[str, Any], config_file: str, args: Namespace) -> Detectron2Experiment:
-    """The experiment of a config that was read, without a seed and a folder."""
-    return Detectron2Experiment(run_config(loaded, config_file), args)
+    """The experiment of a config that was read, without a seed and a folder; it does not train."""
+    return Detectron2Experiment(run_config(loaded, config_file, trains=False), args)
 
 
 def launched(work: Callable[..., Any], processes: int, args: Namespace, work_args: tuple) -> Any:
