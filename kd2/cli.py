@@ -1,6 +1,7 @@
 """The console commands up to training, and what all share with the scripts of tools/: error texts and tables."""
 
 import argparse
+import io
 import logging
 import shlex
 import sys
@@ -175,6 +176,8 @@ def guarded(main: Callable[[], int]) -> int:
     0: done. 1: an error of the user's, or a fault, whose traceback is in the file that the line names. 128 + n: the
     signal n (SIGINT, SIGTERM) ended it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text, or not in its encoding
     logger, handler = logging.getLogger("kd2"), logging.StreamHandler()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -29,7 +29,7 @@ _PSEUDO_LABEL = """Write what a detector finds in a folder of images as a COCO f
 %(prog)s --config-file my_teacher.yaml --images more --to more.json MODEL.WEIGHTS my_teacher.pth
 
 The size of the images, suppression and number of detections are those of the config's evaluation. The file is used as
-DATASETS.CUSTOM.more: {JSON: more.json, IMAGES: more}.
+DATASETS.CUSTOM.more: {JSON: more.json, IMAGES: more}. Images that cannot be read are left out; the exit code is then 1.
 """
 
 
@@ -97,7 +97,8 @@ def run_export(args: argparse.Namespace) -> int:
     file = job.write()
     found = job.compare(file)
     print(f"{job.path}: {job.predictor.facts.architecture}", end="\n\n")
-    print(table(["largest difference from PyTorch", f"on {exporting.COMPARED} images"], found.rows()), flush=True)
+    images = f"on {found.pictures} image{'s' * (found.pictures != 1)}"
+    print(table(["largest difference from PyTorch", images], found.rows()), flush=True)
     for name, sides in (job.evaluate(file) if args.evaluate else {}).items():
         rows = [[key, *(side.scores[key] for side in sides)] for key in sides[0].scores]
         rows.append(["milliseconds an image", *(side.latency for side in sides)])
@@ -119,9 +120,7 @@ def run_predict(args: argparse.Namespace) -> int:
         broken += [problem] if problem else []
         print(f"{path}: {'left out' if problem else count}", flush=True)
     print(f"drawn in {args.output}, all found in {args.output}/{predicting.RESULTS}")
-    for problem in broken:
-        print(f"error: {problem}", file=sys.stderr)
-    return 1 if broken else 0
+    return _told(broken)
 
 
 def run_pseudo_label(args: argparse.Namespace) -> int:
@@ -130,12 +129,19 @@ def run_pseudo_label(args: argparse.Namespace) -> int:
 
     check_value("--classes", args.classes, Texts)
     check_new(args.to)
-    content = find_objects(
+    content, broken = find_objects(
         args.config_file, args.opts, args.images, args.score, args.classes, args.allow_pickle, args.allow_code
     )
     write_coco(content, args.to)
     print(f"{args.to}: {len(content['annotations'])} objects in {len(content['images'])} images")
-    return 0
+    return _told(broken)
+
+
+def _told(broken: list[str]) -> int:
+    """Tell what was wrong with the pictures that were left out; the exit code."""
+    for problem in broken:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if broken else 0
 
 
 def _weights_argument(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """What the commands share: arguments, the one line of a user's error, tables."""
 
+import io
 import os
 import re
 import signal
@@ -155,3 +156,11 @@ def test_two_commands_do_not_share_their_imports(calls, monkeypatch):
 def test_fewer_gpus_than_none_are_refused():
     with pytest.raises(ConfigError, match="--num-gpus is -1, expected 0"):
         cli.run_train(cli.train_parser().parse_args(["--num-gpus", "-1", "--config-file", "c.yaml"]))
+
+
+def test_names_that_are_no_text_are_printed_nevertheless(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8", errors="strict"))
+    assert cli.guarded(lambda: print(os.fsdecode(b"bad\xff.jpg")) or 0) == 0
+    sys.stdout.flush()
+    assert written.getvalue() == b"bad\\udcff.jpg\n"

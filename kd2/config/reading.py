@@ -220,6 +220,9 @@ def _put(node: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _set(loaded: dict[str, Any], options: Sequence[str]) -> None:
+    late = next((word for word in map(str, options) if word.startswith("--")), "")
+    if late:
+        raise ConfigError(f"{late} stands among the KEY VALUE pairs, which come last")
     if len(options) % 2:
         raise ConfigError(f"expected KEY VALUE pairs, found {len(options)} words: {' '.join(map(str, options))}")
     keys = [str(key) for key in options[::2]]

@@ -1,14 +1,20 @@
 """A detector's own detections in a folder of images, as a data set in COCO's form."""
 
+import functools
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fvcore.common.config import CfgNode
 from pycocotools import mask as coco_mask
 
-from kd2.distill import ConfigError
+from kd2.data.detection.records import Records
+from kd2.data.findings import Findings
+from kd2.data.images import ENDINGS, read_image
+from kd2.data.root import files_below, outside_allowed
+from kd2.distill import ConfigError, DataError
 from kd2.distill.values import Share, check_value
 from kd2.engine import for_evaluation
 from kd2.engine.checkpoint import saved_classes
@@ -18,6 +24,7 @@ from kd2.runs.files import write_atomically
 from kd2.runs.folder import check_writable
 
 _NAME = "pseudo_labels"
+_THREADS = 8  # reading pictures waits for the disk
 
 
 def find_objects(
@@ -28,8 +35,10 @@ def find_objects(
     classes: Sequence[str] = (),
     allow_pickle: bool = False,
     allow_code: bool = False,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[str]]:
     """What the model of ``MODEL.WEIGHTS`` finds in the images of a folder and of those in it, as by evaluation.
+
+    An image that cannot be read is left out.
 
     Args:
         config_file, options: of a detector, see ``kd2.engine.run``.
@@ -39,25 +48,29 @@ def find_objects(
 
     Returns:
         The content of a COCO file: file names relative to ``folder``, categories from 1, and of each annotation
-        ``bbox``, ``area``, ``iscrowd`` 0, ``score``, and of an instance its mask as a run-length code.
+        ``bbox``, ``area``, ``iscrowd`` 0, ``score``, and of an instance its mask as a run-length code. Then what was
+        wrong with each image that was left out.
 
     Raises:
         ConfigError: no weights, no detector, class names that nobody tells, that are too few or one of them twice; a
             score outside of 0 to 1 or below that of the model's own evaluation.
-        DataError: a folder without images, an image that cannot be read.
+        DataError: a folder without an image that can be read.
     """
     check_value("--score", least, Share)
-    own = [f"DATASETS.CUSTOM.{_NAME}.UNLABELED", os.path.abspath(folder)]
     with permitted(pickles=allow_pickle, code=allow_code):
-        return _found(for_evaluation(config_file, [*options, *own]), folder, least, classes)
+        experiment = for_evaluation(config_file, list(options))
+        with outside_allowed(experiment.cfg.DATASETS.ALLOW_OUTSIDE):
+            return _found(experiment, folder, least, classes)
 
 
-def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[str]) -> dict[str, Any]:
+def _found(
+    experiment: Experiment, folder: str, least: float, classes: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
     cfg = experiment.cfg
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS is empty, expected the checkpoint of the model that finds the objects")
     names = list(classes) or saved_classes(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS").get("things", [])
-    data = experiment.load_one(_NAME, "KD.UNLABELED.DATASETS")
+    data, broken = _images(folder, cfg.INPUT.PIXEL_RANGE)
     built = experiment.build_student()
     key, count = built.classes.get("things", ("", 0))
     if len(names) != count or not count:
@@ -76,7 +89,34 @@ def _found(experiment: Experiment, folder: str, least: float, classes: Sequence[
     ]
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
     annotations = [_annotation(number, detection) for number, detection in enumerate(found, 1)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    return {"images": images, "annotations": annotations, "categories": categories}, broken
+
+
+def _images(folder: str, pixel_range: Sequence[float]) -> tuple[Records, list[str]]:
+    """The pictures below a folder that can be read, and what is wrong with the others; each is read once for that."""
+    paths = [os.path.join(folder, name) for name in files_below(folder) if name.lower().endswith(ENDINGS)]
+    if not paths:
+        raise DataError(f"--images {folder} has no images; known by {', '.join(ENDINGS)}")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sizes = list(pool.map(functools.partial(_size, pixel_range=pixel_range), paths))
+    good = [(path, size) for path, size in zip(paths, sizes) if not isinstance(size, str)]
+    broken = [size for size in sizes if isinstance(size, str)]
+    if not good:
+        raise DataError(f"--images {folder}: none of its {len(paths)} images can be read: {broken[0]}")
+    records = [
+        {"image_id": i, "file_name": path, "height": height, "width": width, "dataset": _NAME, "annotations": []}
+        for i, (path, (height, width)) in enumerate(good)
+    ]
+    return Records(_NAME, (), records, folder, Findings(folder), {}, pixel_range), broken
+
+
+def _size(path: str, pixel_range: Sequence[float]) -> tuple[int, int] | str:
+    """Height and width of a picture, or what is wrong with it."""
+    try:
+        height, width, _ = read_image(path, pixel_range).shape
+    except DataError as error:
+        return str(error)
+    return height, width
 
 
 def check_new(path: str) -> None:

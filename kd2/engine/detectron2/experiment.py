@@ -30,7 +30,7 @@ from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, teacher_config, write_student
 from kd2.engine.detectron2.data import align, align_semantic, check_readable, custom_records, register, train_loader
 from kd2.engine.detectron2.data.built_in import read_built_in
-from kd2.engine.detectron2.data.catalog import read_custom
+from kd2.engine.detectron2.data.catalog import put_pictures, read_custom
 from kd2.engine.detectron2.data.loaders import train_mapper, training_records
 from kd2.engine.detectron2.evaluators import check_augmentation, check_evaluators, check_keypoints
 from kd2.engine.detectron2.lazy_keys import without_decided
@@ -192,7 +192,7 @@ class Detectron2Experiment(Experiment):
 
     @torch.no_grad()
     def find(self, student: nn.Module, data: DataSet) -> list[dict[str, Any]]:
-        register(self.cfg, [data.name])
+        put_pictures(data)
         found: list[dict[str, Any]] = []
         for batch in Trainer.build_test_loader(self.cfg, data.name):
             for given, output in zip(batch, student(batch), strict=True):

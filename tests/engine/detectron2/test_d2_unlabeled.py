@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -103,10 +104,14 @@ def test_predictions_are_refused_beside_them(config):
         distiller_of(load_config(config, words))
 
 
-def test_a_teachers_detections_become_a_data_set(config, data):
+def test_a_teachers_detections_become_a_data_set(config, data, tmp_path):
     folder = Path(config).parent
     words = ["MODEL.WEIGHTS", str(folder / "teacher.pth"), *ALL]
-    content = find_objects(str(folder / "teacher.yaml"), words, str(data / "images"), 0.0, ["box", "bar"])
+    shutil.copytree(data / "images", tmp_path / "images")
+    (tmp_path / "images" / "broken.png").write_text("no picture")
+    images = str(tmp_path / "images")
+    content, broken = find_objects(str(folder / "teacher.yaml"), words, images, 0.0, ["box", "bar"])
+    assert len(broken) == 1 and "broken.png: not a readable image" in broken[0]
     assert [image["file_name"] for image in content["images"]] == [f"{i}.png" for i in range(6)]
     assert content["categories"] == [{"id": 1, "name": "box"}, {"id": 2, "name": "bar"}]
     first = content["annotations"][0]

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from kd2.data.classes import same_order
 from kd2.data.detection.records import Records, load, of_one_run, tell_without_masks
 from kd2.data.root import data_root
+from kd2.data.segmentation.labels import Labels
 from kd2.data.segmentation.semantic import SemanticRecords, load_semantic
 from kd2.data.segmentation.semantic import of_one_run as semantic_of_one_run
 from kd2.distill import IGNORE_LABEL, ConfigError, nearest
@@ -119,6 +120,11 @@ def _register_custom(cfg: CfgNode, name: str) -> None:
         data.findings.tell()
     _registered[name] = source, data
     _put(data)
+
+
+def put_pictures(data: Records) -> None:
+    """Put the pictures of a data set without annotations and classes into the catalogs."""
+    _put(SemanticRecords(data.name, (), data.records, data.source, Labels({}), data.findings, (), data.pixel_range))
 
 
 def _put(data: Records | SemanticRecords) -> None:

@@ -6,10 +6,11 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import json
+import shutil
 
 from kd2.cli_deploy import pseudo_label_parser, run_pseudo_label
 from kd2.data.detection.coco import read_coco
-from kd2.distill import ConfigError
+from kd2.distill import ConfigError, DataError
 from kd2.engine.pseudo_labels import find_objects, write_coco
 
 
@@ -21,7 +22,7 @@ def options(teacher):
 
 @pytest.fixture(scope="module")
 def content(teacher, data, options):
-    return find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), 0.0)
+    return find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), 0.0)[0]
 
 
 def test_they_are_read_like_any_other_data_set(content, data, tmp_path):
@@ -42,7 +43,7 @@ def test_every_one_has_its_score_and_lies_in_its_image(content):
 
 def test_small_scores_are_left_out(content, teacher, data, options):
     least = sorted(found["score"] for found in content["annotations"])[-3]
-    fewer = find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), least)
+    fewer, _ = find_objects(str(teacher / "teacher.yaml"), options, str(data / "images"), least)
     assert len(fewer["annotations"]) == 3
 
 
@@ -93,3 +94,27 @@ def test_a_file_that_could_not_be_written_is_refused_before_the_model_runs(tmp_p
         words_of_command = ["--config-file", "absent.yaml", "--images", str(tmp_path), "--to", str(tmp_path / name)]
         with pytest.raises(ConfigError, match=words):
             run_pseudo_label(pseudo_label_parser().parse_args(words_of_command))
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_left_out(content, teacher, data, options, tmp_path, capsys):
+    images = tmp_path / "images"
+    shutil.copytree(data / "images", images)
+    whole = (images / "1.png").read_bytes()
+    (images / "1.png").write_bytes(whole[: len(whole) // 2])  # its header is good
+    (images / "2.jpg").write_text("no picture")
+    words = ["--config-file", str(teacher / "teacher.yaml"), "--images", str(images), "--score", "0.0"]
+    words += ["--to", str(tmp_path / "more.json"), *options]
+    assert run_pseudo_label(pseudo_label_parser().parse_args(words)) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[:2] for line in told] == [["error", str(images / name)] for name in ("1.png", "2.jpg")]
+    found = json.loads((tmp_path / "more.json").read_text())
+    assert [image["file_name"] for image in found["images"]] == ["0.png", "2.png", "3.png", "4.png", "5.png"]
+    number = {image["file_name"]: image["id"] for image in content["images"]}["5.png"]
+    wanted = [x["bbox"] for x in content["annotations"] if x["image_id"] == number]
+    assert [x["bbox"] for x in found["annotations"] if x["image_id"] == found["images"][-1]["id"]] == wanted
+
+
+def test_a_folder_of_nothing_but_broken_pictures_is_refused(teacher, options, tmp_path):
+    (tmp_path / "a.jpg").write_text("no picture")
+    with pytest.raises(DataError, match="none of its 1 images can be read: .*a.jpg: not a readable image"):
+        find_objects(str(teacher / "teacher.yaml"), options, str(tmp_path), 0.5)
