@@ -13,7 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/ lies in the checkout alone
 
-from examples.quickstart.run import quickstart
 from kd2.cli import Parser, guarded
 
 
@@ -27,6 +26,8 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, metavar="N", help="of each training (default: the config's)")
     parser.add_argument("--train-teacher", action="store_true", help="train the teacher of the shapes here too")
     args = parser.parse_args()
+    from examples.quickstart.run import quickstart  # what it lacks is one line
+
     quickstart(
         args.output, args.data, args.seed, args.iterations, overwrite=args.overwrite, train_teacher=args.train_teacher
     )

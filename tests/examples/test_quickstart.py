@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import runpy
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -201,3 +202,13 @@ def test_inputs_inside_the_output_folder_are_refused(tmp_path):
     own_folder(str(tmp_path), (), overwrite=False)
     with pytest.raises(ConfigError, match=f"--data {tmp_path}/data/train.json lies in --output {tmp_path}"):
         own_folder(str(tmp_path), (str(tmp_path / "data" / "train.json"),), overwrite=True)
+
+
+def test_a_missing_package_is_one_line(tmp_path):
+    code = "import runpy, sys; sys.modules['lightning'] = None; del sys.argv[0]; "
+    code += "runpy.run_path(sys.argv[0], None, '__main__')"
+    words = [sys.executable, "-W", "ignore", "-c", code, str(ROOT / "tools" / "quickstart.py"), "--seed", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: the package 'lightning' is missing: pip install 'kd2[torchvision]'"
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
