@@ -14,8 +14,8 @@ from kd2.engine import flow
 from kd2.engine.lightning.detection.evaluation import CocoEvaluator
 from kd2.runs.folder import FINAL
 
-from ...helpers import lightning_runs as runs
 from ...helpers import contents, tiny_detection, tiny_segmentation
+from ...helpers import lightning_runs as runs
 
 METRIC = {"things": "bbox/AP", "stuff": "sem_seg/mIoU", "images": "cls/top1"}
 EMA = {"MODEL": {"EMA": {"ENABLED": True, "DECAY": 0.5}}}
