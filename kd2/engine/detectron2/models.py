@@ -13,6 +13,7 @@ from kd2.config import train_size
 from kd2.distill import ConfigError, Probe, nearest
 from kd2.engine.detectron2 import lazy
 from kd2.engine.detectron2.batch_info import padded_size, square_of
+from kd2.engine.detectron2.compat import decode_in_float32
 
 # Where Detectron2's metadata have the names of what ``class_keys`` counts.
 METADATA = {"things": "thing_classes", "stuff": "stuff_classes"}
@@ -38,7 +39,7 @@ def build_plain(cfg: CfgNode, key: str) -> nn.Module:
         ConfigError: no such architecture; names ``key``. See ``lazy.build_model``.
     """
     if cfg.MODEL.LAZY_CONFIG:
-        return lazy.build_model(cfg).to(torch.device(cfg.MODEL.DEVICE))
+        return decode_in_float32(lazy.build_model(cfg)).to(torch.device(cfg.MODEL.DEVICE))
     name = cfg.MODEL.META_ARCHITECTURE
     choices = [known for known, _ in META_ARCH_REGISTRY if known != "Distiller"]
     if name not in choices:

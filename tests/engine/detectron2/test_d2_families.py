@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
+import json
 import re
 from pathlib import Path
 
@@ -85,6 +86,15 @@ def test_some_cells_hold(drawn, tmp_path, family, loss):
 )
 def test_families_teach_each_other_on_shared_levels(drawn, tmp_path, teacher, student, loss):
     assert cell(tmp_path, drawn, student, loss, teacher=teacher) == "fpn"
+
+
+@pytest.mark.parametrize("family", some_families)
+def test_every_family_trains_in_bf16_on_the_cpu(drawn, tmp_path, family):
+    mixed = {"AMP": {"ENABLED": True, "PRECISION": "bf16"}}
+    train(family_config(tmp_path, drawn, family, "mimic", SOLVER=mixed), allow_code=True)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()]
+    losses = [line["total_loss"] for line in lines if "total_loss" in line]
+    assert losses and all(0 < loss < float("inf") for loss in losses)
 
 
 def plain(folder: Path) -> torch.nn.Module:
