@@ -8,7 +8,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from kd2.config import teacher_blocks
-from kd2.distill import Distiller
+from kd2.distill import ConfigError, Distiller
 from kd2.engine.build import BuiltModel, assemble, check_pair, facts_of
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment, Facts
@@ -19,6 +19,9 @@ from kd2.losses import active_losses
 from kd2.networks.group_norm import allow_single_values
 
 logger = logging.getLogger(__name__)
+
+# Where the parts of detectors keep the score below which they give no detection: Detectron2's, torchvision's.
+_THRESHOLDS = ("test_score_thresh", "score_thresh")
 
 
 def build_distiller(
@@ -33,6 +36,9 @@ def build_distiller(
     Args:
         with_weights: fill the student from ``MODEL.WEIGHTS`` and ``KD.INIT_FROM_TEACHER``.
         whole_teacher: keep the parts of the teacher that no tap needs.
+
+    Raises:
+        ConfigError: what the parts raise; a ``KD.UNLABELED.SCORE_THRESH`` below the teacher's own.
     """
     cfg = experiment.cfg
     student = experiment.build_student()
@@ -51,6 +57,8 @@ def build_distiller(
         step = experiment.step(student.module, teacher, student.color_order != teacher.color_order)
         further = [] if cfg.FRAMEWORK == "timm" else _further(experiment, student)
         distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS, further)
+        if distiller.whole_teacher:
+            _check_least_score(teacher.module, cfg.KD.UNLABELED.SCORE_THRESH)
     if with_weights:
         student = _fill(experiment, student)
         if parts:
@@ -73,6 +81,16 @@ def _further(experiment: Experiment, student: BuiltModel) -> list[FurtherTeacher
         run = experiment.step(student.module, teacher, student.color_order != teacher.color_order).run_teacher
         found.append(FurtherTeacher(teacher, run, f"teacher{number}", node, block.get("WEIGHT", 1.0)))
     return found
+
+
+def _check_least_score(teacher: nn.Module, least: float) -> None:
+    """Refuse a score below that of the teacher's own evaluation, which never gives what lies between."""
+    own = max((float(vars(part).get(name, 0.0)) for part in teacher.modules() for name in _THRESHOLDS))
+    if least < own:
+        raise ConfigError(
+            f"KD.UNLABELED.SCORE_THRESH is {least}, but the teacher finds nothing below {own}, the threshold of its own "
+            "evaluation; raise the one, or lower the other by KD.TEACHER.OPTS"
+        )
 
 
 def _fill(experiment: Experiment, student: BuiltModel) -> BuiltModel:

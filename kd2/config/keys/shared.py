@@ -220,8 +220,8 @@ DENSE = (
     Key("KD.UNLABELED.DATASETS", [], v.Texts, _UNLABELED),
     #: So many of them (over all processes) follow the labeled ones in every batch. Both keys or none are given.
     Key("KD.UNLABELED.IMS_PER_BATCH", 0, v.CountOrZero, _UNLABELED),
-    #: Detections of the teacher with smaller scores are no boxes of an unlabeled image. Suppression and number of
-    #: detections are those of the teacher's own evaluation.
+    #: Detections of the teacher with smaller scores are no boxes of an unlabeled image; at least the threshold of the
+    #: teacher's own evaluation, which decides suppression and number of detections.
     Key("KD.UNLABELED.SCORE_THRESH", 0.5, v.Share, _FINDERS),
 )
 

@@ -104,6 +104,15 @@ def test_predictions_are_refused_beside_them(config):
         distiller_of(load_config(config, words))
 
 
+def test_a_score_below_the_teachers_own_threshold_is_refused(config):
+    words = [word if key % 2 == 0 else "0.05" for key, word in enumerate(ALL)]
+    own = r"^KD.UNLABELED.SCORE_THRESH is 0.0, but the teacher finds nothing below 0.05, the threshold of its own"
+    with pytest.raises(ConfigError, match=own):
+        distiller_of(load_config(config, ["KD.TEACHER.OPTS", str(words)]))
+    least = ["KD.UNLABELED.SCORE_THRESH", "0.05"]
+    assert distiller_of(load_config(config, ["KD.TEACHER.OPTS", str(words), *least])).whole_teacher
+
+
 def test_a_teachers_detections_become_a_data_set(config, data, tmp_path):
     folder = Path(config).parent
     words = ["MODEL.WEIGHTS", str(folder / "teacher.pth"), *ALL]

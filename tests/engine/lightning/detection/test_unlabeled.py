@@ -146,3 +146,11 @@ def test_instances_with_masks_take_them_too(tmp_path, data, rcnn_teacher):
 def test_a_labeled_set_may_serve_without_its_labels(write):
     config = write({"KD": {"UNLABELED": {"DATASETS": ["tiny"]}}})
     assert len(runs.first_batch(config).targets) == 2
+
+
+def test_a_score_below_the_teachers_own_threshold_is_refused(write):
+    own = {"TEACHER": {"OPTS": [word if key % 2 == 0 else "0.05" for key, word in enumerate(ALL)]}}
+    text = r"^KD.UNLABELED.SCORE_THRESH is 0.0, but the teacher finds nothing below 0.05, the threshold of its own"
+    with pytest.raises(ConfigError, match=text):
+        runs.distiller(write({"KD": own}))
+    assert runs.distiller(write({"KD": own | {"UNLABELED": {"SCORE_THRESH": 0.05}}})).whole_teacher
