@@ -85,11 +85,11 @@ def _further(experiment: Experiment, student: BuiltModel) -> list[FurtherTeacher
 
 def _check_least_score(teacher: nn.Module, least: float) -> None:
     """Refuse a score below that of the teacher's own evaluation, which never gives what lies between."""
-    own = max((float(vars(part).get(name, 0.0)) for part in teacher.modules() for name in _THRESHOLDS))
+    own = max(float(vars(part).get(name, 0.0)) for part in teacher.modules() for name in _THRESHOLDS)
     if least < own:
         raise ConfigError(
-            f"KD.UNLABELED.SCORE_THRESH is {least}, but the teacher finds nothing below {own}, the threshold of its own "
-            "evaluation; raise the one, or lower the other by KD.TEACHER.OPTS"
+            f"KD.UNLABELED.SCORE_THRESH is {least}, but the teacher finds nothing below {own}, the threshold of its "
+            "own evaluation; raise the one, or lower the other by KD.TEACHER.OPTS"
         )
 
 

@@ -24,6 +24,35 @@ def augmentation(cfg: CfgNode) -> v2.Transform:
     return v2.Compose([*_colors(cfg), *_sizing(cfg), *_flips(cfg)])
 
 
+def check_resized(before: Sequence[int], after: Sequence[int]) -> None:
+    """Refuse a resizing that leaves no row or column; sizes are (H, W).
+
+    Raises:
+        ValueError: ``mapped`` names the file.
+    """
+    if min(after) < 1:
+        raise ValueError(
+            f"its {before[1]} x {before[0]} pixels become {after[1]} x {after[0]} by the sizes of INPUT; leave it out"
+        )
+
+
+class _Checked:
+    """A resizing of torchvision's that refuses what would leave nothing of an image."""
+
+    def make_params(self, flat_inputs: list) -> dict[str, Any]:
+        params = super().make_params(flat_inputs)  # type: ignore[misc]
+        check_resized(flat_inputs[0].shape[-2:], params["size"])
+        return params
+
+
+class _ShortestSize(_Checked, v2.RandomShortestSize):
+    """Resizing to one of several sizes."""
+
+
+class _Jitter(_Checked, v2.ScaleJitter):
+    """Resizing to a size times a random factor."""
+
+
 class Crop(v2.Transform):
     """A random piece of at most ``size`` (H, W); smaller images stay whole, the batch is padded."""
 
@@ -50,7 +79,7 @@ def _colors(cfg: CfgNode) -> list[v2.Transform]:
 def _sizing(cfg: CfgNode) -> list[v2.Transform]:
     size, jitter = train_size(cfg), cfg.INPUT.SCALE_JITTER
     # torchvision's jitter wants (width, height).
-    resize = v2.ScaleJitter(size[::-1], tuple(jitter.RANGE)) if jitter.ENABLED else _resizing(cfg)
+    resize = _Jitter(size[::-1], tuple(jitter.RANGE)) if jitter.ENABLED else _resizing(cfg)
     return [resize, *([Crop(size)] if size else [])]
 
 
@@ -65,7 +94,7 @@ def _resizing(cfg: CfgNode) -> v2.Transform:
         raise ConfigError("INPUT.MIN_SIZE_TRAIN is empty, expected a list of sizes such as [800]")
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range":
         sizes = list(range(min(sizes), max(sizes) + 1))
-    return v2.RandomShortestSize(sizes, cfg.INPUT.MAX_SIZE_TRAIN, antialias=True)
+    return _ShortestSize(sizes, cfg.INPUT.MAX_SIZE_TRAIN, antialias=True)
 
 
 def _flips(cfg: CfgNode) -> list[v2.Transform]:

@@ -19,7 +19,7 @@ from kd2.data.segmentation.semantic import load_semantic
 from kd2.data.stream import Batches, Joined, Keyed, aspect, shuffled, train_loader, unlabeled_share
 from kd2.distill import DataError
 from kd2.engine.lightning.batches import images_a_rank, test_loader
-from kd2.engine.lightning.images import augmentation, named, record_image
+from kd2.engine.lightning.images import augmentation, check_resized, named, record_image
 
 UNLABELED = "KD.UNLABELED.DATASETS"
 Sample = tuple[Tensor, dict[str, Tensor] | None, dict]  # image, target, record
@@ -83,9 +83,12 @@ class DetectionMapper:
         self.pixel_range = cfg.INPUT.PIXEL_RANGE
         self.augment = augmentation(cfg) if training else v2.Identity()
         self.cropped = training and cfg.INPUT.SCALE_JITTER.ENABLED
+        self.test_size = None if training else (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
     def __call__(self, record: dict) -> Sample:
         image, target = record_image(record, self.pixel_range), {}
+        if self.test_size:
+            _check_size(image.shape[-2:], *self.test_size)
         if "annotations" in record:
             target = self._target(record["annotations"], (image.shape[1], image.shape[2]))
         image, target = self.augment(image, target)
@@ -111,6 +114,12 @@ class DetectionMapper:
             target["masks"] = tv_tensors.Mask(_masks(instances, size))
         target["boxes"] = v2.functional.convert_bounding_box_format(target["boxes"], new_format="XYXY")
         return target
+
+
+def _check_size(size: Sequence[int], shortest: int, longest: int) -> None:
+    """Refuse an image of ``size`` (H, W) of which the model itself, which resizes in evaluation, leaves nothing."""
+    factor = min(shortest / min(size), longest / max(size))
+    check_resized(size, [int(side * factor) for side in size])
 
 
 def _tight(target: dict[str, Tensor]) -> dict[str, Tensor]:

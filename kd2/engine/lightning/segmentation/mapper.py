@@ -7,7 +7,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from kd2.data.segmentation.semantic import SemanticRecords
-from kd2.engine.lightning.images import augmentation, record_image
+from kd2.engine.lightning.images import augmentation, check_resized, record_image
 
 Sample = tuple[Tensor, Tensor, dict]
 
@@ -46,4 +46,6 @@ def _resized(image: Tensor, shortest: int, longest: int) -> Tensor:
         return image
     size = image.shape[-2:]
     factor = min(shortest / min(size), longest / max(size))
-    return v2.functional.resize(image, [round(side * factor) for side in size], antialias=True)
+    new = [round(side * factor) for side in size]
+    check_resized(size, new)
+    return v2.functional.resize(image, new, antialias=True)

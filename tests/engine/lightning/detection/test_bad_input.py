@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
+from PIL import Image
 
 from kd2.distill import ConfigError, DataError
 
@@ -33,6 +34,25 @@ def test_an_image_that_does_not_decode_is_named(tmp_path, own_data):
     os.truncate(own_data[0] / "images" / "2.png", 500)  # the header is whole
     with pytest.raises(DataError, match="images/2.png: not a readable image: "):
         runs.train(tiny.write_config(tmp_path, own_data[0]))
+
+
+@pytest.fixture
+def thin(own_data):
+    """A data set with one image, of 2000 x 2 pixels, as an entry of ``DATASETS.CUSTOM``."""
+    folder, content = own_data
+    Image.new("RGB", (2000, 2)).save(folder / "images" / "0.png")
+    content["images"] = [content["images"][0] | {"width": 2000, "height": 2}]
+    content["annotations"] = [content["annotations"][0] | {"bbox": [10, 0, 900, 2], "segmentation": []}]
+    (folder / "coco.json").write_text(json.dumps(content))
+    return repr({"JSON": str(folder / "coco.json"), "IMAGES": str(folder / "images")})
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+@pytest.mark.parametrize("jitter", ["False", "True"])
+def test_an_image_of_which_resizing_leaves_nothing_is_named(student, thin, split, jitter):
+    options = ["DATASETS.CUSTOM.thin", thin, f"DATASETS.{split}", "['thin']", "INPUT.SCALE_JITTER.ENABLED", jitter]
+    with pytest.raises(DataError, match=r"images/0.png: cannot be used: its 2000 x 2 pixels become \d+ x 0 by the"):
+        runs.train(student, *options, "INPUT.SCALE_JITTER.SIZE", "[64, 64]", "SOLVER.MAX_ITER", "1")
 
 
 def test_other_classes_than_the_configs_are_refused(student):

@@ -1,5 +1,6 @@
 """Records to batches: resizing, crops, padding, unlabeled images, bad input."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -125,6 +126,18 @@ def test_a_label_of_another_size_than_its_image_is_named(tmp_path, own_data):
     Image.fromarray(np.zeros((48, 60), dtype=np.uint8)).save(own_data / "labels" / "0.png")
     with pytest.raises(DataError, match=r"labels/0.png: 60 x 48 pixels, its image .*images/0.png has 64 x 48"):
         trained(tmp_path, own_data)
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_an_image_of_which_resizing_leaves_nothing_is_named(own_data, split):
+    for side in ("images", "labels"):
+        path = own_data / side / "0.png"
+        Image.open(path).resize((2000, 2), Image.Resampling.NEAREST).save(path)
+    cfg = tiny.config({"DATASETS": {"TEST": ["drawn"]}, "INPUT": {"MIN_SIZE_TEST": 48, "MAX_SIZE_TEST": 96}}, own_data)
+    data = load_all(cfg, split)
+    loader = training_batches(cfg, data, 0, 0, 1) if split == "TRAIN" else batches_of(cfg, data[0], 0, 1)
+    with pytest.raises(DataError, match=r"images/0.png: cannot be used: its 2000 x 2 pixels become \d+ x 0 by the"):
+        list(itertools.islice(loader, 5))
 
 
 def test_a_missing_label_is_named(tmp_path, own_data):
