@@ -2,22 +2,27 @@
 
 import importlib.util
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.blocks import replaced
+from benchmarks.proof.fingerprint import ROOT
+from kd2.cli import table
 from kd2.config import read
 from kd2.deploy import export
 from kd2.deploy.formats import FORMATS, ExportedFile
 from kd2.deploy.test_set import Evaluated, evaluate
 from kd2.distill import ConfigError
-from kd2.runs.files import save_atomically
+from kd2.runs.files import save_atomically, write_atomically
 from kd2.runs.folder import FINAL
 
 DIFFERENCES = ("student", "format", "boxes", "scores", "masks", "without a partner")
-COLUMNS = (*DIFFERENCES, "PyTorch / file", "ms PyTorch / file")
+SCORES = (*DIFFERENCES, "PyTorch / file")
+COLUMNS = (*SCORES, "ms PyTorch / file")
+PAGE = ROOT / "docs" / "deploy.md"
 _METRICS = ("segm/AP", "bbox/AP", "sem_seg/mIoU", "cls/top1")
 
 # Masks of a hundred detections take most of the time.
@@ -60,6 +65,18 @@ def _scored(job: export.Export, file: ExportedFile, ours: list[Evaluated]) -> di
         "PyTorch / file": f"{name}: {metric} {own.scores[metric]:.2f} / {found.scores[metric]:.2f}",
         "ms PyTorch / file": f"{own.latency:.0f} / {found.latency:.0f}",
     }
+
+
+def write_page(found: Sequence[Mapping[str, str]], trained: bool, page: Path = PAGE) -> None:
+    """Write rows into the page, as the block ``drawn`` or ``trained`` of ``deploy``; it has no times, which depend on
+    the machine.
+
+    Raises:
+        ConfigError: the page lacks a mark.
+    """
+    columns, name = (SCORES, "trained") if trained else (DIFFERENCES, "drawn")
+    block = table(columns, [[row[column] for column in columns] for row in found])
+    write_atomically(replaced(page.read_text(), "deploy", name, block), str(page))
 
 
 def drawn_runs(folder: Path) -> Iterator[str]:

@@ -25,7 +25,8 @@ Detectron2's own reader where that is installed.
 ``deploy`` writes the students of runs, without any a student of every architecture with drawn weights, in every format
 and prints the largest differences from PyTorch on 20 images of the first test set, scores and milliseconds on all.
 ``--train`` takes those of benchmarks/students, which it trains briefly below output/deploy. It goes on where
-it was stopped: what lies there is not trained or measured again.
+it was stopped: what lies there is not trained or measured again. The table of either in all formats, without RUN or
+--format, goes into docs/deploy.md, too.
 """
 
 import argparse
@@ -148,8 +149,12 @@ def run_deploy(arguments: argparse.Namespace) -> int:
             found = trained_rows(forms)
         else:
             found = deploying.rows(arguments.runs or deploying.drawn_runs(Path(temporary)), forms, trained=not drawn)
+        shown = []
         for row in found:
             print(f"| {' | '.join(row[name] for name in columns)} |", flush=True)
+            shown.append(row)
+    if not (arguments.runs or arguments.forms):
+        deploying.write_page(shown, trained=arguments.train)
     return 0
 
 

@@ -1,15 +1,14 @@
 """The results of a data set as Markdown, between the marks that ``docs/results.md`` has for it."""
 
-import re
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.blocks import replaced
 from benchmarks.proof.grid import ALONE, MAIN, TEACHER, Grid
 from benchmarks.proof.journal import FINISHED, STARTED, Journal
 from benchmarks.proof.results import Results, Row, other_runs, read_results
 from kd2.cli import table
-from kd2.distill import ConfigError
 from kd2.report.statistics import PairedDifference
 from kd2.runs.files import write_atomically
 
@@ -19,8 +18,7 @@ _COLUMNS = ("gain over the student alone", "recovery", "time", "CPU s", "seeds",
 
 
 def write_page(grid: Grid, journal: Journal, output: Path, page: Path, given: str | None = None) -> None:
-    """Write the tables of a data set into the page: ``<!-- pays: DATA, short -->`` and ``<!-- pays: DATA -->`` begin
-    what is replaced, ``<!-- end of pays -->`` ends it.
+    """Write the tables of a data set into the page, as the blocks ``DATA, short`` and ``DATA`` of ``pays``.
 
     Args:
         output, given: see ``teacher_of``.
@@ -36,18 +34,9 @@ def write_page(grid: Grid, journal: Journal, output: Path, page: Path, given: st
     # The student alone is one run for many sections, and no table by itself but in the main one.
     shown = [results for results in found if results.section == MAIN and results.rows or set(results.rows) - {ALONE}]
     text = page.read_text()
-    text = replaced(text, f"{grid.data}, short", short(grid, [x for x in shown if x.section == MAIN]))
-    text = replaced(text, grid.data, whole(shown, journal, grid.file["metric"]))
+    text = replaced(text, "pays", f"{grid.data}, short", short(grid, [x for x in shown if x.section == MAIN]))
+    text = replaced(text, "pays", grid.data, whole(shown, journal, grid.file["metric"]))
     write_atomically(text, str(page))
-
-
-def replaced(text: str, name: str, block: str) -> str:
-    """``text`` with another block between the marks of a name; raises ConfigError where there are none."""
-    mark = re.escape(f"<!-- pays: {name} -->")
-    pattern = re.compile(rf"(?<={mark}\n).*?(?=<!-- end of pays -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ConfigError(f"the page has no block <!-- pays: {name} --> ... <!-- end of pays -->")
-    return pattern.sub(lambda _: f"\n{block}\n\n" if block else "", text, count=1)
 
 
 def short(grid: Grid, shown: list[Results]) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.proof import page
+from benchmarks.blocks import replaced
 from kd2.distill import ConfigError
 from tests.helpers.toy_grid import Trainings, cells, gains, work, write
 
@@ -48,4 +48,4 @@ def test_below_a_variant_stands_what_the_unchanged_pair_gains(toys, monkeypatch)
 
 def test_a_page_without_a_mark_is_refused():
     with pytest.raises(ConfigError, match="pays: toys"):
-        page.replaced("# Results\n", "toys", "x")
+        replaced("# Results\n", "pays", "toys", "x")

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torchvision")
 pytest.importorskip("lightning")
 
-from benchmarks import trained
+from benchmarks import deploy, trained
 from benchmarks.proof import child
 from kd2 import engine
 from kd2.distill import ConfigError
@@ -58,6 +58,23 @@ def test_without_its_rows_a_run_is_measured_again_but_not_trained(students, trai
     kept.unlink()
     assert len(_rows(students)) == 1 and kept.exists()
     assert len(trainings) == 1
+
+
+def test_the_page_gets_the_rows_without_their_times(students, trainings, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- deploy: trained -->\nformer\n<!-- end of deploy -->\nbehind\n")
+    deploy.write_page(_rows(students), trained=True, page=page)
+    header, _, row = (line for line in page.read_text().splitlines() if line.startswith("|"))
+    assert [cell.strip() for cell in header.strip("| ").split("|")] == list(deploy.SCORES)
+    assert "torchscript" in row and "top1" in row
+    assert page.read_text().startswith("before\n") and page.read_text().endswith("behind\n")
+    assert "former" not in page.read_text()
+
+
+def test_every_student_has_its_rows_on_the_page():
+    table = deploy.PAGE.read_text().split("<!-- deploy: trained -->")[1].split("<!-- end of deploy -->")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(trained.configs()) * len(deploy.FORMATS)
 
 
 def test_another_config_is_another_run(students, trainings):
