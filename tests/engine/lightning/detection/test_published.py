@@ -5,6 +5,8 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from torchvision.models import detection, list_models
@@ -17,6 +19,7 @@ from kd2.distill import ConfigError
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_detection as tiny
 from ....helpers import torchvision_files
+from ....helpers.untrained_runs import write_run
 
 QUICK = ("ssdlite320_mobilenet_v3_large",)
 BUILDERS = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in list_models(detection)]
@@ -130,6 +133,29 @@ def test_images_that_are_too_small_for_a_detector_are_refused(tmp_path, data):
     sizes = {"INPUT": {"MIN_SIZE_TRAIN": [64]}}
     text = refusal(tmp_path, data, "ssd300_vgg16", str(tmp_path / "zoo.pth"), sizes)
     assert text == "INPUT.MIN_SIZE_TRAIN: ssd300_vgg16 as a teacher needs 257 pixels a side, found 64"
+
+
+@pytest.mark.slow
+def test_among_further_teachers_numbers_without_a_class_are_no_hindrance(tmp_path, data):
+    anchors = {
+        "MODEL": {"ANCHOR_GENERATOR": {"SIZES": [[size, 1.25 * size, 1.5 * size] for size in (8, 16, 32, 64, 128)]}}
+    }
+    own = Path(write_run(tiny.write_config(tmp_path, data, {**anchors, "DATASETS": {"TEST": ["tiny"]}}, "own")))
+    torchvision_files.write("retinanet_resnet50_fpn", tmp_path / "zoo.pth", num_classes=5)
+    names = ["__background__", "box", "unused", "bar", "unused too"]
+    taps = ["fpn=backbone", "cls=head.classification_head.cls_logits"]
+    zoo = {"CONFIG_FILE": "torchvision://retinanet_resnet50_fpn", "WEIGHTS": str(tmp_path / "zoo.pth")}
+    second = {**zoo, "CLASSES": names, "TAPS": taps[1:]}
+    loss = {"logits": {"TAP": "cls", "WEIGHT": 0.1}}
+    first = {"CONFIG_FILE": str(tmp_path / "own.yaml"), "WEIGHTS": str(own / "model_final.pth")}
+    kd = {"TAPS": taps, "TEACHER": first, "TEACHERS": [second], "LOSSES": loss}
+    changes = anchors | {"KD": kd, "SOLVER": {"MAX_ITER": 1, "STEPS": []}, "OUTPUT_DIR": str(tmp_path / "new")}
+    text = tiny.write_config(tmp_path, data, changes)
+    shared = runs.distiller(text).configs["logits_teacher2"].shared
+    assert shared.student.tolist() == [2 * anchor + place for anchor in range(9) for place in (0, 1)]
+    assert shared.teacher.tolist() == [5 * anchor + place for anchor in range(9) for place in (1, 3)]
+    runs.train(text)
+    assert runs.checkpoint(tmp_path / "new")["iteration"] == 0
 
 
 def test_losses_on_scores_need_the_teachers_classes(tmp_path, data):
