@@ -57,7 +57,7 @@ def step_of(student: nn.Module, reverse_colors: bool, unlabeled: CfgNode, teache
         functools.partial(batch_info, student=student, anchors=anchors, coding=coding, sampled=sampled),
         own_losses(student),
         {name for name, offered in known.items() if offered},
-        REASONS,
+        REASONS if boxes else {need: reason for need, reason in REASONS.items() if need != "anchors"},
         student_first=sampled is not None,
         unlabeled=bool(unlabeled.DATASETS) and boxes,
     )

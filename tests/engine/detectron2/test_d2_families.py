@@ -70,6 +70,7 @@ def test_each_cell_is_what_two_iterations_and_an_evaluation_found(drawn, tmp_pat
 def test_some_cells_hold(drawn, tmp_path, family, loss):
     found = cell(tmp_path, drawn, family, loss)
     assert documented(family)[loss] == (found if " " not in found else "no")
+    assert all(line in DOCS.read_text() for line in refusals({loss: found}))
 
 
 @pytest.mark.parametrize(
