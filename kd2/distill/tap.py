@@ -51,8 +51,8 @@ class Tap:
         match = _GRAMMAR.fullmatch(text.replace(" ", ""))
         if match is None:
             raise TapError(
-                f"tap {text!r} is not of the form alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]]; "
-                "the path may be input(module.path)"
+                f"tap {text!r} is not of the form alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]]"
+                ", where the path may be input(module.path)"
             )
         grid = match["grid"]
         return cls(
