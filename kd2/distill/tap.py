@@ -13,7 +13,7 @@ from torch import Tensor
 from kd2.distill.errors import ConfigError, nearest
 
 _GRAMMAR = re.compile(
-    r"(?P<alias>\w+)=(?P<path>[\w.]*)(?::(?P<keys>\w+(?:,\w+)*))?"
+    r"(?P<alias>\w+)=(?:(?P<path>[\w.]*)|input\((?P<behind>[\w.]+)\))(?::(?P<keys>\w+(?:,\w+)*))?"
     r"(?:@(?P<layout>nchw|nhwc|vector|tokens)(?:\+(?P<prefix>\d+))?(?:/(?P<grid>\d+x\d+))?)?"
 )
 
@@ -29,8 +29,9 @@ class Tap:
     ``keys`` choose the entries of a dict or list output, in this order; without keys every map of the output counts.
     ``layout`` is ``nchw`` (default), ``nhwc``, ``vector`` for (N, C), which becomes a map of one cell, or ``tokens``
     for (N, L, C); ``@tokens+1/14x20`` skips one leading class token and folds the rest into 14 rows of 20. Without a
-    grid the tokens must form a square. An empty path is the network itself: ``logits=@vector``. Taps with one alias are
-    read together, their maps in the order of the taps: ``dense=head.cls_score`` and ``dense=head.bbox_pred``.
+    grid the tokens must form a square. An empty path is the network itself: ``logits=@vector``. What no module gives,
+    such as a sum, is the first input of the next one: ``feature=input(head.predictor)``. Taps with one alias are read
+    together, their maps in the order of the taps: ``dense=head.cls_score`` and ``dense=head.bbox_pred``.
 
     >>> Tap.parse("fpn=backbone:p3,p4").keys
     ('p3', 'p4')
@@ -42,6 +43,7 @@ class Tap:
     layout: str = "nchw"
     prefix: int = 0
     grid: tuple[int, int] | None = None
+    of_input: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Tap":
@@ -50,15 +52,17 @@ class Tap:
         if match is None:
             raise TapError(
                 f"tap {text!r} is not of the form alias=module.path[:key,key][@nchw|nhwc|vector|tokens[+prefix][/HxW]]"
+                ", where the path may be input(module.path)"
             )
         grid = match["grid"]
         return cls(
             alias=match["alias"],
-            path=match["path"],
+            path=match["behind"] or match["path"],
             keys=tuple(match["keys"].split(",")) if match["keys"] else (),
             layout=match["layout"] or "nchw",
             prefix=int(match["prefix"] or 0),
             grid=_grid(grid) if grid else None,
+            of_input=bool(match["behind"]),
         )
 
     def maps(self, output: Any) -> list[Tensor]:

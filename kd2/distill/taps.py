@@ -1,9 +1,10 @@
-"""Taps: the outputs of named places of a network, captured for the losses.
+"""Taps: what named places of a network give or take, captured for the losses.
 
 Letters: N images, C channels, H x W map.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -147,17 +148,14 @@ class Taps:
 
     @contextlib.contextmanager
     def _hooks(self, record: Captured, total: int | None) -> Iterator[None]:
-        def hook_for(number: int) -> Callable:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                record.add(number, output)
-                if total is not None and sum(record.calls) == total:
-                    raise _Stop
-
-            return hook
+        def add(number: int, maps: Any) -> None:
+            record.add(number, maps)
+            if total is not None and sum(record.calls) == total:
+                raise _Stop
 
         with contextlib.ExitStack() as stack:
-            for number, module in enumerate(self._modules):
-                stack.enter_context(module.register_forward_hook(hook_for(number)))
+            for number, (tap, module) in enumerate(zip(self.taps, self._modules)):
+                stack.enter_context(_hook(module, tap, functools.partial(add, number)))
             yield
 
     def _check(self, record: Captured) -> None:
@@ -170,6 +168,20 @@ class Taps:
                     f"{self.key}: the map of tap {tap.alias!r} at {tap.path!r} was changed in place by a later module "
                     "(an in-place activation?); tap behind that module instead"
                 )
+
+
+def _hook(module: nn.Module, tap: Tap, add: Callable[[Any], None]) -> contextlib.AbstractContextManager:
+    """Give what ``tap`` listens to in every call of its module to ``add``, inside the context."""
+
+    def before(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not inputs:
+            raise TapError(f"tap {tap.alias!r}: module {tap.path!r} is given its input by name; tap an output")
+        add(inputs[0])
+
+    def behind(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        add(output)
+
+    return module.register_forward_pre_hook(before) if tap.of_input else module.register_forward_hook(behind)
 
 
 def _spec(x: Tensor, source: Tensor, image_size: tuple[int, int]) -> FeatureSpec:

@@ -21,7 +21,13 @@ def test_spaces_do_not_matter():
     assert Tap.parse("fpn = backbone : p3, p4") == Tap("fpn", "backbone", ("p3", "p4"))
 
 
-@pytest.mark.parametrize("text", ["backbone", "fpn=backbone:", "fpn=backbone@chw", "a b=c-d"])
+def test_the_input_of_a_module_has_keys_and_layouts_too():
+    assert Tap.parse("f=input(head.last):1@nhwc") == Tap("f", "head.last", ("1",), "nhwc", of_input=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["backbone", "fpn=backbone:", "fpn=backbone@chw", "a b=c-d", "f=input()", "f=input(a", "f=output(a)"]
+)
 def test_other_text_is_refused_with_the_form(text):
     with pytest.raises(TapError, match=r"is not of the form alias=module.path\[:key,key\]"):
         Tap.parse(text)

@@ -39,6 +39,52 @@ def test_the_empty_path_is_the_model():
     assert [spec.channels for spec in taps.specs["scores"]] == [2, 2]
 
 
+class Sum(nn.Module):
+    """What no module gives, a sum, goes into ``last``, which writes over its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+        self.last = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 2, 1))
+        self.ran = 0
+        self.last.register_forward_hook(self._count)
+
+    def _count(self, *_):
+        self.ran += 1
+
+    def forward(self, x):
+        return self.last(self.a(x) + self.b(x))
+
+
+class Named(Sum):
+    def forward(self, x):
+        return self.last(input=self.a(x) + self.b(x))
+
+
+def test_the_input_of_a_module_is_a_place_too_and_the_pass_can_end_there():
+    model = Sum()
+    model.last[0] = nn.ReLU()
+    taps = capturing(model, "sum=input(last)")
+    expected = model.a(image()) + model.b(image())
+    before = model.ran
+    with taps.capture(stop=True) as maps, torch.no_grad():
+        model(image())
+    assert torch.equal(maps["sum"][0], expected) and model.ran == before
+    assert taps.specs["sum"] == [FeatureSpec(4, (16, 16), (1.0, 1.0))] and hooks_on(model) == 1
+
+
+def test_an_input_that_its_module_writes_over_is_refused():
+    model = Sum()
+    with pytest.raises(TapError, match="the map of tap 'sum' at 'last' was changed in place"):
+        with capturing(model, "sum=input(last)").capture(), torch.no_grad():
+            model(image())
+
+
+def test_an_input_given_by_name_is_no_place():
+    with pytest.raises(TapError, match="module 'last' is given its input by name; tap an output"):
+        capturing(Named(), "sum=input(last)")
+
+
 # The probe.
 
 

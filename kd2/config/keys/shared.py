@@ -201,6 +201,7 @@ DENSE = (
     #: (y, x) pixels from one window to the next.
     Key("TEST.WINDOW.STRIDE", [], v.OptionalCells, _PIXELS),
     #: Where both networks are tapped, as alias=module.path[:key,key][@nchw, @nhwc, @vector or @tokens[+prefix][/HxW]].
+    #: The path input(module.path) is what a module takes: a sum before it, say.
     #: Taps with one alias are read together, their maps in the order of the list.
     Key("KD.TAPS", ["fpn=backbone"], v.Texts),
     #: Start the student from parts of its teacher, after MODEL.WEIGHTS. Both must be of one architecture; the
