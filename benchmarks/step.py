@@ -35,7 +35,7 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
         that of whole / student.
     """
     distiller, batch = step.distiller, step.batch
-    _measure_shares(step)
+    resting = _rest_of_shares(step)
     factors = {name: config.schedule.weight for name, config in distiller.configs.items()}
     with step.precision():
         student, teacher, info = _ready(distiller, batch)
@@ -48,6 +48,7 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
     seen: dict[str, list[float]] = {name: [] for name in parts}
     for round_number in range(rounds + 1):
         for name, work in parts.items():
+            distiller.iteration = resting
             elapsed = _milliseconds(functools.partial(_pass, step, work, backward=name != "teacher"))
             distiller.zero_grad()
             if round_number:  # the first one warms up
@@ -58,13 +59,14 @@ def step_times(step: Step, rounds: int = 10) -> dict[str, float]:
     return medians | {"overhead": statistics.median(overheads), "ratio": statistics.median(ratios)}
 
 
-def _measure_shares(step: Step) -> None:
-    """Take the shares' factors from the first batch that they can be measured on: later steps are those of a run."""
+def _rest_of_shares(step: Step) -> int:
+    """An iteration between two measurements of the shares, as most of a run are, when each was measured."""
     for share in step.distiller.shares.values():
         share.iterations = 1
     while any(share.measures(step.distiller.iteration) for share in step.distiller.shares.values()):
         with step.precision():
             step.distiller(step.arrive())
+    return step.distiller.iteration
 
 
 def _ready(distiller: Distiller, batch: Any) -> tuple[Maps, Maps, BatchInfo]:

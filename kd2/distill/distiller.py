@@ -36,8 +36,8 @@ class LossConfig:
     Attributes:
         tap: what it reads on both sides.
         schedule: its weight over time; with ``calibrate`` its share, see ``kd2.distill.weighting``.
-        calibrate: iterations of every hundred in which gradients are measured for a share; 0: the schedule is that of
-            a weight.
+        calibrate: the first iterations, one after another, in which gradients are measured for a share; 0: the schedule
+            is that of a weight.
         teacher: name of the ``OtherTeacher`` that teaches it; empty: the first one.
         shared: channels of both sides that it compares; None: all.
     """
