@@ -40,7 +40,7 @@ def write_page(grid: Grid, journal: Journal, output: Path, page: Path, given: st
 
 
 def short(grid: Grid, shown: list[Results]) -> str:
-    """A row a default loss: what it gains, how sure that is, what it costs."""
+    """A row a default loss that a seed has beside the student alone: what it gains, how sure that is, what it costs."""
     rows = [
         [
             f"{row.run.row}, {results.road}",
@@ -51,7 +51,7 @@ def short(grid: Grid, shown: list[Results]) -> str:
         ]
         for results in shown
         for row in results.rows.values()
-        if row.run.default or row.run.longer
+        if (row.run.default or row.run.longer) and results.difference(row.run.row)
     ]
     split = f", {shown[0].split} split" if shown else ""
     header = [
@@ -107,10 +107,8 @@ def _rows(results: Results) -> str:
 
 def _step(results: Results, row: Row) -> str:
     """From the student alone to a row, over the seeds that both have."""
-    difference = results.difference(row.run.row)
-    if difference is None:
-        return f"- -> {_number(results.mean(row, results.split))}"
-    level = results.level(row.run.row)
+    difference, level = results.difference(row.run.row), results.level(row.run.row)
+    assert difference is not None, "a row of the short table has a seed"
     return f"{_number(level)} -> {_number(level + difference.mean)}"
 
 

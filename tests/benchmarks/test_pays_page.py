@@ -29,6 +29,13 @@ def test_a_failed_run_is_in_the_table(toys, monkeypatch):
     assert "Started, without a score: imitation, weight, seed 2: error: the loss is nan." in text
 
 
+def test_a_loss_without_a_score_has_no_row_on_the_first_screen(toys, monkeypatch):
+    text = write(toys, work(toys, monkeypatch, Trainings(lambda row, seed: 1 if "imitation" in row else (40.0, 41.0))))
+    first, rest = text.split("kept")
+    assert "alone, longer, torchvision" in first and "imitation" not in first
+    assert cells(rest, "imitation")[-2] == "0 of 3"
+
+
 def test_runs_of_other_settings_stay_on_the_page(toys, monkeypatch):
     journal = work(toys, monkeypatch, Trainings())
     former = journal.records(status="finished", row="imitation")[0] | {"hash": "former", "seed": 11}
