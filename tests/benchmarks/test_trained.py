@@ -8,6 +8,7 @@ pytest.importorskip("lightning")
 from benchmarks import deploy, trained
 from benchmarks.proof import child
 from kd2 import engine
+from kd2.deploy.formats import FORMATS
 from kd2.distill import ConfigError
 from kd2.engine.permission import permitted
 
@@ -92,3 +93,9 @@ def test_every_student_can_be_built(config):
         pytest.importorskip("detectron2")
     with permitted(code=True):
         assert engine.for_evaluation(str(config), ["MODEL.DEVICE", "cpu"]).build_student()
+
+
+def test_the_page_has_every_student_in_every_format():
+    text = deploy.PAGE.read_text().split("<!-- deploy: trained -->")[1].split("<!-- end of deploy -->")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| student")]
+    assert len(rows) == len(trained.configs()) * len(FORMATS)
