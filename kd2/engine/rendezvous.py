@@ -104,7 +104,9 @@ def leads() -> bool:
 def _of_slurm(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables of a task of srun as torchrun would set them."""
     tasks, machines = int(variables["SLURM_STEP_NUM_TASKS"]), int(variables["SLURM_STEP_NUM_NODES"])
-    port = 15_000 + int(variables.get("SLURM_JOB_ID", 0)) % 10_000  # the same for all tasks, another for other jobs
+    # The same for all tasks of a step, another for other jobs and steps.
+    number = int(variables.get("SLURM_JOB_ID", 0)) + 499 * int(variables.get("SLURM_STEP_ID", 0))
+    port = 15_000 + number % 10_000
     first = re.sub(r"\[([^-,\]]+)[^\]]*\]", r"\1", variables["SLURM_STEP_NODELIST"]).split(",")[0]
     return {
         "RANK": variables["SLURM_PROCID"],

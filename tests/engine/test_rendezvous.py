@@ -61,6 +61,16 @@ def test_its_tasks_meet_at_the_first_machine_of_the_list(variables):
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("gpu-a03-ib", "18456")
 
 
+def test_the_steps_of_one_job_meet_at_ports_of_their_own(variables, monkeypatch):
+    ports = []
+    for step in ("0", "1"):
+        variables(SRUN)
+        monkeypatch.setenv("SLURM_STEP_ID", step)
+        started(arguments())
+        ports.append(os.environ["MASTER_PORT"])
+    assert ports == ["18456", "18955"]
+
+
 def test_torchrun_below_srun_counts(variables):
     variables(SRUN | TORCHRUN | {"RANK": "6", "LOCAL_RANK": "2"})
     assert started(arguments()).rank == 6

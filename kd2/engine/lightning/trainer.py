@@ -12,7 +12,7 @@ import torch
 from fvcore.common.config import CfgNode
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -215,12 +215,14 @@ def _devices(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     machines = size // place.local_size if place else max(args.num_machines, 1)
     if not place:
         _meet(args, size)
+    # Named, for Lightning would take the variables of a SLURM job for a launcher's.
+    processes = TorchElasticEnvironment() if place else LightningEnvironment()
     return {
         "accelerator": "gpu" if uses_gpu(cfg) and args.num_gpus else "cpu",
         "devices": size // machines,
         "num_nodes": machines,
         "strategy": "ddp" if size > 1 else "auto",
-        "plugins": [AtomicCheckpointIO(cfg.SOLVER.KEEP_CHECKPOINTS), *([TorchElasticEnvironment()] if place else [])],
+        "plugins": [AtomicCheckpointIO(cfg.SOLVER.KEEP_CHECKPOINTS), processes],
     }
 
 

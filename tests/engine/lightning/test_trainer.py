@@ -47,6 +47,20 @@ def test_several_machines_need_an_address(student):
         runs.train(student, num_machines=2)
 
 
+def test_a_plain_command_in_a_slurm_job_is_one_process_whatever_the_job_has_reserved(student, tmp_path, monkeypatch):
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": "8",
+        "SLURM_PROCID": "3",
+        "SLURM_LOCALID": "3",
+    }
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    runs.train(student, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "run"))
+    assert runs.checkpoint(tmp_path / "run")["iteration"] == 0
+
+
 def test_evaluation_needs_weights(student):
     with pytest.raises(ConfigError, match="^MODEL.WEIGHTS is empty, --eval-only needs the checkpoint to evaluate$"):
         runs.train(student, eval_only=True)
