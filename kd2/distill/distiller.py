@@ -20,6 +20,7 @@ from kd2.distill.inactive import inactive_losses
 from kd2.distill.loss_names import loss_names, refuse_shared
 from kd2.distill.schedule import Schedule
 from kd2.distill.shared_classes import SharedClasses
+from kd2.distill.solver import clip_adapters
 from kd2.distill.taps import Captured, Maps, Taps
 from kd2.distill.teacher import OtherTeacher, Teacher
 from kd2.distill.weighting import GradientShare, gradients_at
@@ -132,6 +133,15 @@ class Distiller(nn.Module):
         """What distillation trains beside the student, by the name of the loss; it never enters the student's file."""
         return self.losses
 
+    def clip_adapters(self) -> None:
+        """Clip the adapters' gradients, of each loss apart from everything else; a loop of one's own calls it between
+        the backward pass and the optimizer's step (behind ``GradScaler.unscale_``).
+
+        Adapters learn at the loss's full strength, whatever reaches the student: without it a loss of large values
+        diverges.
+        """
+        clip_adapters(self.losses)
+
     def forward(self, batch: Any) -> Any:
         """Losses in training, ``{name: float32 scalar}``, weighted, ready to be summed; in eval mode the student's
         output.
@@ -155,6 +165,7 @@ class Distiller(nn.Module):
         self.iteration += 1
         return own | distilled
 
+    @torch.compiler.disable  # of the whole; networks that are compiled themselves stay so
     def evaluate(self, batch: Any, factors: Mapping[str, float]) -> tuple[Losses, Losses]:
         """The student's own losses of a batch, and those of distillation times their factor, none for a factor of 0."""
         teacher = None if self.student_first else self.teacher_features(batch)
@@ -194,6 +205,7 @@ class Distiller(nn.Module):
 
         Raises:
             ConfigError: a share of a student that sends no gradient of its own into the tap.
+            NonFiniteLoss: gradients that a share is of stay NaN or infinite.
         """
         assert self.student_taps is not None, "a loss reads a tap"
         active = {name: factor for name, factor in factors.items() if factor}

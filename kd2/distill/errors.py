@@ -23,11 +23,11 @@ USER_ERRORS = (ConfigError, DataError, NonFiniteLoss, OSError)
 
 @contextlib.contextmanager
 def naming(key: str) -> Iterator[None]:
-    """Put ``key`` in front of the text of a ConfigError that the block raises."""
+    """Put ``key`` in front of the text of a ConfigError or NonFiniteLoss that the block raises."""
     try:
         yield
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from None
+    except (ConfigError, NonFiniteLoss) as error:
+        raise type(error)(f"{key}: {error}") from None
 
 
 def nearest(found: object, choices: Iterable[object], most: int = 5) -> str:

@@ -49,6 +49,12 @@ def loss_groups(losses: nn.ModuleDict, groups_of: Callable[[nn.Module], Groups])
     return found
 
 
+def clip_adapters(losses: nn.ModuleDict) -> None:
+    """Clip the gradients of losses as the engine's trainers do: those of each loss's adapters to ``ADAPTER_CLIP``, of
+    each part with a solver of its own to its ``clip``."""
+    clip_overrides(loss_groups(losses, lambda loss: [{"params": [p for p in loss.parameters() if p.requires_grad]}]))
+
+
 def override_groups(model: nn.Module) -> Groups:
     """An optimizer group for every submodule of ``model`` that has an ``parameter_group``; empty where none has one."""
     solvers = [(module, getattr(module, "parameter_group", None)) for module in model.modules()]

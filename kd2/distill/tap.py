@@ -69,6 +69,12 @@ class Tap:
         """The tapped (N, C, H, W) maps of one call's output, levels in a fixed order."""
         return [self._to_nchw(x) for x in self.select(output)]
 
+    def names(self, output: Any) -> list[str]:
+        """What the tapped tensors of one call's output are called there; of a sequence, or one tensor, numbers."""
+        if self.keys or not isinstance(output, dict):
+            return list(self.keys) or [str(level) for level in range(len(self.select(output)))]
+        return [str(key) for key in output]
+
     def select(self, output: Any) -> list[Tensor]:
         """The tapped tensors of one call's output in the layout that the module gave them."""
         if isinstance(output, Tensor):

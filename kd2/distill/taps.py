@@ -47,6 +47,7 @@ class Captured(dict):
         self.calls, self._counts = [0] * len(taps), [0] * len(taps)
         self.sources: Maps = {tap.alias: [] for tap in taps}
         self.versions: dict[str, list[int]] = {tap.alias: [] for tap in taps}
+        self.names: dict[str, list[str]] = {tap.alias: [] for tap in taps}
 
     def add(self, number: int, output: Any) -> None:
         """Take in one call's output of the module of tap ``number``."""
@@ -58,6 +59,7 @@ class Captured(dict):
         self[tap.alias][end:end] = maps
         self.sources[tap.alias][end:end] = tap.select(output)
         self.versions[tap.alias][end:end] = [x._version for x in maps]
+        self.names[tap.alias][end:end] = tap.names(output)
 
 
 class Taps:
@@ -88,6 +90,7 @@ class Taps:
         self._modules = [modules[tap.path] for tap in taps]
         self.specs: dict[str, list[FeatureSpec]] = {}
         self._calls: list[int] = []
+        self._names: dict[str, list[str]] = {}
 
     def probe(self, run: Callable[[], Any], image_size: tuple[int, int]) -> dict[str, list[FeatureSpec]]:
         """Run the whole model once and learn calls, channels and strides of every tap.
@@ -107,7 +110,7 @@ class Taps:
             raise TapError(
                 f"{self.key}: {silent} never fired in a full forward pass; such a module is no place for a tap"
             )
-        self._calls = list(record.calls)
+        self._calls, self._names = list(record.calls), record.names
         self.specs = {
             alias: [_spec(x, source, image_size) for x, source in zip(maps, record.sources[alias], strict=True)]
             for alias, maps in record.items()
@@ -117,14 +120,13 @@ class Taps:
     def on(self, model: nn.Module) -> "Taps":
         """The same taps, with what the probe saw, on another model of the same architecture."""
         other = Taps(model, self.taps, self.key)
-        other.specs, other._calls = self.specs, self._calls
+        other.specs, other._calls, other._names = self.specs, self._calls, self._names
         return other
 
     def level_names(self, alias: str) -> list[str]:
-        """What the maps of a tap are called in the log: its keys, or numbers."""
-        keys = [key for tap in self.taps if tap.alias == alias for key in tap.keys]
-        count = len(self.specs[alias])
-        return keys if len(set(keys)) == count else [str(level) for level in range(count)]
+        """What the maps of a tap are called in the log: the keys of what its module gives, or numbers."""
+        names = self._names[alias]
+        return names if len(set(names)) == len(names) else [str(level) for level in range(len(names))]
 
     @contextlib.contextmanager
     def capture(self, stop: bool = False) -> Iterator[Captured]:

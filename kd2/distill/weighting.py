@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from kd2.distill.errors import ConfigError
+from kd2.distill.errors import ConfigError, NonFiniteLoss
 
 Gradients = Sequence[Tensor | None]
 Losses = dict[str, Tensor]
@@ -31,6 +31,11 @@ _HALF_SCALES = (2.0**12, 2.0**4, 2.0**-4)
 
 _NOTHING = (
     "a SHARE is of the gradient that the student's own losses send into the tap, and they send none; give a WEIGHT"
+)
+
+_BROKEN = (
+    f"the gradients at its tap were NaN or infinite in {LARGEST_GAP} batches one after another, nothing is taught; "
+    "clip what the adapters learn by (Distiller.clip_adapters), or lower the learning rate"
 )
 
 
@@ -64,6 +69,7 @@ class GradientShare(nn.Module):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self._seen = self._first = self._last = 0  # on the host, where asking costs nothing
         self._silent = 0  # batches in which the student's own losses sent nothing, before the first that counted
+        self._broken = 0  # the last batches, one after another, with gradients that are not finite
         self.register_load_state_dict_post_hook(lambda share, _: share._count())
 
     def measures(self, iteration: int) -> bool:
@@ -93,6 +99,7 @@ class GradientShare(nn.Module):
 
         Raises:
             ConfigError: the student's own losses send no gradient into any map.
+            NonFiniteLoss: see ``observe``.
         """
         scale = share * self.factors()
         inside = [_Scaled.apply(x, factor) for x, factor in zip(maps, scale.unbind(), strict=True)]
@@ -110,13 +117,17 @@ class GradientShare(nn.Module):
         Raises:
             ConfigError: the own losses do not depend on any map, or their gradients were 0 in the first
                 ``LARGEST_GAP`` batches.
+            NonFiniteLoss: gradients were NaN or infinite in ``LARGEST_GAP`` batches one after another.
         """
         if all(x is None for x in own):
             raise ConfigError(_NOTHING)
         squares = torch.stack([_squares(own), _squares(sent)]).to(self.own)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(squares)
-        if not (squares.isfinite().all() and squares.any(1).all()):
+        self._broken = 0 if squares.isfinite().all() else self._broken + 1
+        if self._broken == LARGEST_GAP:
+            raise NonFiniteLoss(_BROKEN)
+        if self._broken or not squares.any(1).all():
             self._silent += not squares[0].any()
             if not self._seen and self._silent == LARGEST_GAP:
                 raise ConfigError(f"{_NOTHING} (all of them were 0 in {LARGEST_GAP} batches)")

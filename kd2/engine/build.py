@@ -25,7 +25,7 @@ from kd2.distill import (
     probed,
 )
 from kd2.engine.built_model import BuiltModel
-from kd2.engine.further_teachers import FurtherTeacher, further_losses
+from kd2.engine.further_teachers import FurtherTeacher, first_losses, further_losses
 from kd2.losses import active_losses, build_losses, class_losses
 
 # What a loss may need of the batch info, see ``BatchInfo``.
@@ -131,8 +131,12 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         student_taps, teacher_taps = (_probed(model) for model in (student, teacher))
         specs = student_taps.specs
-        losses, configs = build_losses(active, specs, on_students_grids(teacher_taps.specs, specs))
-        others = [further_losses(f, _probed(f.model), active, student, specs) for f in further]
+        taps = [_probed(f.model) for f in further]
+        if further:
+            losses, configs = first_losses(teacher, teacher_taps, active, student, specs, taps)
+        else:
+            losses, configs = build_losses(active, specs, on_students_grids(teacher_taps.specs, specs))
+        others = [further_losses(f, own, active, student, specs) for f, own in zip(further, taps, strict=True)]
         for _, more_losses, more_configs in others:
             losses, configs = losses | more_losses, configs | more_configs
     needs = {name: set(getattr(loss, "needs", ())) for name, loss in losses.items()}
@@ -164,17 +168,21 @@ def assemble(
     )
 
 
-def check_pair(student: BuiltModel, teacher: BuiltModel, blocks: Mapping[str, Mapping], copied: str = "") -> None:
+def check_pair(
+    student: BuiltModel, teacher: BuiltModel, blocks: Mapping[str, Mapping], copied: str = "", several: bool = False
+) -> None:
     """The only check of classes and color order. Classes count where a loss compares them one by one.
 
     Args:
         blocks: of ``KD.LOSSES``, those that count.
         copied: ``KD.INIT_FROM_TEACHER``; a copied head is one more reason.
+        several: the teacher is one of several: losses compare the classes by name, as far as both sides have names.
 
     Raises:
         ConfigError: different numbers, names or orders of classes of one kind; color orders that cannot be converted.
     """
-    reasons = [f"KD.LOSSES.{name}" for name in class_losses(blocks)] + ["KD.INIT_FROM_TEACHER"] * ("head" in copied)
+    compared = [] if several and student.names and teacher.names else class_losses(blocks)
+    reasons = [f"KD.LOSSES.{name}" for name in compared] + ["KD.INIT_FROM_TEACHER"] * ("head" in copied)
     reasons += ["TEST.TEACHER"] * ("images" in teacher.classes)  # a classifier's teacher is scored beside it
     for kind in student.classes.keys() & teacher.classes.keys() if reasons else ():
         (key, count), (teacher_key, teacher_count) = student.classes[kind], teacher.classes[kind]

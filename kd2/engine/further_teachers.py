@@ -1,6 +1,6 @@
-"""Further teachers beside the first one: each teaches every loss whose tap it has."""
+"""Several teachers: each teaches every loss whose tap it has, and the classes that it knows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from kd2.distill import (
     OtherTeacher,
     RunTeacher,
     SharedClasses,
+    Tap,
     Taps,
     Teacher,
     naming,
@@ -47,6 +48,39 @@ class FurtherTeacher:
     weight: float = 1.0
 
 
+def first_losses(
+    first: BuiltModel, taps: Taps, blocks: Blocks, student: BuiltModel, specs: Specs, others: Sequence[Taps]
+) -> tuple[dict[str, nn.Module], dict[str, LossConfig]]:
+    """The losses that the first one of several teachers teaches, by the names of their blocks.
+
+    It leaves out a loss whose tap it lacks when one of the others has it. Scores are compared by the names of classes
+    as far as both sides have names.
+
+    Args:
+        taps, others: probed, of the first teacher and of the others.
+
+    Raises:
+        ConfigError: see ``further_losses``; a loss that compares more than scores, of other classes than the student's.
+    """
+    mine = {
+        name: block
+        for name, block in blocks.items()
+        if block.get("TAP", "fpn") in taps.specs or not any(block.get("TAP", "fpn") in t.specs for t in others)
+    }
+    if not mine:
+        raise ConfigError(f"KD.TEACHER: none of its taps ({', '.join(taps.specs)}) is one of a loss of KD.LOSSES")
+    if not (student.names and first.names):
+        return build_losses(mine, specs, on_students_grids(taps.specs, specs))
+    losses, configs = _losses(first, "KD.TEACHER", taps, mine, student, specs)
+    for name, config in configs.items():
+        if config.shared is not None and _needs_first(losses[name]):
+            raise ConfigError(
+                f"KD.TEACHER: KD.LOSSES.{name} compares more than scores; expected a teacher of the student's classes, "
+                "in their order"
+            )
+    return losses, configs
+
+
 def further_losses(
     further: FurtherTeacher, taps: Taps, blocks: Blocks, student: BuiltModel, specs: Specs
 ) -> tuple[OtherTeacher, dict[str, nn.Module], dict[str, LossConfig]]:
@@ -67,39 +101,61 @@ def further_losses(
             f"{further.key}: its taps ({further.model.taps_key}) have one in roi_heads, which see the student's "
             "proposals in KD.TEACHER alone; give it TAPS without"
         )
+    mine = {name: block for name, block in blocks.items() if block.get("TAP", "fpn") in taps.specs}
+    if not mine:
+        raise ConfigError(f"{further.key}: none of its taps ({', '.join(taps.specs)}) is one of a loss of KD.LOSSES")
     losses: dict[str, nn.Module] = {}
     configs: dict[str, LossConfig] = {}
-    for name, block in blocks.items():
-        tap = block.get("TAP", "fpn")
-        if tap not in taps.specs:
-            continue
-        shared, sides = None, (specs, on_students_grids(taps.specs, specs))
-        if class_losses({name: block}):
-            with naming(f"{further.key}: KD.LOSSES.{name}"):
-                shared, sides = _narrowed(student, further.model, tap, *sides)
-        built, config = build_losses({name: {"TYPE": name, **block}}, *sides)
-        alone = _OF_FIRST & set(getattr(built[name], "needs", ()))
+    built, found = _losses(further.model, further.key, taps, mine, student, specs)
+    for name, config in found.items():
+        alone = _needs_first(built[name])
         if alone:
             raise ConfigError(
                 f"{further.key}: KD.LOSSES.{name} needs {', '.join(sorted(alone))} of the batch, known of KD.TEACHER "
-                f"alone; give it TAPS without {tap}"
+                f"alone; give it TAPS without {config.tap}"
             )
-        schedule = replace(config[name].schedule, weight=further.weight * config[name].schedule.weight)
+        schedule = replace(config.schedule, weight=further.weight * config.schedule.weight)
         own = f"{name}_{further.name}"
         if own in blocks:
             raise ConfigError(f"KD.LOSSES.{own}: {further.key} teaches a loss of that name; choose another name")
         losses[own] = built[name]
-        configs[own] = replace(config[name], schedule=schedule, teacher=further.name, shared=shared)
-    if not losses:
-        raise ConfigError(f"{further.key}: none of its taps ({', '.join(taps.specs)}) is one of a loss of KD.LOSSES")
+        configs[own] = replace(config, schedule=schedule, teacher=further.name)
     return OtherTeacher(Teacher(further.model.module, taps), further.run, further.name), losses, configs
+
+
+def _losses(
+    teacher: BuiltModel, key: str, taps: Taps, blocks: Blocks, student: BuiltModel, specs: Specs
+) -> tuple[dict[str, nn.Module], dict[str, LossConfig]]:
+    """The losses of blocks between the student and one teacher; those over classes see the ones that both know."""
+    losses: dict[str, nn.Module] = {}
+    configs: dict[str, LossConfig] = {}
+    for name, block in blocks.items():
+        shared, sides = None, (specs, on_students_grids(taps.specs, specs))
+        if class_losses({name: block}):
+            with naming(f"{key}: KD.LOSSES.{name}"):
+                shared, sides = _narrowed(student, teacher, block.get("TAP", "fpn"), *sides)
+        built, config = build_losses({name: {"TYPE": name, **block}}, *sides)
+        losses[name], configs[name] = built[name], replace(config[name], shared=shared)
+    return losses, configs
+
+
+def _needs_first(loss: nn.Module) -> set[str]:
+    return _OF_FIRST & set(getattr(loss, "needs", ()))
+
+
+def _kind(student: BuiltModel, tap: str) -> str:
+    """The kind of classes that the scores at a tap are of. A panoptic model has two: its pixels' below sem_seg_head."""
+    if len(student.classes) < 2:
+        return next(iter(student.classes), "things")
+    paths = [found.path for found in map(Tap.parse, student.taps) if found.alias == tap]
+    return "stuff" if any("sem_seg_head" in path for path in paths) else "things"
 
 
 def _narrowed(
     student: BuiltModel, teacher: BuiltModel, tap: str, specs: Specs, teacher_specs: Specs
 ) -> tuple[SharedClasses | None, tuple[Specs, Specs]]:
     """What picks the shared classes of two sides of a tap, None where they are the same, and the specs behind it."""
-    kind = next(iter(student.classes))
+    kind = _kind(student, tap)
     names, theirs = list(student.names.get(kind, ())), list(teacher.names.get(kind, ()))
     key, count = teacher.classes.get(kind, ("its classes", 0))
     if theirs and len(theirs) != count:

@@ -53,9 +53,9 @@ def build_distiller(
     with torch.random.fork_rng(devices=[]):
         teacher = experiment.build_teacher()
         allow_single_values(teacher.module)
-        check_pair(student, teacher, blocks, parts)
+        check_pair(student, teacher, blocks, parts, several_teachers(cfg))
         step = experiment.step(student.module, teacher, student.color_order != teacher.color_order)
-        further = [] if cfg.FRAMEWORK == "timm" else _further(experiment, student)
+        further = _further(experiment, student) if several_teachers(cfg) else []
         distiller = assemble(student, teacher, step, blocks, cfg.SEED, cfg.KD.TEACHER.BATCH_STATISTICS, further)
         if distiller.whole_teacher:
             _check_least_score(teacher.module, cfg.KD.UNLABELED.SCORE_THRESH)
@@ -71,8 +71,13 @@ def build_distiller(
     return distiller, facts_of(student, teacher)
 
 
+def several_teachers(cfg: CfgNode) -> bool:
+    """Whether further teachers teach losses of their own; those of a classifier are one teacher with the first."""
+    return cfg.FRAMEWORK != "timm" and len(teacher_blocks(cfg)) > 1
+
+
 def _further(experiment: Experiment, student: BuiltModel) -> list[FurtherTeacher]:
-    """The teachers of ``KD.TEACHERS``; a classifier's are one teacher with the first."""
+    """The teachers of ``KD.TEACHERS``."""
     found = []
     for number, (node, block) in enumerate(list(teacher_blocks(experiment.cfg).items())[1:], 2):
         teacher = experiment.build_teacher(node)

@@ -34,6 +34,17 @@ def test_places_of_one_alias_follow_each_other_in_the_order_of_the_taps_not_of_t
     assert taps.level_names("x") == ["0", "1", "2"]
 
 
+def test_maps_are_called_by_the_keys_of_what_their_module_gives():
+    class Pyramid(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"p3": x, "p4": x[:, :, ::2, ::2]}
+
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), Pyramid())
+    assert capturing(net, "fpn=1").level_names("fpn") == ["p3", "p4"]
+    assert capturing(net, "fpn=1:p4").level_names("fpn") == ["p4"]
+    assert capturing(net, "fpn=1:p4", "fpn=0").level_names("fpn") == ["p4", "0"]
+
+
 def test_the_empty_path_is_the_model():
     taps = capturing(Net(), "scores=")
     assert [spec.channels for spec in taps.specs["scores"]] == [2, 2]

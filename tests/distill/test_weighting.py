@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kd2.distill import ConfigError, Distiller
+from kd2.distill import ConfigError, Distiller, NonFiniteLoss
 from kd2.distill.weighting import LARGEST_GAP, GradientShare
 
 from ..helpers.toys import IMITATION, batch, distiller
@@ -240,6 +240,24 @@ def test_behind_the_measurement_a_step_costs_one_operation_a_map_and_no_read_of_
     share, weight = operations({"SHARE": 0.5}), operations({"WEIGHT": 1.0})
     assert (share.reads, weight.reads) == (0, 0)
     assert share.large - weight.large == 1
+
+
+def test_gradients_that_stay_nan_are_told_in_one_line():
+    share = GradientShare(1, 1)
+    share.observe(0, [torch.ones(1)], [torch.ones(1)])
+    for iteration in range(1, LARGEST_GAP):
+        share.observe(iteration, [torch.ones(1)], [torch.full((1,), torch.nan)])
+    with pytest.raises(
+        NonFiniteLoss, match="^the gradients at its tap were NaN or infinite in 100 batches one after an"
+    ):
+        share.observe(LARGEST_GAP, [torch.ones(1)], [torch.full((1,), torch.nan)])
+
+
+def test_gradients_that_overflow_now_and_then_are_left_out():
+    share = GradientShare(1, 1)
+    for iteration in range(3 * LARGEST_GAP):
+        share.observe(iteration, [torch.ones(1)], [torch.full((1,), torch.inf if iteration % LARGEST_GAP else 2.0)])
+    assert share.factors().item() == pytest.approx(0.5)
 
 
 def _observe(rank: int, folder: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kd2.distill import ConfigError, Probe, shared_channels
-from kd2.engine.build import BuiltModel, Step, assemble
+from kd2.engine.build import BuiltModel, Step, assemble, check_pair
 from kd2.engine.further_teachers import FurtherTeacher
 
 from ..helpers.toys import Toy, batch, batch_info
@@ -23,10 +23,19 @@ def built(width: int, names: tuple[str, ...], taps=TAPS) -> BuiltModel:
     return BuiltModel(model, probe, taps, "KD.TAPS", {"things": ("KEY", len(names))}, names={"things": names})
 
 
-def distiller(names: tuple[str, ...], taps=TAPS, weight: float = 1.0, blocks=BLOCKS, **options):
-    """A student and a teacher of cars and people, and one more teacher, which knows ``names``."""
+def distiller(
+    names: tuple[str, ...],
+    taps=TAPS,
+    weight: float = 1.0,
+    blocks=BLOCKS,
+    first: tuple[str, ...] = ("car", "person"),
+    first_taps=TAPS,
+    **options,
+):
+    """A student of cars and people, a teacher that knows ``first``, and one more teacher, which knows ``names``."""
     torch.manual_seed(0)
-    student, teacher, more = built(4, ("car", "person")), built(6, ("car", "person")), built(8, names, taps)
+    student, teacher, more = built(4, ("car", "person")), built(6, first, first_taps), built(8, names, taps)
+    check_pair(student, teacher, blocks, several=True)
     step = Step(
         run_teacher=lambda model, batch: model(batch), batch_info=batch_info, offers={"sizes", "boxes"}, **options
     )
@@ -68,6 +77,51 @@ def test_scores_are_compared_for_the_classes_that_both_know_by_name():
     with torch.no_grad():
         model.others[0].teacher.model.head.bias[1] += 5
     assert model.configs["logits_teacher2"].shared.student.tolist() == [1]
+
+
+def test_one_knows_cars_and_the_other_one_people():
+    model = distiller(("person",), first=("car",))
+    losses = model(batch())
+    assert {"loss_logits", "loss_logits_teacher2"} <= set(losses)
+    shared = {name: model.configs[name].shared.student.tolist() for name in ("logits", "logits_teacher2")}
+    assert shared == {"logits": [0], "logits_teacher2": [1]}
+
+
+def test_the_first_one_leaves_out_a_loss_whose_tap_another_one_has():
+    losses = distiller(("car", "person"), first_taps=["fpn=backbone:p3,p4"])(batch())
+    assert set(losses) == {"loss_score", "loss_mimic", "loss_mimic_teacher2", "loss_logits_teacher2"}
+
+
+def test_a_tap_that_no_teacher_has_is_refused():
+    with pytest.raises(ConfigError, match="^KD.LOSSES.logits.TAP is 'scores', no tap of the teacher has that alias"):
+        distiller(("car",), taps=TAPS[:1], first_taps=TAPS[:1])
+
+
+def test_a_first_one_of_no_loss_is_refused():
+    with pytest.raises(ConfigError, match=r"^KD.TEACHER: none of its taps \(other\) is one of a loss of KD.LOSSES$"):
+        distiller(("car", "person"), first_taps=["other=backbone:p3"])
+
+
+def test_a_first_one_of_other_classes_teaches_no_boxes():
+    blocks = {"dense_kd": {"TAP": "scores", "WEIGHT": 1.0}}
+    with pytest.raises(ConfigError, match="^KD.TEACHER: KD.LOSSES.dense_kd compares more than scores; expected a teac"):
+        distiller(("car",), TAPS[:1], blocks=blocks | {"mimic": {"WEIGHT": 1.0}}, first=("car",))
+
+
+def test_pixels_of_a_panoptic_model_are_compared_by_the_names_of_its_pixels():
+    names = {"things": ("car", "person"), "stuff": ("road", "sky")}
+    counts = {"things": ("KEY", 2), "stuff": ("KEY", 2)}
+    models = []
+    for stuff in (("road", "sky"), ("sky", "road")):
+        model = built(4, ("car", "person"), ["scores=sem_seg_head.predictor"])
+        model.module.sem_seg_head = torch.nn.ModuleDict({"predictor": torch.nn.Conv2d(4, 2, 1)})
+        model.module.head = model.module.sem_seg_head["predictor"]
+        models.append(replace(model, classes=counts, names=names | {"stuff": stuff}))
+    step = Step(run_teacher=lambda model, batch: model(batch), batch_info=batch_info, offers={"sizes", "boxes"})
+    further = FurtherTeacher(models[1], step.run_teacher, "teacher2", "KD.TEACHERS[0]", 1.0)
+    model = assemble(models[0], models[0], step, {"logits": BLOCKS["logits"]}, further=[further])
+    assert model.configs["logits"].shared is None
+    assert model.configs["logits_teacher2"].shared.teacher.tolist() == [1, 0]
 
 
 def test_classes_of_several_anchors_are_found_in_each():

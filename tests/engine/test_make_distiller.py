@@ -174,6 +174,41 @@ def test_compiled_networks_give_the_same_losses(side, in_place):
         assert all(torch.allclose(found[name], expected[name], rtol=1e-4) for name in expected)
 
 
+@pytest.mark.parametrize("losses", [MGD, {"mgd": {"TAP": "map"}}], ids=["weight", "share"])
+def test_the_compiled_distiller_gives_the_same_losses(losses):
+    plain, model = distiller(losses).train(), distiller(losses).train()
+    compiled = torch.compile(model, backend="aot_eager")
+    for step in range(2):
+        found, expected = compiled(batch(step)), plain(batch(step))
+        assert all(torch.allclose(found[name], expected[name], rtol=1e-4) for name in expected)
+
+
+@pytest.mark.parametrize("loss", ["mgd", "mimic"])
+def test_a_loss_by_its_name_alone_trains_at_the_rate_of_the_student(loss):
+    torch.manual_seed(0)
+    model = distiller({loss: {"TAP": "map"}}, network(16), network(32)).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    values = []
+    for step in range(30):
+        losses = model(batch(step))
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        model.clip_adapters()
+        norm = torch.stack([p.grad.norm() for p in model.adapters.parameters()]).norm()
+        assert norm <= 1.0 + 1e-4
+        optimizer.step()
+        values.append(losses[f"loss_{loss}"].item())
+    assert values[-1] < 0.9 * values[0] and all(p.isfinite().all() for p in model.parameters())
+
+
+def test_adapters_are_clipped_apart_from_the_student():
+    model = distiller({"mgd": {"TAP": "map"}}).train()
+    sum(model(batch()).values()).backward()
+    before = {name: p.grad.clone() for name, p in model.student.named_parameters()}
+    model.clip_adapters()
+    assert all(torch.equal(p.grad, before[name]) for name, p in model.student.named_parameters())
+
+
 def _work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)

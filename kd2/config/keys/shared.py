@@ -210,7 +210,7 @@ DENSE = (
     #: Go on although some tensors of these parts do not agree in name and shape.
     Key("KD.INIT_FROM_TEACHER_PARTIAL", False, bool),
     #: Class names of the teacher in the order of its outputs, where its checkpoint does not tell them: losses on scores
-    #: need the student's names and order.
+    #: need the student's names and order, among several teachers a name in common.
     Key("KD.TEACHER.CLASSES", [], v.Texts),
     #: Further teachers, a list of {CONFIG_FILE, WEIGHTS, OPTS, TAPS, CLASSES, WEIGHT}. Each teaches every loss whose
     #: TAP is among its taps (KD.TAPS where it has none of its own), as LOSS_teacher2 and so on, with WEIGHT (1.0) times

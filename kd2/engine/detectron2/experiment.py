@@ -49,7 +49,7 @@ from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
 from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores
 from kd2.engine.flow import begin
-from kd2.engine.pair import build_distiller
+from kd2.engine.pair import build_distiller, several_teachers
 from kd2.engine.proposals import check_stages
 from kd2.losses import active_losses
 from kd2.runs.best import Best
@@ -116,7 +116,8 @@ class Detectron2Experiment(Experiment):
         teacher = self._built(model, own, node.removeprefix("KD."), names=names, names_key=names_key)
         check_square(self.cfg, model, self._student.module, node)
         if node == "KD.TEACHER":  # before the weights, whose error would speak of shapes
-            check_pair(self._student, teacher, active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER)
+            blocks, copied = active_losses(self.cfg.KD.LOSSES), self.cfg.KD.INIT_FROM_TEACHER
+            check_pair(self._student, teacher, blocks, copied, several_teachers(self.cfg))
         match = self.load_weights(model, weights, key, self.cfg.KD.TEACHER.ALLOW_PARTIAL)
         return replace(teacher, matched=match.matched)
 

@@ -41,6 +41,13 @@ def test_scores_are_compared_for_the_class_that_both_know(write):
     assert config.shared.student.tolist() == [1, 3, 5] and config.shared.teacher.tolist() == [0, 2, 4]
 
 
+def test_the_first_one_may_know_other_classes_too(write):
+    config = write(CLASSES=["bar", "dog"])
+    classes = runs.distiller(config, "KD.TEACHER.CLASSES", "['cat', 'box']").configs
+    assert classes["logits"].shared.teacher.tolist() == [1, 3, 5]
+    assert classes["logits_teacher2"].shared.teacher.tolist() == [0, 2, 4]
+
+
 def test_the_heads_of_both_are_freed_where_no_tap_needs_them(write):
     model = runs.distiller(write(TAPS=["fpn=backbone"]))
     assert not list(model.others[0].teacher.model.head.parameters())
