@@ -131,12 +131,12 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         student_taps, teacher_taps = (_probed(model) for model in (student, teacher))
         specs = student_taps.specs
-        taps = [_probed(f.model) for f in further]
+        further_taps = [_probed(f.model) for f in further]
         if further:
-            losses, configs = first_losses(teacher, teacher_taps, active, student, specs, taps)
+            losses, configs = first_losses(teacher, teacher_taps, active, student, specs, further_taps)
         else:
             losses, configs = build_losses(active, specs, on_students_grids(teacher_taps.specs, specs))
-        others = [further_losses(f, own, active, student, specs) for f, own in zip(further, taps, strict=True)]
+        others = [further_losses(f, own, active, student, specs) for f, own in zip(further, further_taps, strict=True)]
         for _, more_losses, more_configs in others:
             losses, configs = losses | more_losses, configs | more_configs
     needs = {name: set(getattr(loss, "needs", ())) for name, loss in losses.items()}
