@@ -2,6 +2,7 @@
 
 from fvcore.common.config import CfgNode
 
+from kd2.config.unread import architecture_of
 from kd2.distill import ConfigError
 from kd2.losses import active_losses
 
@@ -27,6 +28,9 @@ def _check_augmentation(cfg: CfgNode) -> None:
     if any(cfg.INPUT.COLOR_JITTER.values()) and cfg.INPUT.FORMAT not in ("RGB", "BGR"):
         raise ConfigError(f"INPUT.COLOR_JITTER is given and INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, expected RGB or BGR")
     jitter = cfg.INPUT.SCALE_JITTER
+    if architecture_of(cfg) == "PanopticDeepLab" and (jitter.ENABLED or any(cfg.INPUT.COLOR_JITTER.values())):
+        key = "SCALE_JITTER.ENABLED" if jitter.ENABLED else "COLOR_JITTER"
+        raise ConfigError(f"INPUT.{key} is given, but Detectron2's own augmentation of PanopticDeepLab has none of it")
     if not jitter.ENABLED:
         return
     low, high = jitter.RANGE

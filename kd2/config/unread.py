@@ -43,10 +43,14 @@ def refuse_unread(cfg: CfgNode, loaded: Mapping[str, Any], defaults: CfgNode) ->
             _refuse(name, cfg)
 
 
+def architecture_of(cfg: CfgNode) -> str:
+    """The student's ``META_ARCHITECTURE``, whichever key names it; empty for a classifier."""
+    name = cfg.MODEL.get("META_ARCHITECTURE", "")
+    return cfg.KD.STUDENT.META_ARCHITECTURE if name == "Distiller" else name
+
+
 def _refuse(name: str, cfg: CfgNode) -> None:
-    student = cfg.MODEL.get("META_ARCHITECTURE", "")
-    if student == "Distiller":
-        student = cfg.KD.STUDENT.META_ARCHITECTURE
+    student = architecture_of(cfg)
     key = KEYS[cfg.FRAMEWORK].get(name)
     if key is None or not key.readers or cfg.FRAMEWORK == "detectron2" and student not in ARCHITECTURES:
         return

@@ -337,6 +337,13 @@ def test_a_group_that_takes_any_keys_can_be_a_value(write, key):
     read(write("SEED: 1"), [key, "{'RATIO': 0.5}"])
 
 
+@pytest.mark.parametrize(("base", "own"), [("WEIGHT", "SHARE"), ("SHARE", "WEIGHT")])
+def test_of_share_and_weight_a_file_that_inherits_gives_the_one_that_counts(write, base, own):
+    write(f"KD: {{LOSSES: {{mgd: {{{base}: 1, RATIO: 0.5}}}}}}", "base.yaml")
+    found = read(write(f"_BASE_: base.yaml\nKD: {{LOSSES: {{mgd: {{{own}: 2}}}}}}"))["KD"]["LOSSES"]["mgd"]
+    assert found == {own: 2, "RATIO": 0.5}
+
+
 def test_a_weight_takes_back_how_a_share_is_measured(write):
     write("KD: {LOSSES: {mgd: {SHARE: 1, CALIBRATE_ITERS: 3}}}", "base.yaml")
     assert read(write("_BASE_: base.yaml\nKD: {LOSSES: {mgd: {WEIGHT: 2}}}"))["KD"]["LOSSES"]["mgd"] == {"WEIGHT": 2}

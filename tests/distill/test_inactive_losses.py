@@ -12,8 +12,8 @@ from ..helpers.toys import IMITATION, batch, distiller, train, unweighted
 
 @pytest.mark.parametrize(
     "blocks",
-    [{}, {"imitation": IMITATION | {"WEIGHT": 0.0}}, {"imitation": IMITATION | {"START_ITER": 1000}}],
-    ids=["no losses", "weight 0", "not begun"],
+    [{}, *({"imitation": IMITATION | more} for more in ({"WEIGHT": 0.0}, {"SHARE": 0.0}, {"START_ITER": 1000}))],
+    ids=["no losses", "weight 0", "share 0", "not begun"],
 )
 def test_without_an_active_loss_training_is_plain_bit_for_bit(blocks):
     model = distiller(blocks)

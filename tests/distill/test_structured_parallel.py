@@ -7,9 +7,10 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..helpers.segmenter import batch, distiller, optimizer
+from ..helpers.segmenter import SHARED, STRUCTURED, batch, distiller, optimizer
 
 STEPS = 4
+BLOCKS = {"weights": STRUCTURED, "shares": SHARED}
 
 
 def trained(model: nn.Module, images: slice) -> dict:
@@ -30,20 +31,33 @@ def trained(model: nn.Module, images: slice) -> dict:
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save(trained(DistributedDataParallel(distiller()), slice(rank, None, 2)), f"{folder}/{rank}.pt")
+    for name, blocks in BLOCKS.items():
+        found = trained(DistributedDataParallel(distiller(blocks)), slice(rank, None, 2))
+        torch.save(found, f"{folder}/{name}{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("ranks")
+    mp.spawn(work, (str(found),), nprocs=2)
+    return found
+
+
+@pytest.fixture(scope="module", params=BLOCKS)
+def strength(request) -> str:
+    """The losses have weights, or shares."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict:
-    return trained(distiller(), slice(None))
+def ranks(folder, strength) -> list[dict]:
+    return [torch.load(folder / f"{strength}{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone(strength) -> dict:
+    return trained(distiller(BLOCKS[strength]), slice(None))
 
 
 def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -68,4 +82,11 @@ def test_the_gradients_are_those_of_one_process_with_the_whole_batch(ranks, alon
 
 
 def test_each_rank_has_its_own_images(ranks):
-    assert all(a[name] != b[name] for a, b in zip(ranks[0]["curve"], ranks[1]["curve"]) for name in a)
+    for a, b in zip(ranks[0]["curve"], ranks[1]["curve"]):
+        assert all(a[name] != b[name] for name in a if not name.startswith("share/"))
+
+
+def test_the_ranks_take_the_same_factors_for_a_share(ranks, strength):
+    for a, b in zip(ranks[0]["curve"], ranks[1]["curve"]):
+        factors = {name for name in a if name.startswith("share/")}
+        assert len(factors) == (3 if strength == "shares" else 0) and all(a[name] == b[name] for name in factors)

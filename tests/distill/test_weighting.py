@@ -47,6 +47,18 @@ def test_the_gradient_at_a_map_has_the_share_of_the_students_own(share):
     assert sent == pytest.approx(share * own, rel=1e-4)
 
 
+def test_two_losses_at_one_tap_have_each_its_own_share():
+    blocks = {"a": PLAIN | {"SHARE": 0.5}, "b": PLAIN | {"REDUCTION": "sum_per_image", "SHARE": 3.0}}
+    model, given = distiller(blocks, tap="fpn=backbone:p4"), batch()
+    own, maps = model.student_features(given)
+    found = model.distillation_losses(
+        own, maps, model.teacher_features(given), model.placed_batch_info(given), {"a": 0.5, "b": 3.0}
+    )
+    sent = [found["loss_a"], found["loss_b"], own["loss_score"]]
+    a, b, score = (torch.autograd.grad(x, maps["fpn"], retain_graph=True)[0].norm() for x in sent)
+    assert [(a / score).item(), (b / score).item()] == pytest.approx([0.5, 3.0], rel=1e-4)
+
+
 def test_every_level_has_its_own_factor():
     model = distiller({"mimic": PLAIN | {"SHARE": 0.5}})
     step(model)

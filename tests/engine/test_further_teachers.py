@@ -61,6 +61,19 @@ def test_a_weight_is_that_of_all_its_losses():
         assert half[name].item() == pytest.approx(0.5 * one[name].item())
 
 
+def test_a_share_is_multiplied_by_the_teachers_weight():
+    """Of a loss with a share it is no factor of the value, but of the gradient in the student's maps."""
+    model = distiller(("car", "person"), weight=0.25, blocks={"mimic": {"SHARE": 2.0}})
+    given = batch()
+    own, maps = model.student_features(given)
+    factors = {name: config.schedule.at(0) for name, config in model.configs.items()}
+    found = model.distillation_losses(own, maps, model.teacher_features(given), model.placed_batch_info(given), factors)
+    sent = [found["loss_mimic"], found["loss_mimic_teacher2"], own["loss_score"]]
+    p4 = maps["fpn"][-1]  # into which no other level sends a gradient
+    first, second, score = (torch.autograd.grad(x, p4, retain_graph=True)[0].norm() for x in sent)
+    assert [(first / score).item(), (second / score).item()] == pytest.approx([2.0, 0.5], rel=1e-4)
+
+
 def test_it_teaches_the_losses_of_its_taps_alone():
     losses = distiller(("car", "person"), taps=["fpn=backbone:p3,p4"])(batch())
     assert "loss_mimic_teacher2" in losses and "loss_logits_teacher2" not in losses

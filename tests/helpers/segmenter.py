@@ -13,6 +13,11 @@ STRUCTURED = {
     "pairwise": {"TAP": "feature", "WEIGHT": 10.0, "PATCH": [8, 8]},
     "holistic": {"TAP": "score", "WEIGHT": 0.1, "INPUT": "tanh", "WIDTH": 2, "LR": 0.05},
 }
+# The same with shares of the student's own gradient, measured in the first two steps.
+SHARED = {
+    name: {key: x for key, x in block.items() if key != "WEIGHT"} | {"SHARE": 0.5, "CALIBRATE_ITERS": 1}
+    for name, block in STRUCTURED.items()
+}
 
 
 class Segmenter(nn.Module):

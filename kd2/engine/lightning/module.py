@@ -61,6 +61,7 @@ class DistillModule(lightning.LightningModule):
         self.scores: dict[str, float] = {}
         self.average: WeightAverage | None = None
         self._states: list[dict] | None = None
+        self._sums: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
         if stage == "fit":  # before a checkpoint is restored, and before the student moves to its device
@@ -89,10 +90,16 @@ class DistillModule(lightning.LightningModule):
         if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
             self.monitor.check()
         total = sum(losses.values())
-        scalars = {name: loss.detach() for name, loss in losses.items()}
-        self.log_dict(scalars | self.distiller.stats, batch_size=len(batch.images))
-        self.log("total_loss", total.detach(), prog_bar=True, batch_size=len(batch.images))
+        means = self._means(losses)
+        self.log_dict(means | self.distiller.stats, batch_size=len(batch.images))
+        self.log("total_loss", sum(means.values()), prog_bar=True, batch_size=len(batch.images))
         return total
+
+    def _means(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means of the losses over the batches of the optimizer step so far, detached; this one is the last of them."""
+        before = self._sums if self.distiller.batch else {}
+        self._sums = {name: before.get(name, 0.0) + loss.detach() for name, loss in losses.items()}
+        return {name: x / (self.distiller.batch + 1) for name, x in self._sums.items()}
 
     def configure_gradient_clipping(
         self,

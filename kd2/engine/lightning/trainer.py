@@ -98,17 +98,17 @@ class _Checkpoints(ModelCheckpoint):
 
 
 class _StepTime(Callback):
-    """Logs ``time``, as Detectron2 does: mean seconds of a step since the last line of the log, evaluations aside."""
+    """Logs ``time``, as Detectron2 does: mean seconds of an optimizer step since the last line, evaluations aside."""
 
-    def on_train_start(self, *_: Any) -> None:
-        self._begin, self._spent, self._steps = time.perf_counter(), 0.0, 0
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self._begin, self._spent, self._logged = time.perf_counter(), 0.0, trainer.global_step
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
-        self._steps += 1
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        steps = trainer.global_step - self._logged  # 0 while the gradients of the first one are collected
+        if steps and trainer.global_step % trainer.log_every_n_steps == 0:
             self._pause()
-            module.log("time", self._spent / self._steps)
-            self._spent, self._steps = 0.0, 0
+            module.log("time", self._spent / steps)
+            self._spent, self._logged = 0.0, trainer.global_step
 
     def on_validation_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         if trainer.state.fn == TrainerFn.FITTING:

@@ -208,6 +208,21 @@ def test_a_value_that_detectron2_would_break_on_or_ignore_is_refused(tmp_path, o
         load_config(str(path), options)
 
 
+WRAPPED = ["MODEL.META_ARCHITECTURE", "Distiller", "KD.STUDENT.META_ARCHITECTURE", "PanopticDeepLab"]
+COLORS = ["INPUT.COLOR_JITTER.CONTRAST", "0.4"]
+SIZES = ["INPUT.SCALE_JITTER.ENABLED", "True", "INPUT.CROP.ENABLED", "False"]
+
+
+@pytest.mark.parametrize("student", [["MODEL.META_ARCHITECTURE", "PanopticDeepLab"], WRAPPED])
+@pytest.mark.parametrize(("jitter", "key"), [(COLORS, "COLOR_JITTER"), (SIZES, "SCALE_JITTER.ENABLED")])
+def test_a_jitter_is_refused_where_detectron2_augments_by_itself(tmp_path, student, jitter, key):
+    path = tmp_path / "run.yaml"
+    path.write_text("FRAMEWORK: detectron2")
+    load_config(str(path), student)
+    with pytest.raises(ConfigError, match=f"^INPUT.{key} is given, but Detectron2's own augmentation of PanopticDeepL"):
+        load_config(str(path), [*student, *jitter])
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype", "scaled"), [("fp16", torch.float16, True), ("bf16", torch.bfloat16, False)]
 )

@@ -156,6 +156,13 @@ def test_a_loss_knows_step_and_batch(retinanets, tmp_path, monkeypatch):
     assert seen == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
+def test_a_share_is_measured_over_steps(retinanets, tmp_path):
+    loss = "{'imitation': {'SHARE': 0.5, 'CALIBRATE_ITERS': 2}}"
+    options = ["KD.LOSSES", loss, "SOLVER.ACCUMULATE", "2", "SOLVER.MAX_ITER", "3", "OUTPUT_DIR", str(tmp_path)]
+    train(retinanets, *options)
+    assert content(tmp_path)["kd2"]["shares"]["imitation.seen"] == 6
+
+
 def test_two_equal_batches_are_one_step(tmp_path):
     """One picture, seen alike every time: the mean gradient is that of one batch, exactly."""
     write_semantic(tmp_path / "data", [(48, 64)])

@@ -17,6 +17,7 @@ import yaml
 from kd2.distill import ConfigError
 from kd2.losses.registry import loss_types
 
+from ...helpers import contents
 from ...helpers.d2_tiny import different, every_loss, previous, train, weights, write_pair
 
 
@@ -54,6 +55,20 @@ def test_every_loss_at_once_with_a_ramp_in_progress(data, tmp_path):
     adapters = {name.split(".")[1] for name in whole if name.startswith("adapters.")}
     assert adapters == set(loss_types()) - WITHOUT
     assert different(weights(tmp_path / "out"), whole) == []
+
+
+def test_a_share_goes_on_between_two_measurements(retinanets, tmp_path):
+    """Resumed in iteration 4, which is not measured as those before it were; 5 is."""
+    blocks = "{'imitation': {'SHARE': 0.5, 'CALIBRATE_ITERS': 2}, 'mgd': {'SHARE': 1.0, 'CALIBRATE_ITERS': 2}}"
+    options = ["KD.LOSSES", blocks, "SOLVER.MAX_ITER", "7", "SOLVER.CHECKPOINT_PERIOD", "4"]
+    train(retinanets, *options, "OUTPUT_DIR", str(tmp_path))
+    whole = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
+    torch.manual_seed(12345)
+    train(retinanets, *options, "OUTPUT_DIR", str(tmp_path), resume=True)
+    found = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert found["kd2"]["shares"]["mgd.seen"] == 5
+    assert contents.different(found, whole) == []
 
 
 def test_precise_batch_norm_continues_its_own_batches(retinanets, tmp_path):

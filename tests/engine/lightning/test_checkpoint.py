@@ -85,6 +85,17 @@ def test_a_run_whose_student_is_an_average_is_resumed_bit_for_bit(classifier, tm
     assert resumed_longer(classifier, tmp_path, every) == [".kd2.config"]
 
 
+def test_a_share_goes_on_between_two_measurements(classifier, tmp_path):
+    """Resumed in iteration 4, which is not measured as those before it were; 5 is."""
+    share = {"KD": {"LOSSES": {"logits": {"SHARE": 0.5, "CALIBRATE_ITERS": 2}}}, "SOLVER": {"MAX_ITER": 7}}
+    config = classifier.write_config(tmp_path, share)
+    runs.train(config)
+    runs.resumed(config, tmp_path / "out", 4, tmp_path / "resumed")
+    found = runs.checkpoint(tmp_path / "resumed")
+    assert found["kd2"]["shares"]["logits.seen"] == 5
+    assert differences(runs.checkpoint(tmp_path / "out"), found) == [".kd2.config"]  # OUTPUT_DIR
+
+
 @pytest.fixture(scope="module")
 def classifier(pictures, class_teacher):
     from ...helpers import tiny_tasks

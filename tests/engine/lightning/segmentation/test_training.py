@@ -50,9 +50,9 @@ def test_a_resumed_run_equals_the_whole_one(finished, tmp_path):
     assert runs.different(found, expected) == [".kd2.config"]  # OUTPUT_DIR
 
 
-def test_weight_0_is_plain_training_bit_for_bit(tmp_path, semantic_data, psp_teacher):
+def test_weight_0_and_share_0_are_plain_training_bit_for_bit(tmp_path, semantic_data, psp_teacher):
     runs.train(tiny.write_config(tmp_path, semantic_data))
-    zero = {"KD": {"LOSSES": {"pixelwise": {"WEIGHT": 0.0}, "pairwise": {"WEIGHT": 0.0}}}}
+    zero = {"KD": {"LOSSES": {"pixelwise": {"WEIGHT": 0.0}, "pairwise": {"WEIGHT": None, "SHARE": 0.0}}}}
     changes = runs.merged(tiny.distilled(psp_teacher, zero), {"OUTPUT_DIR": str(tmp_path / "zero")})
     runs.train(tiny.write_config(tmp_path, semantic_data, changes, "zero"))
     assert runs.same(runs.weights(tmp_path / "out"), runs.weights(tmp_path / "zero")) == []
