@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from kd2.engine.permission import permitted
 from kd2.runs.files import write_atomically
 from kd2.runs.folder import check_writable
 
+logger = logging.getLogger(__name__)
+
 _NAME = "pseudo_labels"
 _THREADS = 8  # reading pictures waits for the disk
 
@@ -38,7 +41,7 @@ def find_objects(
 ) -> tuple[dict[str, Any], list[str]]:
     """What the model of ``MODEL.WEIGHTS`` finds in the images of a folder and of those in it, as by evaluation.
 
-    An image that cannot be read is left out.
+    An image that cannot be read is left out, and so is, with a word in the log, a detection whose mask has no pixel.
 
     Args:
         config_file, options: of a detector, see ``kd2.engine.run``.
@@ -82,7 +85,7 @@ def _found(
         raise ConfigError(f"the names of the model's classes are {', '.join(names)}, expected each once")
     _check_score(cfg, key.rpartition(".")[0], least)
     experiment.load_weights(built.module, cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS", partial=False)
-    found = [d for d in experiment.find(built.module.eval(), data) if d["score"] >= least]
+    found = _solid([d for d in experiment.find(built.module.eval(), data) if d["score"] >= least])
     images = [
         {"id": place, "file_name": os.path.relpath(r["file_name"], folder), "height": r["height"], "width": r["width"]}
         for place, r in enumerate(data.records)
@@ -142,6 +145,14 @@ def _check_score(cfg: CfgNode, node: str, least: float) -> None:
         raise ConfigError(
             f"--score is {least}, but {node}.SCORE_THRESH_TEST is {threshold}: objects between are not found; lower it"
         )
+
+
+def _solid(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The detections with a pixel in their mask, or without masks; tells how many others there are."""
+    solid = [d for d in found if "segmentation" not in d or coco_mask.area(d["segmentation"]) > 0]
+    if len(solid) < len(found):
+        logger.warning("%d of %d detections have a mask without a pixel, left out", len(found) - len(solid), len(found))
+    return solid
 
 
 def _annotation(number: int, detection: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """COCO's masks, polygons or run-length codes: pycocotools reads past its memory on bad ones, so they are checked first.
 
 A checked mask is a list of polygons, each x1, y1, x2, y2, ... in pixels, three points or more, or a run-length code
-``{"size": [height, width], "counts": text}`` of its image.
+``{"size": [height, width], "counts": text}`` of its image, with a pixel or more.
 """
 
 from typing import Any
@@ -28,7 +28,10 @@ def checked_mask(mask: Any, height: int, width: int) -> Mask | None:
 def tell_mask(mask: Any, usable: Mask | None, findings: Findings, where: str) -> None:
     """Say what ``checked_mask`` has made of a mask."""
     if usable is None:
-        findings.dropped("mask is neither polygons of three points or more nor a run-length code of its image", where)
+        what = (
+            "mask is neither polygons of three points or more nor a run-length code of its image with a pixel or more"
+        )
+        findings.dropped(what, where)
     elif isinstance(mask, list) and isinstance(mask[0], list) and len(usable) < len(mask):
         findings.dropped("part of a mask is no polygon of three points or more", where)
     elif isinstance(mask, list):
@@ -70,7 +73,7 @@ def _polygon(ring: Any, reach: int) -> list | None:
 
 
 def _checked_code(code: dict, height: int, width: int) -> Mask | None:
-    """A run-length code with its counts as text; None where it is not one of an image of this size."""
+    """A run-length code with its counts as text; None where it is not one of an image of this size, or has no pixel."""
     counts = code.get("counts")
     try:
         if [int(x) for x in code["size"]] != [height, width]:
@@ -79,7 +82,7 @@ def _checked_code(code: dict, height: int, width: int) -> Mask | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     whole = runs.ndim == 1 and runs.dtype.kind in "iu" and len(runs) > 0
-    if not whole or int(runs.min()) < 0 or sum(runs.tolist()) != height * width:
+    if not whole or int(runs.min()) < 0 or sum(runs.tolist()) != height * width or not runs[1::2].any():
         return None
     if isinstance(counts, str):
         return code if code["size"] == [height, width] else {"size": [height, width], "counts": counts}

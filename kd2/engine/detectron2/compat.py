@@ -15,7 +15,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, SimpleTrainer, defaults, hooks
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.box_regression import Box2BoxTransformLinear
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
@@ -143,27 +142,6 @@ def set_mixed_precision(trainer: DefaultTrainer) -> None:
     if amp.ENABLED and amp.PRECISION == "bf16":
         loop = trainer._trainer
         loop.precision, loop.grad_scaler = DTYPES[amp.PRECISION], torch.amp.GradScaler("cuda", enabled=False)
-
-
-class _Float32Distances(Box2BoxTransformLinear):
-    """FCOS's decoding of boxes in float32, as ``Box2BoxTransform`` does it."""
-
-    def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
-        """Boxes, see Detectron2's class."""
-        return super().apply_deltas(deltas.float(), boxes)
-
-
-def decode_in_float32(model: nn.Module) -> nn.Module:
-    """Let an FCOS train in mixed precision; returns ``model``, which computes the same without it.
-
-    Detectron2 decodes FCOS's boxes in the numbers of its head, and its GIoU loss compares them with labels in float32,
-    which a tensor of bfloat16 or float16 does not take.
-    """
-    for module in model.modules():
-        transform = getattr(module, "box2box_transform", None)
-        if type(transform) is Box2BoxTransformLinear:
-            module.box2box_transform = _Float32Distances(transform.normalize_by_size)
-    return model
 
 
 def endless_order(sampler: Sampler) -> Callable[[], Iterator[int]]:

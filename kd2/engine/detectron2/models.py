@@ -13,7 +13,7 @@ from kd2.config import train_size
 from kd2.distill import ConfigError, Probe, nearest
 from kd2.engine.detectron2 import lazy
 from kd2.engine.detectron2.batch_info import padded_size, square_of
-from kd2.engine.detectron2.compat import decode_in_float32
+from kd2.engine.detectron2.exact_boxes import boxes_in_float32
 
 # Where Detectron2's metadata have the names of what ``class_keys`` counts.
 METADATA = {"things": "thing_classes", "stuff": "stuff_classes"}
@@ -35,16 +35,20 @@ _LOSSES = {
 def build_plain(cfg: CfgNode, key: str) -> nn.Module:
     """The model of ``MODEL.META_ARCHITECTURE`` or ``LAZY_CONFIG`` on ``MODEL.DEVICE``, as plain Detectron2 builds it.
 
+    Its boxes are in float32 in mixed precision too.
+
     Raises:
         ConfigError: no such architecture; names ``key``. See ``lazy.build_model``.
     """
     if cfg.MODEL.LAZY_CONFIG:
-        return decode_in_float32(lazy.build_model(cfg)).to(torch.device(cfg.MODEL.DEVICE))
-    name = cfg.MODEL.META_ARCHITECTURE
-    choices = [known for known, _ in META_ARCH_REGISTRY if known != "Distiller"]
-    if name not in choices:
-        raise ConfigError(f"{key} is {name!r}; {nearest(name, choices)}")
-    return META_ARCH_REGISTRY.get(name)(cfg).to(torch.device(cfg.MODEL.DEVICE))
+        model = lazy.build_model(cfg)
+    else:
+        name = cfg.MODEL.META_ARCHITECTURE
+        choices = [known for known, _ in META_ARCH_REGISTRY if known != "Distiller"]
+        if name not in choices:
+            raise ConfigError(f"{key} is {name!r}; {nearest(name, choices)}")
+        model = META_ARCH_REGISTRY.get(name)(cfg)
+    return boxes_in_float32(model).to(torch.device(cfg.MODEL.DEVICE))
 
 
 def blank_probe(model: nn.Module, size: tuple[int, int]) -> Probe:

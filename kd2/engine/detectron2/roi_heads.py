@@ -35,6 +35,18 @@ def sampled_proposals(student: nn.Module, teacher: BuiltModel | None) -> Sampled
     return SampledProposals(heads, ["label_and_sample_proposals", *cascade], "mask_pooler", read)
 
 
+def scored_by_sigmoids(student: nn.Module, teacher: nn.Module) -> str:
+    """Why the class scores of two R-CNNs are no softmax over classes and background, which ``Proposals`` promises;
+    empty where they are."""
+    for side, model in (("student", student), ("teacher", teacher)):
+        if any(getattr(stage, "use_sigmoid_ce", False) for stage in _stages(model.roi_heads.box_predictor)):
+            return (
+                f"MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE of the {side} is True, expected False: the scores of its box head "
+                "are no softmax over classes and background"
+            )
+    return ""
+
+
 def run_heads(teacher: nn.Module, samples: list[dict[str, Any]], sampled: SampledProposals) -> None:
     """The teacher's backbone on its own images, its box and mask heads on the student's proposals; no RPN, no NMS."""
     features = teacher.backbone(teacher.preprocess_image(samples).tensor)

@@ -26,7 +26,7 @@ from kd2.engine.detectron2.batch_info import (
     student_images,
 )
 from kd2.engine.detectron2.models import own_losses
-from kd2.engine.detectron2.roi_heads import run_heads, sampled_proposals
+from kd2.engine.detectron2.roi_heads import run_heads, sampled_proposals, scored_by_sigmoids
 from kd2.engine.proposals import REASONS, SampledProposals
 
 Batch = list[dict[str, Any]]
@@ -48,8 +48,9 @@ def step_of(student: nn.Module, reverse_colors: bool, unlabeled: CfgNode, teache
     boxes = not pixels or hasattr(student, "proposal_generator")
     coders = box_coders(dense, student, teacher.module) if teacher else None
     sampled = sampled_proposals(student, teacher)
+    unfit = scored_by_sigmoids(student, teacher.module) if teacher and sampled else ""
     known = {"sizes": True, "images": True, "boxes": boxes, "anchors": anchors is not None, "labels": pixels}
-    known |= {"coding": coders is not None, "proposals": sampled is not None}
+    known |= {"coding": coders is not None, "proposals": sampled is not None and not unfit}
     coding = (dense, *coders) if dense and coders else None
     return Step(
         functools.partial(sampled.run, run_student) if sampled else run_student,
@@ -57,10 +58,16 @@ def step_of(student: nn.Module, reverse_colors: bool, unlabeled: CfgNode, teache
         functools.partial(batch_info, student=student, anchors=anchors, coding=coding, sampled=sampled),
         own_losses(student),
         {name for name, offered in known.items() if offered},
-        REASONS if boxes else {need: reason for need, reason in REASONS.items() if need != "anchors"},
+        _reasons(boxes, unfit),
         student_first=sampled is not None,
         unlabeled=bool(unlabeled.DATASETS) and boxes,
     )
+
+
+def _reasons(boxes: bool, unfit: str) -> dict[str, str]:
+    """Why a batch does not offer something, where there is more to say; ``unfit`` of the proposals."""
+    own = REASONS | ({"proposals": unfit} if unfit else {})
+    return own if boxes else {need: reason for need, reason in own.items() if need != "anchors"}
 
 
 def run_student(student: nn.Module, batch: Batch) -> dict[str, Tensor]:

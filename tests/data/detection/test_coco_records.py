@@ -274,6 +274,14 @@ def test_a_good_mask_is_kept(read):
     assert first(read(changed(segmentation=[[1, 2, 11, 2, 11, 12]])))["segmentation"] == [[1, 2, 11, 2, 11, 12]]
 
 
+@pytest.mark.parametrize("area", [0.0, 25.0, None])
+def test_a_mask_without_a_pixel_is_none(read, area):
+    data = read(changed(segmentation={"size": [30, 40], "counts": [1200]}, area=area))
+    assert first(data) == {"bbox": [1, 2, 10, 10], "category_id": 1, "iscrowd": 0, "area": area or 100}
+    what = "mask is neither polygons of three points or more nor a run-length code of its image with a pixel or more"
+    assert ("dropped", what, 1, "annotation 7") in told(data)
+
+
 @pytest.mark.parametrize("flag", [1, "1", 1.0, True, "true"])
 def test_crowd_has_many_spellings(read, flag):
     assert first(read(changed(iscrowd=flag)))["iscrowd"] == 1

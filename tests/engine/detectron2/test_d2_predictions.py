@@ -176,6 +176,31 @@ def test_heads_on_proposals_ask_for_roi_heads_on_both_sides():
         step_of(detector("RetinaNet"), False, UNLABELED, built(detector("Mask R-CNN"), ROI))
 
 
+def sigmoid_pair(data, folder, side: str, loss: dict, taps: list[str]):
+    """The config of a student and a teacher, one of them with a sigmoid for each class."""
+    sigmoid = ["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"]
+    own = {"MODEL": {"ROI_BOX_HEAD": {"USE_SIGMOID_CE": True}}} if side == "student" else {}
+    kd = {"TAPS": taps, "TEACHER": {"OPTS": sigmoid if side == "teacher" else []}, "LOSSES": loss}
+    return load_config(write_pair(folder, data, merged({"KD": kd}, own), detector=FASTER_RCNN))
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_scores_of_sigmoids_are_refused_by_the_loss_of_a_softmax(data, tmp_path, side):
+    cfg = sigmoid_pair(data, tmp_path, side, {"imitation": {"WEIGHT": 0.0}} | HEADS, ROI)
+    text = (
+        f"^KD.LOSSES.roi_kd needs proposals of the batch, [^\n]*; MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE of the {side} is "
+        "True, expected False: the scores of its box head are no softmax over classes and background$"
+    )
+    with pytest.raises(ConfigError, match=text):
+        distiller_of(cfg)
+
+
+def test_features_of_such_heads_teach_all_the_same(data, tmp_path):
+    loss = {"imitation": {"WEIGHT": 0.0}, "mimic": {"TAP": "box", "WEIGHT": 1.0}}
+    model = distiller_of(sigmoid_pair(data, tmp_path, "student", loss, ["box=roi_heads.box_head@vector"]))
+    assert model(batch())["loss_mimic"].isfinite()
+
+
 @pytest.mark.parametrize("family", ["RetinaNet", "FCOS", "Mask R-CNN"])
 def test_boxes_are_decoded_as_the_detector_decodes_them(family):
     student = detector(family)

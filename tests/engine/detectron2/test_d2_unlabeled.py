@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,19 @@ from torch import nn
 
 from kd2.distill import ConfigError
 from kd2.engine.detectron2.data import train_loader
-from kd2.engine.pseudo_labels import find_objects
+from kd2.engine.pseudo_labels import find_objects, write_coco
 
-from ...helpers.d2_tiny import DETECTORS, distiller_of, load_config, train, write_pair
+from ...helpers.d2_tiny import (
+    DETECTORS,
+    FASTER_RCNN,
+    distiller_of,
+    load_config,
+    save_model,
+    train,
+    write_config,
+    write_pair,
+)
+from .test_d2_predictions import MASK
 
 # Teachers with random weights are sure of nothing: all that they find counts.
 ALL = ["MODEL.RETINANET.SCORE_THRESH_TEST", "0.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
@@ -131,3 +142,57 @@ def test_a_teachers_detections_become_a_data_set(config, data, tmp_path):
 def test_a_run_takes_them(config, tmp_path):
     train(config, "OUTPUT_DIR", str(tmp_path))
     assert (tmp_path / "model_final.pth").exists()
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory, data):
+    """A Mask R-CNN with drawn weights: its config, and what it finds when its masks are ``bias`` a class."""
+    folder = tmp_path_factory.mktemp("masked")
+    config = write_config(folder, data, {"MODEL": MASK}, detector=FASTER_RCNN)
+    save_model(load_config(config), folder / "model.pth")
+    content = torch.load(folder / "model.pth", weights_only=True)
+
+    def find(bias: list[float]):
+        last = "roi_heads.mask_head.predictor."
+        content["model"] |= {f"{last}bias": torch.tensor(bias)}
+        content["model"][f"{last}weight"].zero_()
+        torch.save(content, folder / "model.pth")
+        words = ["MODEL.WEIGHTS", str(folder / "model.pth"), *ALL]
+        return find_objects(config, words, str(data / "images"), 0.0, ["box", "bar"])[0]
+
+    return config, find
+
+
+def batch_of(config: str, content: dict, data, folder) -> list[dict]:
+    """The first training batch of a config on the objects of a COCO file."""
+    write_coco(content, str(folder / "more.json"))
+    more = {"more": {"JSON": str(folder / "more.json"), "IMAGES": str(data / "images")}}
+    words = ["DATASETS.CUSTOM", str(more), "DATASETS.TRAIN", "['more']", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"]
+    return next(iter(train_loader(load_config(config, words))))
+
+
+def test_masks_become_a_data_set_too(masked, data, tmp_path):
+    config, find = masked
+    content = find([9.0, 9.0])
+    assert content["annotations"] and json.loads(json.dumps(content)) == content
+    assert all(x["area"] > 0 for x in content["annotations"])
+    for sample in batch_of(config, content, data, tmp_path):
+        assert len(sample["instances"]) and sample["instances"].gt_masks.tensor.flatten(1).any(1).all()
+
+
+def test_a_detection_whose_mask_has_no_pixel_is_left_out(masked, caplog):
+    _, find = masked
+    every, solid = (find([9.0, bar])["annotations"] for bar in (9.0, -9.0))
+    assert [x["bbox"] for x in solid] == [x["bbox"] for x in every if x["category_id"] == 1]
+    told = f"{len(every) - len(solid)} of {len(every)} detections have a mask without a pixel, left out"
+    assert [r.getMessage() for r in caplog.records if "pixel" in r.getMessage()] == [told]
+
+
+def test_an_object_without_a_pixel_in_its_mask_is_not_trained_on(masked, data, tmp_path):
+    """In a file of anybody's."""
+    config, find = masked
+    content = find([9.0, 9.0])
+    for annotation in content["annotations"]:
+        height, width = annotation["segmentation"]["size"]
+        annotation["segmentation"]["counts"] = [height * width]
+    assert [len(sample["instances"]) for sample in batch_of(config, content, data, tmp_path)] == [0, 0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 Size = tuple[int, int]
@@ -16,7 +16,15 @@ class ExactAnchors(AnchorGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Anchors of the images, per image (A, 4) in pixels; only sizes and device of the maps count."""
-        return super().forward(image_list, [x.new_empty(x.shape[-2:], dtype=torch.float32) for x in feature_maps])
+        return super().forward(image_list, _in_float32(feature_maps))
+
+
+class ExactDefaultBoxes(DefaultBoxGenerator):
+    """The default boxes of SSD in float32, see ``ExactAnchors``."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """As ``ExactAnchors.forward``."""
+        return super().forward(image_list, _in_float32(feature_maps))
 
 
 class Detectron2Anchors(AnchorGenerator):
@@ -57,3 +65,8 @@ def spacing(generator: AnchorGenerator, level: int, padded: Size, cells: Size) -
     if isinstance(generator, Detectron2Anchors):
         return generator.strides[level], generator.strides[level]
     return padded[0] // cells[0], padded[1] // cells[1]  # torchvision rounds down
+
+
+def _in_float32(feature_maps: list[Tensor]) -> list[Tensor]:
+    """Maps of one channel in the same sizes, on the same device, with any content."""
+    return [x.new_empty(x.shape[-2:], dtype=torch.float32) for x in feature_maps]

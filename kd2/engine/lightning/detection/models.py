@@ -13,8 +13,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from kd2.distill import ConfigError, nearest
 from kd2.engine.lightning.backbones import fpn_backbone, norm_layer
-from kd2.engine.lightning.detection.anchors import Detectron2Anchors, ExactAnchors
+from kd2.engine.lightning.detection.anchors import Detectron2Anchors
 from kd2.engine.lightning.detection.conventions import AlignedRoIAlign, SamplingTransform, UnclippedRetinaNet
+from kd2.engine.lightning.detection.exact_boxes import boxes_in_float32
 
 # Where the backbone without its feature pyramid lies in a detector's key names.
 BODY = "backbone.body."
@@ -24,7 +25,8 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     """The detector of ``MODEL``, with torchvision's own classes and key names.
 
     In training it takes images as they come (the loader resizes); in evaluation it resizes itself to
-    ``INPUT.MIN_SIZE_TEST``. One-stage labels start at 0, those of the R-CNNs at 1 (0 is background).
+    ``INPUT.MIN_SIZE_TEST``. One-stage labels start at 0, those of the R-CNNs at 1 (0 is background). Its boxes are in
+    float32 in mixed precision too.
 
     Raises:
         ConfigError: an unknown architecture, backbone or norm; anchors that do not fit the levels.
@@ -32,7 +34,7 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in ARCHITECTURES:
         raise ConfigError(f"MODEL.META_ARCHITECTURE is {name!r}; {nearest(name, ARCHITECTURES)}")
-    return ARCHITECTURES[name](cfg)
+    return boxes_in_float32(ARCHITECTURES[name](cfg))
 
 
 def num_classes(cfg: CfgNode) -> tuple[str, int]:
@@ -86,7 +88,7 @@ def _anchors(cfg: CfgNode, levels: int, first_stride: int) -> AnchorGenerator:
         )
     ratios = list(ratios) * levels if len(ratios) == 1 else ratios
     sizes, ratios = tuple(map(tuple, sizes)), tuple(map(tuple, ratios))
-    return Detectron2Anchors(sizes, ratios, first_stride) if _as_detectron2(cfg) else ExactAnchors(sizes, ratios)
+    return Detectron2Anchors(sizes, ratios, first_stride) if _as_detectron2(cfg) else AnchorGenerator(sizes, ratios)
 
 
 def _truncated(towers: list[nn.Sequential], layers: int, per_conv: int) -> None:
@@ -117,7 +119,7 @@ def _fcos(cfg: CfgNode) -> FCOS:
     backbone = fpn_backbone(cfg, first_level=3)
     head = FCOSHead(backbone.out_channels, 1, head_cfg.NUM_CLASSES)
     _truncated([head.classification_head.conv, head.regression_head.conv], head_cfg.NUM_CONVS, per_conv=3)
-    points = ExactAnchors(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)  # as in torchvision's FCOS
+    points = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)  # as in torchvision's FCOS
     return FCOS(
         backbone, head_cfg.NUM_CLASSES, anchor_generator=points, head=head, **_input(cfg), **_one_stage_test(cfg)
     )

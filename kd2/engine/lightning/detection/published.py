@@ -7,6 +7,7 @@ from torchvision.models.detection.ssd import SSD
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import read_weights
 from kd2.engine.lightning.detection.coding import BLANK
+from kd2.engine.lightning.detection.exact_boxes import boxes_in_float32
 from kd2.engine.lightning.published import build_published, builder_of, categories
 from kd2.engine.lightning.teacher import TeacherSource
 from kd2.engine.names import TORCHVISION
@@ -36,7 +37,7 @@ def published_detector(source: TeacherSource, side: int) -> tuple[nn.Module, int
         raise ConfigError(f"INPUT.MIN_SIZE_TRAIN: {builder} as a teacher needs {_SMALLEST} pixels a side, found {side}")
     model.transform.size_divisible = _DIVISIBLE
     background = int(isinstance(model, (detection.FasterRCNN, SSD)))
-    return model, count - background, categories(source.weights, key)[background:]
+    return boxes_in_float32(model), count - background, categories(source.weights, key)[background:]
 
 
 def blank_side(teacher: str) -> int:

@@ -8,10 +8,19 @@ pytest.importorskip("lightning", reason="needs lightning")
 import json
 import shutil
 
+import numpy as np
+import torch
+
 from kd2.cli_deploy import pseudo_label_parser, run_pseudo_label
+from kd2.data.detection import records
 from kd2.data.detection.coco import read_coco
 from kd2.distill import ConfigError, DataError
+from kd2.engine.lightning.detection.data import DetectionMapper
+from kd2.engine.lightning.detection.models import build_detector
 from kd2.engine.pseudo_labels import find_objects, write_coco
+
+from ....helpers import lightning_runs as runs
+from ....helpers import tiny_detection as tiny
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +127,62 @@ def test_a_folder_of_nothing_but_broken_pictures_is_refused(teacher, options, tm
     (tmp_path / "a.jpg").write_text("no picture")
     with pytest.raises(DataError, match="none of its 1 images can be read: .*a.jpg: not a readable image"):
         find_objects(str(teacher / "teacher.yaml"), options, str(tmp_path), 0.5)
+
+
+MASK_RCNN = {"MODEL": {"META_ARCHITECTURE": "MaskRCNN", "ROI_HEADS": {"SCORE_THRESH_TEST": 0.0}}}
+
+
+@pytest.fixture(scope="module", params=["torchvision", "detectron2"])
+def masked(request, tmp_path_factory, data):
+    """A Mask R-CNN with drawn weights: its config, and how to find objects when ``bias`` is added to its masks."""
+    folder = tmp_path_factory.mktemp(request.param)
+    changes = runs.merged(MASK_RCNN, {"MODEL": {"CONVENTIONS": request.param}})
+    config = tiny.write_config(folder, data, changes)
+
+    def find(bias: list[float]):
+        torch.manual_seed(0)
+        model = build_detector(tiny.config(changes))
+        torch.nn.init.zeros_(model.roi_heads.mask_predictor.mask_fcn_logits.weight)
+        model.roi_heads.mask_predictor.mask_fcn_logits.bias.data = torch.tensor(bias)
+        torch.save(model.state_dict(), folder / "model.pth")
+        words = ["MODEL.WEIGHTS", str(folder / "model.pth")]
+        return find_objects(config, words, str(data / "images"), 0.0, ["box", "bar"])[0]
+
+    return config, find
+
+
+def test_masks_are_read_and_trained_on(masked, data, tmp_path):
+    config, find = masked
+    found = find([9.0, 9.0, 9.0])["annotations"]
+    assert found and all(x["area"] > 0 and isinstance(x["segmentation"]["counts"], str) for x in found)
+    write_coco(find([9.0, 9.0, 9.0]), str(tmp_path / "more.json"))
+    more = {"more": {"JSON": str(tmp_path / "more.json"), "IMAGES": str(data / "images")}}
+    read = records.load("more", more)
+    objects = [x for record in read.records for x in record["annotations"]]
+    assert len(objects) == len(found) and all("segmentation" in x for x in objects)
+    cfg = runs.experiment(config).cfg
+    _, target, _ = DetectionMapper(cfg, training=True, masks=True)(read.records[0])
+    assert len(target["masks"]) and target["masks"].flatten(1).any(1).all()
+
+
+def test_a_detection_whose_mask_has_no_pixel_is_left_out(masked, caplog):
+    _, find = masked
+    every = find([9.0, 9.0, 9.0])["annotations"]
+    solid = find([9.0, 9.0, -9.0])["annotations"]  # of background, box and bar: bars have no pixel
+    assert [x["bbox"] for x in solid] == [x["bbox"] for x in every if x["category_id"] == 1]
+    assert [x["id"] for x in solid] == list(range(1, len(solid) + 1)) and np.all([x["area"] > 0 for x in solid])
+    told = f"{len(every) - len(solid)} of {len(every)} detections have a mask without a pixel, left out"
+    assert [r.getMessage() for r in caplog.records if "pixel" in r.getMessage()] == [told]
+
+
+def test_an_object_without_a_pixel_in_its_mask_is_not_trained_on(masked, data, tmp_path):
+    """In a file of anybody's."""
+    config, find = masked
+    content = find([9.0, 9.0, 9.0])
+    for annotation in content["annotations"]:
+        height, width = annotation["segmentation"]["size"]
+        annotation["segmentation"]["counts"] = [height * width]
+    write_coco(content, str(tmp_path / "more.json"))
+    more = {"more": {"JSON": str(tmp_path / "more.json"), "IMAGES": str(data / "images")}}
+    _, target, _ = DetectionMapper(runs.experiment(config).cfg, True, True)(records.load("more", more).records[0])
+    assert len(target["boxes"]) == 0
