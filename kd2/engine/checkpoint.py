@@ -21,6 +21,7 @@ from kd2 import __version__
 from kd2.config import teacher_blocks
 from kd2.distill import ConfigError
 from kd2.engine.fetch import local_file
+from kd2.engine.names import zoo_classes
 from kd2.engine.schema import check_run, verified, weights
 from kd2.engine.unpickle import read_file
 from kd2.runs.best import Best
@@ -125,9 +126,12 @@ def teacher_classes(
         node: a name from ``teacher_blocks``.
         known: the names that its publisher tells.
     """
-    own = list(teacher_blocks(cfg)[node].get("CLASSES", ()))
+    block = teacher_blocks(cfg)[node]
+    own = list(block.get("CLASSES", ()))
     if own:
         return {kind: own}, f"{node}.CLASSES"
+    if kind == "things":
+        known = known or zoo_classes(block["WEIGHTS"])
     if known:
         return {kind: list(known)}, f"{node}.WEIGHTS"
     return saved_classes(weights, f"{node}.WEIGHTS") if weights else {}, f"{node}.WEIGHTS"

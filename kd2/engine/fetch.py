@@ -67,7 +67,7 @@ def local_file(source: str, key: str) -> str:
 def fetch(names: Sequence[str], folder: str) -> list[Fetched]:
     """Bring the files of names and addresses into ``folder``, from where ``$KD2_WEIGHTS`` gives them to runs.
 
-    Files that are there stay.
+    Files that are there stay, and are compared with the digits in their names too.
 
     Raises:
         ConfigError: see ``local_file``; a path among the names; the folder cannot be written.
@@ -81,8 +81,7 @@ def fetch(names: Sequence[str], folder: str) -> list[Fetched]:
         path = _below(folder, found.address)
         if not os.path.isfile(path):
             _fetch(found.address, path, "NAME")
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _checked_digest(path, found.address)
         rows.append(Fetched(name, found.address, path, os.path.getsize(path), digest, found.license))
     return rows
 
@@ -115,6 +114,19 @@ def _cached(address: str) -> str:
     if address.startswith("https://") and host == "download.pytorch.org":
         return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(path))
     return ""
+
+
+def _checked_digest(path: str, address: str) -> str:
+    """The SHA-256 of a file; raises ConfigError when it does not begin with the digits in the file's address."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    expected = _SHA256.search(address.partition("?")[0])
+    if expected and not digest.startswith(expected.group(1)):
+        raise ConfigError(
+            f"NAME: {path} is damaged or another file: its SHA-256 begins with {digest[:8]}, expected "
+            f"{expected.group(1)}"
+        )
+    return digest
 
 
 def _fetch(source: str, path: str, key: str) -> None:

@@ -70,6 +70,22 @@ def torchvision_weights(name: str, key: str) -> Any:
     return known[member or "DEFAULT"]
 
 
+def zoo_classes(name: str) -> list[str]:
+    """The class names of the objects that weights of Detectron2's zoo find, in the order of the outputs.
+
+    None for other names, addresses and paths, and for weights of proposals or LVIS.
+    """
+    return detectron2.classes(name, _coco()) if detectron2.is_name(name) or "://" in name else []
+
+
+def _coco() -> list[str]:
+    """COCO's 80 names, which torchvision's detectors know among the 91 numbers of its categories."""
+    from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
+
+    known = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    return [name for name in known if name not in ("__background__", "N/A")]
+
+
 def _of_timm(name: str, key: str) -> Published:
     from kd2.engine.timm_backbone import pretrained
 

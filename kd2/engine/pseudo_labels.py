@@ -20,6 +20,7 @@ from kd2.distill.values import Share, check_value
 from kd2.engine import for_evaluation
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
+from kd2.engine.names import zoo_classes
 from kd2.engine.permission import permitted
 from kd2.runs.files import write_atomically
 from kd2.runs.folder import check_writable
@@ -72,7 +73,8 @@ def _found(
     cfg = experiment.cfg
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS is empty, expected the checkpoint of the model that finds the objects")
-    names = list(classes) or saved_classes(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS").get("things", [])
+    names = list(classes) or zoo_classes(cfg.MODEL.WEIGHTS)
+    names = names or saved_classes(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS").get("things", [])
     data, broken = _images(folder, cfg.INPUT.PIXEL_RANGE)
     built = experiment.build_student()
     key, count = built.classes.get("things", ("", 0))

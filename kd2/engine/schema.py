@@ -34,8 +34,8 @@ def weights(found: Any, where: str) -> dict[str, Tensor]:
 def verified(content: Any, where: str) -> dict[str, Any]:
     """The content of a checkpoint, changed in place: every entry that a run of kd2 writes is what it must be.
 
-    Files of other tools have weights, in the entry ``model`` or ``state_dict`` or by themselves, and whatever else they
-    like. The name that a wrapper puts before all names of their weights is taken away.
+    Files of other tools have weights, in the entry ``model``, ``state_dict`` or ``model_state_dict`` or by themselves,
+    and whatever else they like. The name that a wrapper puts before all names of their weights is taken away.
 
     Raises:
         ConfigError: names the entry, what was found and what was expected.
@@ -53,8 +53,9 @@ def verified(content: Any, where: str) -> dict[str, Any]:
 
 def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
     """The content of another tool's file: its weights under plain names, in the entry ``model`` or by themselves."""
-    if "model" not in content and isinstance(content.get("state_dict"), dict):
-        content = {"model": content["state_dict"]}
+    for entry in ("state_dict", "model_state_dict"):
+        if "model" not in content and isinstance(content.get(entry), dict):
+            content = {"model": content[entry]}
     if isinstance(content.get("model"), dict):
         return content | {"model": _plain_names(content["model"])}
     return _plain_names(content)

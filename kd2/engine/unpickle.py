@@ -1,5 +1,6 @@
 """Files of ``torch.save``, pickles and safetensors, read without code; only ``--allow-pickle`` lets a file run any."""
 
+import argparse
 import pickle
 import zipfile
 from typing import Any
@@ -50,7 +51,8 @@ def _plain(path: str) -> Any:
 
         return load_file(path)
     if _of_torch(path):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # holds its attributes, does nothing
+            return torch.load(path, map_location="cpu", weights_only=True)
     with open(path, "rb") as file:
         return plain_pickle.load(file)
 

@@ -1,6 +1,7 @@
 """The model zoo of Detectron2: where its files lie, and its detectors as configs of FRAMEWORK torchvision."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from kd2.distill import ConfigError, nearest
@@ -101,6 +102,15 @@ _DETECTOR = re.compile(
     r"(?P<family>retinanet|faster_rcnn|mask_rcnn|cascade_mask_rcnn)_(?P<body>R_50|R_101|X_101_32x8d)_FPN(_\dx)?\.yaml"
 )
 _CLASSES = {"LVISv0.5-InstanceSegmentation": 1230, "Cityscapes": 8}
+# Of the other data sets, class names in the order of the outputs.
+_NAMES = {
+    "Cityscapes": "person rider car truck bus train motorcycle bicycle",
+    "COCO-Keypoints": "person",
+    "PascalVOC-Detection": (
+        "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant "
+        "sheep sofa train tvmonitor"
+    ),
+}
 _FAMILIES = {"retinanet": "RetinaNet", "faster_rcnn": "FasterRCNN"}
 _RCNN_SIZES = [[32], [64], [128], [256], [512]]
 
@@ -109,6 +119,22 @@ def is_name(name: str) -> bool:
     """Whether a text has the form of a name of the zoo: folder of the zoo and config, YAML or LazyConfig."""
     folder, _, config = name.partition("/")
     return folder in _FILES and config.endswith((".yaml", ".yml", ".py"))
+
+
+def classes(name: str, coco: Sequence[str]) -> list[str]:
+    """The class names of the objects that weights of the zoo find; none for LVIS, proposals alone and other files.
+
+    Args:
+        name: of the zoo, what stands behind ``detectron2://``, or the address.
+        coco: COCO's 80 names.
+    """
+    folder, config = [*name.removeprefix("detectron2://").removeprefix(_ADDRESS).split("/"), ""][:2]
+    config = config.removesuffix(".yaml").removesuffix(".py")
+    if config not in _FILES.get(folder, {}) or folder.startswith("LVIS") or config.startswith("rpn"):
+        return []
+    if "keypoint" in config:
+        folder = "COCO-Keypoints"
+    return _NAMES[folder].split() if folder in _NAMES else list(coco)
 
 
 def names() -> list[str]:

@@ -15,6 +15,7 @@ from kd2 import cli
 from kd2.distill import ConfigError
 from kd2.engine.checkpoint import read_weights
 from kd2.engine.fetch import Fetched, fetch, local_file
+from kd2.engine.names import torchvision_weights
 
 
 class Server:
@@ -206,6 +207,19 @@ def test_the_sha256_in_a_published_name_is_checked(publish, tmp_path):
     ):
         fetch(["torchvision://ssdlite320_mobilenet_v3_large/COCO_V1"], str(tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and "torch" not in path.parts]
+
+
+def test_a_damaged_file_that_is_there_is_told(publish, tmp_path):
+    publish(b"something else")
+    name = "torchvision://ssdlite320_mobilenet_v3_large/COCO_V1"
+    kept = tmp_path / torchvision_weights(name, "KEY").url.removeprefix("https://")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"half of it")
+    with pytest.raises(
+        ConfigError, match=r"^NAME: .*\.pth is damaged or another file: its SHA-256 begins with [0-9a-f]{8}, e"
+    ):
+        fetch([name], str(tmp_path))
+    assert kept.read_bytes() == b"half of it"
 
 
 def test_a_file_of_timm_is_read(publish):

@@ -1,5 +1,6 @@
 """Checkpoints are read without running code, whole and finite, or refused in one line."""
 
+import argparse
 import collections
 import os
 import pickle
@@ -257,6 +258,8 @@ def test_a_broken_entry_is_named_with_what_was_expected(tmp_path, path, value, t
 @pytest.mark.parametrize(
     "content",
     [
+        {"epoch": 3, "model_state_dict": STATE, "optimizer_state_dict": {}, "loss": 0.5},
+        {"model": STATE, "epoch": 25, "args": argparse.Namespace(lr=0.02, data_path="coco")},
         {"state_dict": STATE, "meta": {"CLASSES": ("cat",)}},
         {f"module.{name}": x for name, x in STATE.items()},
         {"model": {f"_orig_mod.{name}": x for name, x in STATE.items()}, "epoch": 3},
