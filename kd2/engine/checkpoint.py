@@ -162,7 +162,8 @@ class Match:
 
     def text(self) -> str:
         """One line: the matched part, and the first names that did not match."""
-        notes = [f"{100 * self.matched:.1f} % of the weights matched"]
+        part = self.matched if self.matched == 1 else min(self.matched, 0.999)  # all of it is said of all alone
+        notes = [f"{100 * part:.1f} % of the weights matched"]
         for label, names in (
             ("missing", self.missing),
             ("unexpected", self.unexpected),

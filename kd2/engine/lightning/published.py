@@ -20,6 +20,7 @@ _CLASS_LAYERS = (
     "classifier.4.bias",
     "classifier.low_classifier.bias",
 )
+_AUXILIARY = "aux_classifier.4.bias"
 _KEYPOINTS = "roi_heads.keypoint_predictor.kps_score_lowres.bias"
 # Builders whose published weights were trained with frozen norms without an epsilon.
 _WITHOUT_EPS = tuple(f"{name}_resnet50_fpn" for name in ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet"))
@@ -65,6 +66,9 @@ def build_published(builder: str, state: Mapping[str, Tensor], where: str) -> tu
     if any(name.startswith("aux_classifier.") for name in state) and "classifier.4.bias" in own:
         options["aux_loss"] = True
     model = _made(builder, **options)
+    if _AUXILIARY in state and _AUXILIARY in model.state_dict():  # fine-tuned files may have left it as it was
+        last = model.aux_classifier[-1]
+        model.aux_classifier[-1] = nn.Conv2d(last.in_channels, len(state[_AUXILIARY]), 1)
     if "backbone.body.conv1.weight" in own and not any(name.endswith("num_batches_tracked") for name in state):
         _freeze_norms(model.backbone.body, 0.0 if builder in _WITHOUT_EPS else 1e-5)
     return model, options["num_classes"]

@@ -48,6 +48,18 @@ def test_a_student_learns_from_a_network(builder, tmp_path, semantic_data):
     assert runs.checkpoint(tmp_path / "out")["iteration"] == 1
 
 
+def test_an_auxiliary_classifier_keeps_the_classes_of_its_file(tmp_path, semantic_data):
+    """A fine-tuning script that exchanges the last layer of the classifier alone leaves 21 in the auxiliary one."""
+    builder, path = "deeplabv3_mobilenet_v3_large", str(tmp_path / "own.pth")
+    state = torchvision_files.write(builder, tmp_path / "zoo.pth", num_classes=21, aux_loss=True).state_dict()
+    for name in ("classifier.4.weight", "classifier.4.bias"):
+        state[name] = state[name][: len(tiny.CLASSES)]
+    torch.save(state, path)
+    teacher = runs.experiment(config(tmp_path, semantic_data, builder, path)).build_teacher()
+    assert (teacher.matched, teacher.classes) == (1, {"stuff": ("KD.TEACHER.WEIGHTS", len(tiny.CLASSES))})
+    assert len(teacher.module.state_dict()["aux_classifier.4.bias"]) == 21
+
+
 def test_a_teacher_gives_the_scores_of_torchvisions_own_model(tmp_path, semantic_data):
     """Pixels 0..255, normalized by mean and deviation of the weights' own metadata; torchvision enlarges the scores."""
     model = torchvision_files.write(QUICK, tmp_path / "zoo.pth", num_classes=len(tiny.CLASSES))
