@@ -142,6 +142,10 @@ def reported(folder: str | None = None) -> Iterator[None]:
 
 
 def _told(error: Exception, folder: str | None) -> Exception:
+    # PyTorch's signal handler says it wherever the run is just then, such as in code that makes another error of it.
+    behind = error.__cause__
+    if isinstance(behind, Exception) and str(behind).startswith(_LOST_WORKER):
+        error = behind
     lacking = missing(error.name) if isinstance(error, ModuleNotFoundError) else None
     if lacking:
         return lacking
