@@ -1,7 +1,9 @@
 """Every config below configs/, judged as a text, and their index."""
 
+import copy
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +64,17 @@ def test_where_papers_are_followed_losses_have_their_fixed_weight(name):
     if not name.endswith("coco/fgd_imitation.yaml"):
         blocks = TEXTS[name].get("KD", {}).get("LOSSES", {})
         assert [loss for loss, block in blocks.items() if "WEIGHT" not in block] == []
+
+
+@pytest.mark.parametrize("folder", ["bccd", "torchvision/bccd"])
+@pytest.mark.parametrize("part", ["F", "G", "D", "ID"])
+def test_an_ablation_of_imitation_differs_in_its_losses_and_taps_alone(folder, part):
+    def rest(part: str) -> dict[str, Any]:
+        cfg = copy.deepcopy(TEXTS[f"{folder}/fgfi_{part}.yaml"])
+        del cfg["OUTPUT_DIR"], cfg["KD"]["LOSSES"], cfg["KD"]["TAPS"]
+        return cfg
+
+    assert rest(part) == rest("I")
 
 
 @pytest.mark.parametrize("name", LIGHTNING)

@@ -106,6 +106,20 @@ def test_the_layout_is_that_of_both_networks_and_changes_no_more_than_rounding(t
         assert losses[1][name].item() == pytest.approx(loss.item(), rel=1e-3), name
 
 
+def test_a_compiled_teacher_teaches_the_same(task, tmp_path, monkeypatch):
+    compiled, compile = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f: compiled.append(f.__self__) or compile(f, backend="eager"))
+    config = task.write_config(tmp_path, {"SOLVER": {"MAX_ITER": 1}})
+    plain, losses = runs.distiller(config).train(), []
+    whole = runs.distiller(config, "KD.TEACHER.COMPILE", "True").train()
+    assert [part for part in whole.teacher.model.modules() if part in compiled] == compiled != []
+    for distiller in (plain, whole):
+        losses.append(distiller(runs.first_batch(config)))
+    assert losses[0].keys() == losses[1].keys()
+    for name, loss in losses[0].items():
+        assert losses[1][name].item() == pytest.approx(loss.item(), rel=1e-4), name
+
+
 def test_a_loss_knows_step_and_batch(task, tmp_path, monkeypatch):
     seen, forward = [], Distiller.forward
 
