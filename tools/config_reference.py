@@ -26,6 +26,10 @@ With `FRAMEWORK: detectron2` Detectron2's own keys are there too, with Detectron
 [its reference](https://detectron2.readthedocs.io/en/latest/modules/config.html); the last table says what kd2 checks
 of them.
 """
+COMMON = """Every block has these keys. `SHARE`: the norm of the loss's gradient at each tapped map of the student over
+that of the student's own losses there; `ADAPTER_LR`: the learning rate of what the loss trains beside the student over
+the run's, 1 beside a `WEIGHT`.
+"""
 
 
 def texts(module: Any) -> dict[str, str]:
@@ -66,12 +70,13 @@ def reference() -> str:
     """The whole text of docs/config.md."""
     parts = [HEAD, "## Keys\n", table(["key", "default", "values", "read by", "meaning"], key_rows())]
     common = [[f"`{name}`", expected(hint)] for name, hint in _COMMON.items()]
-    parts += ["\n## Losses: the blocks of `KD.LOSSES`\n", "Every block has these keys:\n"]
+    parts += ["\n## Losses: the blocks of `KD.LOSSES`\n", COMMON]
     parts.append(table(["key", "values"], common))
     for kind in loss_types():
         parts += [
             f"\n### `TYPE: {kind}`\n",
-            f"`SHARE` is {_LOSSES.get(kind).share:g} where neither it nor `WEIGHT` is given.\n",
+            f"Without a `WEIGHT`, `SHARE` is {_LOSSES.get(kind).share:g} and `ADAPTER_LR` "
+            f"{_LOSSES.get(kind).adapter_lr:g} where they are not given.\n",
         ]
         parts += [table(["option", "default", "values", "meaning"], option_rows(kind))]
     checks = [[f"`{name}`", expected(hint)] for name, hint in sorted(detectron2.CHECKS.items())]

@@ -35,7 +35,11 @@ def fingerprint(config: str, options: Mapping[str, Any]) -> str:
     loaded = read(config, as_words(options))
     framework = framework_of(loaded, config)
     kd = loaded.setdefault("KD", {})
-    blocks = complete_losses(kd.get("LOSSES", {}))
+    # At a rate of 1 adapters learn as the student does, which is what runs did before there was the key.
+    blocks = {
+        name: {key: x for key, x in block.items() if (key, x) != ("ADAPTER_LR", 1)}
+        for name, block in complete_losses(kd.get("LOSSES", {})).items()
+    }
     teachers = [_teacher(block, config) for block in (kd.get("TEACHER", {}), *kd.get("TEACHERS", []))] if blocks else []
     for key in (*_FREE, *(() if blocks else _TEACHING), "KD.TEACHER", "KD.TEACHERS", "KD.LOSSES"):
         _drop(loaded, key.split("."))

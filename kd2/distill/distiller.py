@@ -20,7 +20,7 @@ from kd2.distill.inactive import inactive_losses
 from kd2.distill.loss_names import loss_names, refuse_shared
 from kd2.distill.schedule import Schedule
 from kd2.distill.shared_classes import SharedClasses
-from kd2.distill.solver import clip_adapters
+from kd2.distill.solver import Groups, clip_adapters, loss_groups, trained
 from kd2.distill.taps import Captured, Maps, Taps
 from kd2.distill.teacher import OtherTeacher, Teacher
 from kd2.distill.weighting import GradientShare, gradients_at
@@ -39,6 +39,7 @@ class LossConfig:
         schedule: its weight over time; with ``calibrate`` its share, see ``kd2.distill.weighting``.
         calibrate: the first iterations, one after another, in which gradients are measured for a share; 0: the schedule
             is that of a weight.
+        adapter_lr: the learning rate of what the loss trains beside the student, over that of the student.
         teacher: name of the ``OtherTeacher`` that teaches it; empty: the first one.
         shared: channels of both sides that it compares; None: all.
     """
@@ -46,6 +47,7 @@ class LossConfig:
     tap: str
     schedule: Schedule
     calibrate: int = 0
+    adapter_lr: float = 1.0
     teacher: str = ""
     shared: SharedClasses | None = None
 
@@ -132,6 +134,19 @@ class Distiller(nn.Module):
     def adapters(self) -> nn.ModuleDict:
         """What distillation trains beside the student, by the name of the loss; it never enters the student's file."""
         return self.losses
+
+    def parameter_groups(self, lr: float) -> Groups:
+        """Groups for any optimizer of ``torch.optim``: the student at the learning rate ``lr``, the adapters of each
+        loss at ``LossConfig.adapter_lr`` times that, parts with a solver of their own.
+        """
+        return trained(self.student, lr) + self.adapter_groups(functools.partial(trained, lr=lr))
+
+    def adapter_groups(self, groups_of: Callable[[nn.Module], Groups]) -> Groups:
+        """The optimizer groups of all but the student; ``groups_of`` groups the parameters of any module, with their
+        ``lr``, as the run does.
+        """
+        rates = {name: config.adapter_lr for name, config in self.configs.items()}
+        return loss_groups(self.losses, rates, groups_of)
 
     def clip_adapters(self) -> None:
         """Clip the adapters' gradients, of each loss apart from everything else; a loop of one's own calls it between

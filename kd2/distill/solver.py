@@ -1,5 +1,6 @@
 """How what distillation trains beside the student is trained: adapters, and parts with a solver of their own."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,25 +35,32 @@ class ParameterGroupOverride:
     clip: float = 0.0
 
 
-def loss_groups(losses: nn.ModuleDict, groups_of: Callable[[nn.Module], Groups]) -> Groups:
+def loss_groups(losses: nn.ModuleDict, rates: Mapping[str, float], groups_of: Callable[[nn.Module], Groups]) -> Groups:
     """The optimizer groups of losses: of each its adapters, clipped apart from everything else, then its overrides.
 
     Args:
         losses: by name.
-        groups_of: how the run groups the parameters of any module.
+        rates: of each loss its adapters' learning rate over that of the run.
+        groups_of: how the run groups the parameters of any module, with their ``lr``.
     """
     found: Groups = []
     for name, loss in losses.items():
         own = [{**group, _OWNER: f"{name}.{index}"} for index, group in enumerate(override_groups(loss))]
         adapters = _without(groups_of(loss), own)
-        found += [{**group, _CLIP: ADAPTER_CLIP, _OWNER: name} for group in adapters] + own
+        found += [{**group, "lr": rates[name] * group["lr"], _CLIP: ADAPTER_CLIP, _OWNER: name} for group in adapters]
+        found += own
     return found
 
 
 def clip_adapters(losses: nn.ModuleDict) -> None:
     """Clip the gradients of losses as the engine's trainers do: those of each loss's adapters to ``ADAPTER_CLIP``, of
     each part with a solver of its own to its ``clip``."""
-    clip_overrides(loss_groups(losses, lambda loss: [{"params": [p for p in loss.parameters() if p.requires_grad]}]))
+    clip_overrides(loss_groups(losses, dict.fromkeys(losses, 1.0), functools.partial(trained, lr=1.0)))
+
+
+def trained(model: nn.Module, lr: float) -> Groups:
+    """What of a module is trained, as one optimizer group with the learning rate ``lr``."""
+    return [{"params": [p for p in model.parameters() if p.requires_grad], "lr": lr}]
 
 
 def override_groups(model: nn.Module) -> Groups:

@@ -71,7 +71,7 @@ def make_distiller(
     """Wrap any two networks for a training loop of one's own.
 
     ``distiller(batch)`` in train mode returns the student's own losses and those of distillation, weighted, ready to be
-    summed. The optimizer takes ``distiller.parameters()``: the student's and the adapters', nothing of the teacher.
+    summed. The optimizer takes ``distiller.parameter_groups(lr)``: student and adapters, nothing of the teacher.
 
     Args:
         student, teacher: any modules; the teacher is frozen here.

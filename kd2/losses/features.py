@@ -61,8 +61,8 @@ class FeatureAdapter(nn.Module):
         return F.relu(x) if self.relu else x
 
 
-@register_loss("hint", adapter="valid", relu=True, reduction="half_sum_per_image")
-@register_loss("mimic")
+@register_loss("hint", default_adapter_lr=5.0, adapter="valid", relu=True, reduction="half_sum_per_image")
+@register_loss("mimic", default_adapter_lr=5.0)
 class FeatureDistance(nn.Module):
     """``feature_distance`` of the adapted student and the teacher, summed over L levels.
 

@@ -102,7 +102,7 @@ def scale_mask(boxes: Tensor, size: Size, frame: Size) -> tuple[Tensor, Tensor]:
     return foreground, free / free.sum().clamp(min=1)
 
 
-@register_loss("fgd")
+@register_loss("fgd", default_adapter_lr=5.0)
 class Fgd(nn.Module):
     """``fgd_parts`` summed over levels, with the factors of the paper, which default to those for RetinaNet.
 

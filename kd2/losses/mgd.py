@@ -52,7 +52,7 @@ def generation_block(channels: int) -> nn.Sequential:
     )
 
 
-@register_loss("mgd")
+@register_loss("mgd", default_adapter_lr=5.0)
 class Mgd(nn.Module):
     """``mgd_loss`` of the adapted student, summed over levels.
 

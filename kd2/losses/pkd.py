@@ -32,7 +32,7 @@ def pearson_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (s - t).square().mean() / 2
 
 
-@register_loss("pkd")
+@register_loss("pkd", default_adapter_lr=5.0)
 class Pkd(nn.Module):
     """``pearson_distance`` of the adapted student, summed over levels.
 

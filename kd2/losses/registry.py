@@ -16,7 +16,7 @@ from fvcore.common.registry import Registry
 from torch import nn
 
 from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, naming, nearest
-from kd2.distill.values import CountOrZero, NonNegative, Range, check_value
+from kd2.distill.values import CountOrZero, NonNegative, Positive, Range, check_value
 from kd2.distill.weighting import LARGEST_GAP
 from kd2.losses.options import defaults_of, options_of
 
@@ -26,6 +26,7 @@ _COMMON: dict[str, Any] = {
     "WEIGHT": NonNegative,
     "SHARE": NonNegative,
     "CALIBRATE_ITERS": Annotated[int, Range(low=1, high=LARGEST_GAP)],
+    "ADAPTER_LR": Positive,
     "START_ITER": CountOrZero,
     "RAMP_ITERS": CountOrZero,
     "STOP_ITER": Annotated[int, Range("-1 (never) or an iteration after START_ITER")],
@@ -45,12 +46,22 @@ class _Entry:
     Attributes:
         loss: the class.
         share: default of SHARE.
+        adapter_lr: default of ADAPTER_LR beside a share.
         presets: options that have another default under this name.
     """
 
     loss: type[nn.Module]
     share: float
+    adapter_lr: float
     presets: Mapping[str, Any]
+
+    def strength(self, block: Mapping[str, Any]) -> dict[str, Any]:
+        """What a block says, or leaves to defaults, of how strongly the loss and its adapters learn."""
+        if "WEIGHT" in block:
+            usual = {"WEIGHT": block["WEIGHT"], "ADAPTER_LR": 1.0}
+        else:
+            usual = {"SHARE": self.share, "CALIBRATE_ITERS": _CALIBRATE_ITERS, "ADAPTER_LR": self.adapter_lr}
+        return {key: block.get(key, value) for key, value in usual.items()}
 
 
 class _LossRegistry(Registry):
@@ -65,7 +76,9 @@ class _LossRegistry(Registry):
 _LOSSES = _LossRegistry("LOSS")
 
 
-def register_loss(name: str, default_share: float = 2.0, **presets: Any) -> Callable[[Loss], Loss]:
+def register_loss(
+    name: str, default_share: float = 2.0, default_adapter_lr: float = 1.0, **presets: Any
+) -> Callable[[Loss], Loss]:
     """Decorator: makes a class a loss under ``name``, which is then a ``TYPE`` of ``KD.LOSSES``.
 
     One class may have several names, each with a decorator of its own.
@@ -73,6 +86,8 @@ def register_loss(name: str, default_share: float = 2.0, **presets: Any) -> Call
     Args:
         name: a Python identifier that no other loss has.
         default_share: the SHARE of a block that gives neither SHARE nor WEIGHT, see ``kd2.distill.weighting``.
+        default_adapter_lr: the ADAPTER_LR of a block without WEIGHT: the learning rate of what the loss trains beside
+            the student, over the run's. With a WEIGHT it is 1, as in papers' settings.
         presets: options that have another default under this name.
 
     Raises:
@@ -90,7 +105,7 @@ def register_loss(name: str, default_share: float = 2.0, **presets: Any) -> Call
                     f"{_where(loss)} as {name!r}: there is no option {option!r}; {nearest(option, hints)}"
                 )
             check_value(f"{_where(loss)} as {name!r}: {option}", value, hints[option])
-        _LOSSES.add(name, _Entry(loss, default_share, presets))
+        _LOSSES.add(name, _Entry(loss, default_share, default_adapter_lr, presets))
         return loss
 
     return register
@@ -159,16 +174,16 @@ def active_losses(blocks: Blocks) -> dict[str, Mapping[str, Any]]:
 
 
 def complete_losses(blocks: Blocks) -> dict[str, dict[str, Any]]:
-    """The active blocks with all that they leave to defaults: TYPE, every option, a share where there is no WEIGHT.
+    """The active blocks with all that they leave to defaults: TYPE, every option, a share where there is no WEIGHT, the
+    adapters' learning rate.
 
     Raises like ``check_losses``.
     """
     complete = {}
     for name, block in active_losses(blocks).items():
         entry = _entry(name, block)
-        strength = {} if "WEIGHT" in block else {"SHARE": entry.share, "CALIBRATE_ITERS": _CALIBRATE_ITERS}
         options = {option.upper(): value for option, value in (defaults_of(entry.loss) | dict(entry.presets)).items()}
-        complete[name] = {"TYPE": name, **strength, **options, **block}
+        complete[name] = {"TYPE": name, **entry.strength(block), **options, **block}
     return complete
 
 
@@ -205,8 +220,10 @@ def build_losses(blocks: Blocks, student: Specs, teacher: Specs) -> tuple[dict[s
         entry = _entry(name, block)
         with naming(key):
             modules[name] = entry.loss(student[tap], teacher[tap], **_options(entry, block))
-        calibrate = 0 if "WEIGHT" in block else block.get("CALIBRATE_ITERS", _CALIBRATE_ITERS)
-        configs[name] = LossConfig(tap, _schedule(entry, block), calibrate)
+        strength = entry.strength(block)
+        configs[name] = LossConfig(
+            tap, _schedule(entry, block), strength.get("CALIBRATE_ITERS", 0), strength["ADAPTER_LR"]
+        )
     return modules, configs
 
 
@@ -252,7 +269,8 @@ def _check_block(name: str, block: Any) -> None:
 
 
 def _schedule(entry: _Entry, block: Mapping[str, Any]) -> Schedule:
-    weight = block.get("WEIGHT", block.get("SHARE", entry.share))
+    strength = entry.strength(block)
+    weight = strength["WEIGHT" if "WEIGHT" in strength else "SHARE"]
     return Schedule(weight, *(block.get(key, default) for key, default in _TIMES))
 
 

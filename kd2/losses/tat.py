@@ -81,7 +81,7 @@ def center_cell(image: int, size: Size, batch_info: BatchInfo) -> Size:
     return min(max(row, 0), size[0] - 1), min(max(column, 0), size[1] - 1)
 
 
-@register_loss("tat", default_share=0.5)
+@register_loss("tat", default_share=0.5, default_adapter_lr=5.0)
 class Tat(nn.Module):
     """The TaT loss: patch-group and anchor-point distillation, each a mean of squared differences.
 

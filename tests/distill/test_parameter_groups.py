@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from kd2.distill import ParameterGroupOverride, clip_overrides, loss_groups, override_groups
+from kd2.distill import (
+    Distiller,
+    LossConfig,
+    ParameterGroupOverride,
+    Schedule,
+    clip_overrides,
+    loss_groups,
+    override_groups,
+)
 
 
 class Loss(nn.Module):
@@ -15,7 +23,7 @@ class Loss(nn.Module):
 
 
 def of(module: nn.Module) -> list[dict]:
-    return [{"params": list(module.parameters()), "weight_decay": 0.125}]
+    return [{"params": list(module.parameters()), "lr": 0.1, "weight_decay": 0.125}]
 
 
 def graded(losses: dict[str, nn.Module], value: float = 3.0) -> list[dict]:
@@ -23,7 +31,8 @@ def graded(losses: dict[str, nn.Module], value: float = 3.0) -> list[dict]:
     student = nn.Linear(3, 3)
     for p in [*student.parameters(), *nn.ModuleDict(losses).parameters()]:
         p.grad = torch.full_like(p, value)
-    return torch.optim.SGD(of(student) + loss_groups(nn.ModuleDict(losses), of), lr=0.1).param_groups
+    groups = of(student) + loss_groups(nn.ModuleDict(losses), dict.fromkeys(losses, 2.0), of)
+    return torch.optim.SGD(groups).param_groups
 
 
 def norm(module: nn.Module) -> float:
@@ -34,12 +43,12 @@ def test_a_part_with_a_solver_has_a_group_and_leaves_the_others():
     loss = Loss()
     _, adapters, own = graded({"a": loss})
     assert adapters["params"] == [*loss.adapter.parameters()]
-    assert (adapters["lr"], adapters["weight_decay"]) == (0.1, 0.125)
+    assert (adapters["lr"], adapters["weight_decay"]) == (0.2, 0.125)
     assert own["params"] == [*loss.critic.parameters()] and (own["lr"], own["weight_decay"]) == (0.5, 0.25)
 
 
 def test_a_loss_without_parameters_has_no_group():
-    assert loss_groups(nn.ModuleDict({"a": nn.Identity()}), of) == []
+    assert loss_groups(nn.ModuleDict({"a": nn.Identity()}), {"a": 1.0}, of) == []
 
 
 def test_frozen_parameters_are_left_out():
@@ -67,3 +76,16 @@ def test_a_part_with_a_solver_is_clipped_by_its_own_norm(clip, expected):
     loss = Loss(clip)
     clip_overrides(graded({"a": loss}))
     assert norm(loss.critic) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_optimizer_over_a_distiller_has_the_adapters_at_their_own_rate_and_all_that_is_trained():
+    losses = {"a": Loss(), "b": nn.Linear(2, 2)}
+    losses["b"].bias.requires_grad_(False)
+    configs = {name: LossConfig("x", Schedule(1.0), adapter_lr=rate) for name, rate in (("a", 5.0), ("b", 1.0))}
+    model = Distiller(nn.Linear(3, 3), losses=losses, configs=configs)
+    groups = torch.optim.AdamW(model.parameter_groups(0.1)).param_groups
+    rates = {p: group["lr"] for group in groups for p in group["params"]}
+    expected = {model.student: 0.1, losses["a"].adapter: 0.5, losses["a"].critic: 0.5, losses["b"]: 0.1}
+    assert rates == {
+        p: pytest.approx(lr) for part, lr in expected.items() for p in part.parameters() if p.requires_grad
+    }

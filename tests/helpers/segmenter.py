@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd2.distill import BatchInfo, Distiller, loss_groups
+from kd2.distill import BatchInfo, Distiller
 from kd2.engine.build import make_distiller
 
 CLASSES, SIZE = 3, (64, 64)
@@ -61,6 +61,4 @@ def distiller(blocks: dict = STRUCTURED) -> Distiller:
 
 def optimizer(model: Distiller) -> torch.optim.Optimizer:
     """SGD over the student and the losses, parts with a solver of their own in groups of their own."""
-    groups = [{"params": list(model.student.parameters())}]
-    groups += loss_groups(model.adapters, lambda loss: [{"params": list(loss.parameters())}])
-    return torch.optim.SGD(groups, lr=0.05, momentum=0.9)
+    return torch.optim.SGD(model.parameter_groups(0.05), momentum=0.9)

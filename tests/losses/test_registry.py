@@ -234,13 +234,24 @@ def test_common_keys_become_tap_and_schedule():
 
 
 def test_defaults_are_the_fpn_tap_and_a_share_measured_over_10_iterations():
-    _, configs = build({"imitation": {}})
-    assert configs["imitation"] == LossConfig("fpn", Schedule(2.0), calibrate=10)
+    _, configs = build({"mgd": {}})
+    assert configs["mgd"] == LossConfig("fpn", Schedule(2.0), calibrate=10, adapter_lr=5.0)
 
 
-def test_a_weight_is_no_share():
-    _, configs = build({"imitation": {"WEIGHT": 2.0}})
-    assert configs["imitation"] == LossConfig("fpn", Schedule(2.0))
+def test_a_weight_is_no_share_and_leaves_the_adapters_rate():
+    _, configs = build({"mgd": {"WEIGHT": 2.0}})
+    assert configs["mgd"] == LossConfig("fpn", Schedule(2.0))
+
+
+@pytest.mark.parametrize("strength", [{"WEIGHT": 2.0}, {"SHARE": 2.0}, {}])
+def test_the_adapters_rate_is_a_key_beside_either(strength):
+    _, configs = build({"mgd": strength | {"ADAPTER_LR": 3.0}})
+    assert configs["mgd"].adapter_lr == 3.0
+
+
+def test_adapters_that_do_not_learn_are_refused():
+    with pytest.raises(ConfigError, match=r"KD\.LOSSES\.mgd\.ADAPTER_LR is 0, expected a number above 0"):
+        check_losses({"mgd": {"ADAPTER_LR": 0}})
 
 
 def test_weight_and_share_together_are_refused():

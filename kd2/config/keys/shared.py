@@ -165,7 +165,7 @@ DENSE = (
     Key("INPUT.RANDOM_FLIP", "horizontal", v.one_of("horizontal", "vertical", "none")),
     #: Large-scale jitter (arXiv 2012.07177) in place of MIN_SIZE_TRAIN and INPUT.CROP: a training image is resized to
     #: fit into SIZE times a factor from RANGE, then a random piece of SIZE is cut. Smaller images are padded with the
-    #: batch, in semantic segmentation to SIZE.
+    #: batch, in semantic segmentation to SIZE (from DATASETS.CUSTOM; Detectron2's own sets with the batch).
     Key("INPUT.SCALE_JITTER.ENABLED", False, bool),
     #: (height, width) in pixels, the most that a training image has.
     Key("INPUT.SCALE_JITTER.SIZE", [1024, 1024], v.Cells),

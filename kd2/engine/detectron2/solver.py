@@ -6,24 +6,22 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.solver import LRMultiplier, LRScheduler
-from torch import nn
 
-from kd2.distill import loss_groups
+from kd2.distill import Distiller
 from kd2.engine.detectron2 import compat, lazy
 from kd2.engine.optimizer import build_optimizer, clip_gradients
 
 
-def clipped_optimizer(cfg: CfgNode, student: nn.Module, losses: nn.ModuleDict) -> torch.optim.Optimizer:
+def clipped_optimizer(cfg: CfgNode, distiller: Distiller) -> torch.optim.Optimizer:
     """``SOLVER.OPTIMIZER`` over the student's groups, as plain Detectron2 makes them, then those of the losses.
 
-    Before each step, when the gradients are unscaled and
-    averaged over the processes, they are clipped.
+    Before each step, when the gradients are unscaled and averaged over the processes, they are clipped.
 
     Raises:
         ConfigError: see ``kd2.engine.optimizer.build_optimizer``.
     """
-    groups = compat.parameter_groups(cfg, student, **lazy.rate_options(cfg))
-    groups += loss_groups(losses, functools.partial(compat.parameter_groups, cfg))
+    groups = compat.parameter_groups(cfg, distiller.student, **lazy.rate_options(cfg))
+    groups += distiller.adapter_groups(functools.partial(compat.parameter_groups, cfg))
     optimizer = build_optimizer(cfg.SOLVER, groups, foreach=True)
     clip = cfg.SOLVER.CLIP_GRADIENTS
     optimizer.register_step_pre_hook(lambda optimizer, _args, _kwargs: clip_gradients(optimizer.param_groups, clip))

@@ -195,7 +195,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: Distiller) -> torch.optim.Optimizer:
-        return clipped_optimizer(cfg, model.student, model.adapters)
+        return clipped_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd2.data.seeding import random_states, restore_random_states
-from kd2.distill import ConfigError, Distiller, NaNMonitor, WeightAverage, average_of, check_weights, loss_groups
+from kd2.distill import ConfigError, Distiller, NaNMonitor, WeightAverage, average_of, check_weights
 from kd2.engine.checkpoint import Match, load_state, read_checkpoint, run_entry
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
@@ -73,7 +73,7 @@ class DistillModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict:
         groups = parameter_groups(self.distiller.student, self.cfg)
-        groups += loss_groups(self.distiller.adapters, functools.partial(parameter_groups, cfg=self.cfg))
+        groups += self.distiller.adapter_groups(functools.partial(parameter_groups, cfg=self.cfg))
         optimizer = build_optimizer(self.cfg.SOLVER, groups)
         scheduler = build_lr_scheduler(self.cfg, optimizer)
         self._rates = rates_of(optimizer)

@@ -29,7 +29,11 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:
             if parameter.requires_grad:
                 kind = "norms" if isinstance(module, _NORMS) else "biases" if name == "bias" else "weights"
                 members[kind].append(parameter)
-    return [{"params": found, "weight_decay": decays[kind]} for kind, found in members.items() if found]
+    return [
+        {"params": found, "lr": solver.BASE_LR, "weight_decay": decays[kind]}
+        for kind, found in members.items()
+        if found
+    ]
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:

@@ -8,7 +8,7 @@ import json
 
 import torch
 
-from kd2.distill import FeatureSpec
+from kd2.distill import Distiller, FeatureSpec, LossConfig, Schedule
 from kd2.engine.detectron2.solver import clipped_optimizer
 from kd2.losses.holistic import Holistic
 
@@ -63,7 +63,7 @@ def test_the_critic_is_clipped_by_its_own_norm_and_the_student_without_it(data, 
     cfg = load_config(write_config(tmp_path, data), options)
     specs = [FeatureSpec(3, (64, 64), (1, 1))]
     student, loss = student_of(cfg), Holistic(specs, specs, width=2, lr=0.25, weight_decay=0.125, clip=2.0)
-    optimizer = clipped_optimizer(cfg, student, torch.nn.ModuleDict({"holistic": loss}))
+    optimizer = clipped_optimizer(cfg, distiller(student, holistic=loss))
     first = next(p for p in student.parameters() if p.requires_grad)
     for p in [*student.parameters(), *loss.parameters()]:
         p.grad = torch.zeros_like(p)
@@ -79,7 +79,9 @@ def test_the_critic_is_clipped_by_its_own_norm_and_the_student_without_it(data, 
 
 def test_a_run_without_clipping_has_the_plain_optimizer(data, tmp_path):
     cfg = load_config(write_config(tmp_path, data))
-    assert (
-        type(clipped_optimizer(cfg, student_of(cfg), torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2)})))
-        is torch.optim.SGD
-    )
+    model = distiller(student_of(cfg), a=torch.nn.Linear(2, 2))
+    assert type(clipped_optimizer(cfg, model)) is torch.optim.SGD
+
+
+def distiller(student: torch.nn.Module, **losses: torch.nn.Module) -> Distiller:
+    return Distiller(student, losses=losses, configs={name: LossConfig("x", Schedule(1.0)) for name in losses})

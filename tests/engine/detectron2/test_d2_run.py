@@ -17,7 +17,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.utils import comm
 
 from kd2.config import read
-from kd2.distill import ConfigError, DataError, NonFiniteLoss
+from kd2.distill import ConfigError, DataError, Distiller, LossConfig, NonFiniteLoss, Schedule
 from kd2.engine import dry_run
 from kd2.engine.detectron2 import add_d2_config
 from kd2.engine.detectron2 import experiment as experiment_module
@@ -201,11 +201,13 @@ def test_the_losses_have_groups_of_their_own(data, tmp_path, name, clip):
     cfg = load_config(write_config(tmp_path, data), options)
     losses = torch.nn.Linear(2, 2)
     student = student_of(cfg)
-    optimizer = clipped_optimizer(cfg, student, torch.nn.ModuleDict({"imitation": losses}))
+    config = LossConfig("fpn", Schedule(1.0), adapter_lr=5.0)
+    optimizer = clipped_optimizer(cfg, Distiller(student, losses={"imitation": losses}, configs={"imitation": config}))
     first = next(p for p in student.parameters() if p.requires_grad)
     groups = [g for g in optimizer.param_groups if any(p is losses.weight or p is losses.bias for p in g["params"])]
     assert [g["weight_decay"] for g in groups] == [cfg.SOLVER.WEIGHT_DECAY, 0.0]
     assert all(len(g["params"]) == 1 for g in groups)
+    assert {g["lr"] for g in groups} == {5 * cfg.SOLVER.BASE_LR}
     for group in optimizer.param_groups:
         for p in group["params"]:
             p.grad = torch.full_like(p, 3.0 if p is losses.weight or p is losses.bias else 0.0)
@@ -219,7 +221,7 @@ def test_the_losses_have_groups_of_their_own(data, tmp_path, name, clip):
 def test_an_optimizer_of_timms_has_the_weight_decay_of_the_solver(data, tmp_path):
     options = ["SOLVER.OPTIMIZER", "lamb", "SOLVER.WEIGHT_DECAY", "0.5", "SOLVER.WEIGHT_DECAY_NORM", "0.25"]
     cfg = load_config(write_config(tmp_path, data), options)
-    optimizer = clipped_optimizer(cfg, student_of(cfg), torch.nn.ModuleDict())
+    optimizer = clipped_optimizer(cfg, Distiller(student_of(cfg)))
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.5, 0.25}
 
 

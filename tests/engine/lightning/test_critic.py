@@ -108,7 +108,9 @@ def test_the_critics_parameters_are_in_its_group_alone():
 
 
 def of_losses(loss: Holistic, cfg: CfgNode) -> list[dict]:
-    return loss_groups(torch.nn.ModuleDict({"holistic": loss}), functools.partial(parameter_groups, cfg=cfg))
+    return loss_groups(
+        torch.nn.ModuleDict({"holistic": loss}), {"holistic": 5.0}, functools.partial(parameter_groups, cfg=cfg)
+    )
 
 
 def critic(**options) -> Holistic:
