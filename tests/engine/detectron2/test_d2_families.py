@@ -63,7 +63,6 @@ def test_each_cell_is_what_two_iterations_and_an_evaluation_found(drawn, tmp_pat
         ("Panoptic FPN", "pixelwise"),
         ("MViTv2", "pkd"),
         ("DeepLabV3+", "holistic"),
-        ("DeepLabV3+", "imitation"),
         ("Swin", "dkd"),
     ],
 )

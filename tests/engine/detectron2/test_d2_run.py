@@ -275,6 +275,9 @@ def test_a_dry_run_scores_a_test_image_and_writes_nothing(retinanets, tmp_path):
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+OTHER_ERRORS = (DataError, NonFiniteLoss, OSError)
+
+
 def fails_on_the_second(kind: type[Exception]) -> None:
     """The work of one of two processes."""
     if comm.get_rank() == 1:
@@ -283,7 +286,7 @@ def fails_on_the_second(kind: type[Exception]) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="starts two processes without CUDA")
-@pytest.mark.parametrize("kind", [ConfigError, DataError, NonFiniteLoss, OSError])
+@pytest.mark.parametrize("kind", [ConfigError, *(pytest.param(x, marks=pytest.mark.slow) for x in OTHER_ERRORS)])
 def test_a_users_error_in_a_started_process_arrives_as_itself(kind):
     args = argparse.Namespace(num_machines=1, machine_rank=0, dist_url="auto")
     with pytest.raises(kind) as caught:

@@ -146,7 +146,7 @@ def test_fcos_compares_the_boxes_that_its_head_says():
     torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("architecture", NETWORKS)
+@pytest.mark.parametrize("architecture", [name for name in NETWORKS if name != "MaskRCNN"])  # 30 s in float16
 def test_float16_takes_the_same_road(architecture):
     model = detector(architecture).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.float16), decodings(model, SIZE) as boxes:

@@ -129,7 +129,10 @@ def test_a_folder_of_nothing_but_broken_pictures_is_refused(teacher, options, tm
         find_objects(str(teacher / "teacher.yaml"), options, str(tmp_path), 0.5)
 
 
-MASK_RCNN = {"MODEL": {"META_ARCHITECTURE": "MaskRCNN", "ROI_HEADS": {"SCORE_THRESH_TEST": 0.0}}}
+MASK_RCNN = {
+    "MODEL": {"META_ARCHITECTURE": "MaskRCNN", "ROI_HEADS": {"SCORE_THRESH_TEST": 0.0}},
+    "TEST": {"DETECTIONS_PER_IMAGE": 10},
+}
 
 
 @pytest.fixture(scope="module", params=["torchvision", "detectron2"])
