@@ -121,16 +121,24 @@ def is_name(name: str) -> bool:
     return folder in _FILES and config.endswith((".yaml", ".yml", ".py"))
 
 
-def classes(name: str, coco: Sequence[str]) -> list[str]:
+def name_of(weights: str) -> str:
+    """The name in the zoo, with ``.yaml``, of a name, of what stands behind ``detectron2://`` or of an address; empty
+    for what the zoo does not have.
+    """
+    folder, config = [*weights.removeprefix("detectron2://").removeprefix(_ADDRESS).split("/"), ""][:2]
+    config = config.removesuffix(".yaml").removesuffix(".py")
+    return f"{folder}/{config}.yaml" if config in _FILES.get(folder, {}) else ""
+
+
+def classes(weights: str, coco: Sequence[str]) -> list[str]:
     """The class names of the objects that weights of the zoo find; none for LVIS, proposals alone and other files.
 
     Args:
-        name: of the zoo, what stands behind ``detectron2://``, or the address.
+        weights: see ``name_of``.
         coco: COCO's 80 names.
     """
-    folder, config = [*name.removeprefix("detectron2://").removeprefix(_ADDRESS).split("/"), ""][:2]
-    config = config.removesuffix(".yaml").removesuffix(".py")
-    if config not in _FILES.get(folder, {}) or folder.startswith("LVIS") or config.startswith("rpn"):
+    folder, _, config = name_of(weights).partition("/")
+    if not folder or folder.startswith("LVIS") or config.startswith("rpn"):
         return []
     if "keypoint" in config:
         folder = "COCO-Keypoints"
@@ -156,6 +164,11 @@ def address(name: str, key: str) -> str:
     return f"{_ADDRESS}{folder}/{config}/{_FILES[folder][config]}"
 
 
+def torchvision_names() -> list[str]:
+    """The names of ``torchvision_config``."""
+    return [name for name in names() if _DETECTOR.fullmatch(name)]
+
+
 def torchvision_config(name: str, key: str) -> dict[str, Any]:
     """A detector of the zoo as a config of FRAMEWORK torchvision; of a Cascade R-CNN its FPN and its first stage.
 
@@ -163,8 +176,8 @@ def torchvision_config(name: str, key: str) -> dict[str, Any]:
         ConfigError: a model of the zoo that the road of torchvision does not have; names ``key``.
     """
     found = _DETECTOR.fullmatch(name)
-    if not found or name not in names():
-        known = [x for x in names() if _DETECTOR.fullmatch(x)]
+    if not found or name not in torchvision_names():
+        known = torchvision_names()
         raise ConfigError(
             f"{key}: FRAMEWORK torchvision reads RetinaNet, Faster, Mask and Cascade R-CNN with an FPN of Detectron2's "
             f"zoo, not {name!r}; {nearest(name, known)}"

@@ -14,7 +14,7 @@ from kd2.config import teacher_blocks
 from kd2.data.detection.records import Records, check_numbers
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
-from kd2.engine.checkpoint import teacher_classes
+from kd2.engine.checkpoint import Match, teacher_classes
 from kd2.engine.lightning.detection.conventions import in_model_names
 from kd2.engine.lightning.detection.data import (
     Batch,
@@ -37,6 +37,7 @@ from kd2.engine.lightning.detection.models import (
 )
 from kd2.engine.lightning.detection.published import blank_side, published_detector
 from kd2.engine.lightning.detection.step import detection_step
+from kd2.engine.lightning.detection.zoo_inputs import tell_other_inputs
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
 from kd2.engine.lightning.trainer import uses_gpu
@@ -72,10 +73,15 @@ class DetectionExperiment(LightningExperiment):
             classes = source.weights_key, count
         else:
             model, classes = build_detector(source.cfg), num_classes(source.cfg)
+            tell_other_inputs(source.cfg, source.weights, source.weights_key)
         names, key = teacher_classes(self.cfg, "things", source.weights, node, known)
         model.transform = NoResize(model.transform)
         facts = {"matched": self.load_teacher(model, source), "names": names, "names_key": key}
         return self._built(source.cfg, model, node.removeprefix("KD."), classes, **facts)
+
+    def load_weights(self, student: nn.Module, path: str, key: str, partial: bool) -> Match:
+        tell_other_inputs(self.cfg, path, key)
+        return super().load_weights(student, path, key, partial)
 
     def read_weights(self, model: nn.Module, path: str, key: str) -> dict[str, Tensor]:
         generator = getattr(dense_head(model), "anchor_generator", None)

@@ -5,11 +5,12 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models import detection, list_models
+from torchvision.models import MobileNet_V3_Large_Weights, detection, list_models, mobilenet_v3_large
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d
@@ -68,6 +69,20 @@ def test_a_teacher_gives_what_torchvisions_own_model_gives(tmp_path, data):
     with torch.no_grad():
         for ours, theirs in zip(teacher.eval()([image])[0].values(), model([image])[0].values(), strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+def test_an_ssdlite_of_a_script_that_fetched_a_backbone_is_a_teacher(tmp_path, data, monkeypatch):
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
+    drawn = mobilenet_v3_large(norm_layer=norm).state_dict()
+    monkeypatch.setattr(MobileNet_V3_Large_Weights, "get_state_dict", lambda *_, **__: drawn)
+    model = detection.ssdlite320_mobilenet_v3_large(num_classes=5)  # torchvision's default: an ImageNet backbone
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    found = runs.experiment(config(tmp_path, data, QUICK[0], str(tmp_path / "mine.pth"))).build_teacher()
+    assert (found.matched, found.classes) == (1, {"things": ("KD.TEACHER.WEIGHTS", 4)})
+    image = torch.rand(3, 320, 320)
+    with torch.no_grad():
+        for ours, theirs in zip(found.module.eval()([image])[0].values(), model.eval()([image])[0].values()):
+            assert torch.equal(ours, theirs)
 
 
 def tutorial(path) -> None:
