@@ -12,8 +12,9 @@ from typing import Any
 from kd2.config.keys import KEYS, detectron2, shared, timm, torchvision
 from kd2.distill.values import expected
 from kd2.losses import loss_types
+from kd2.losses.blocks import COMMON_KEYS
 from kd2.losses.options import defaults_of, options_of
-from kd2.losses.registry import _COMMON, _LOSSES
+from kd2.losses.registry import LOSSES
 
 TABLES = {"detectron2": detectron2, "torchvision": torchvision, "timm": timm}
 HEAD = """# Config keys
@@ -52,7 +53,7 @@ def key_rows() -> Iterator[list[str]]:
 
 def option_rows(kind: str) -> Iterator[list[str]]:
     """A row an option of the loss ``kind``."""
-    entry = _LOSSES.get(kind)
+    entry = LOSSES.get(kind)
     meaning, defaults = arguments(inspect.getdoc(entry.loss) or ""), defaults_of(entry.loss) | dict(entry.presets)
     for name, hint in options_of(entry.loss).items():
         default = code(defaults[name]) if name in defaults else "required"
@@ -69,14 +70,14 @@ def arguments(text: str) -> Mapping[str, str]:
 def reference() -> str:
     """The whole text of docs/config.md."""
     parts = [HEAD, "## Keys\n", table(["key", "default", "values", "read by", "meaning"], key_rows())]
-    common = [[f"`{name}`", expected(hint)] for name, hint in _COMMON.items()]
+    common = [[f"`{name}`", expected(hint)] for name, hint in COMMON_KEYS.items()]
     parts += ["\n## Losses: the blocks of `KD.LOSSES`\n", COMMON]
     parts.append(table(["key", "values"], common))
     for kind in loss_types():
         parts += [
             f"\n### `TYPE: {kind}`\n",
-            f"Without a `WEIGHT`, `SHARE` is {_LOSSES.get(kind).share:g} and `ADAPTER_LR` "
-            f"{_LOSSES.get(kind).adapter_lr:g} where they are not given.\n",
+            f"Without a `WEIGHT`, `SHARE` is {LOSSES.get(kind).share:g} and `ADAPTER_LR` "
+            f"{LOSSES.get(kind).adapter_lr:g} where they are not given.\n",
         ]
         parts += [table(["option", "default", "values", "meaning"], option_rows(kind))]
     checks = [[f"`{name}`", expected(hint)] for name, hint in sorted(detectron2.CHECKS.items())]

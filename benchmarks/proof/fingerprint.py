@@ -9,7 +9,7 @@ from typing import Any
 from kd2.config import framework_of, read
 from kd2.config.paths import found_path
 from kd2.distill import ConfigError
-from kd2.losses.registry import complete_losses
+from kd2.losses.blocks import complete_losses
 
 ROOT = Path(__file__).resolve().parents[2]
 # Name of the folder that holds DATA/RUN/ with the files of a run.

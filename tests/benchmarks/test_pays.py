@@ -20,7 +20,7 @@ from benchmarks.proof.series import Series
 from benchmarks.proof.teachers import teacher_of, write_scaled
 from kd2.config import load
 from kd2.distill import ConfigError
-from kd2.losses.registry import complete_losses
+from kd2.losses.blocks import complete_losses
 from tests.helpers.toy_grid import Trainings, work
 
 

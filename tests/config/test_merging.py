@@ -6,7 +6,7 @@ from fvcore.common.config import CfgNode
 from kd2.config import add_kd_config, defaults_of, merge, read
 from kd2.config.merging import leaves
 from kd2.distill import ConfigError
-from kd2.losses.registry import active_losses
+from kd2.losses.blocks import active_losses
 
 
 def merged(loaded: dict) -> CfgNode:

@@ -8,7 +8,7 @@ import pytest
 from kd2.config.keys import KEYS
 from kd2.losses import loss_types
 from kd2.losses.options import options_of
-from kd2.losses.registry import _LOSSES  # to find the class behind a name
+from kd2.losses.registry import LOSSES
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,5 +36,5 @@ def test_every_key_has_a_sentence(tool, framework):
 @pytest.mark.parametrize("kind", loss_types())
 def test_every_option_of_a_loss_has_a_meaning(tool, kind):
     rows = list(tool.option_rows(kind))
-    assert [row[0] for row in rows] == [f"`{name.upper()}`" for name in options_of(_LOSSES.get(kind).loss)]
+    assert [row[0] for row in rows] == [f"`{name.upper()}`" for name in options_of(LOSSES.get(kind).loss)]
     assert not [row[0] for row in rows if not row[3]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kd2.config import framework_of, load, load_teacher_config, read, teacher_blocks
-from kd2.losses.registry import active_losses
+from kd2.losses.blocks import active_losses
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.yaml"))

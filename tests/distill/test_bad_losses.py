@@ -3,7 +3,7 @@
 import pytest
 
 from kd2.distill import ConfigError, FeatureSpec
-from kd2.losses.registry import build_losses
+from kd2.losses.blocks import build_losses
 
 from ..helpers.toys import batch, distiller
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kd2.distill import BatchInfo, Probe, probed
-from kd2.losses.registry import build_losses
+from kd2.losses.blocks import build_losses
 
 SIZE = (64, 64)
 FEATURE_TERMS = {

@@ -17,13 +17,13 @@ from kd2.distill import ConfigError, Distiller, loss_names
 from kd2.engine.detectron2.data import eval_loader
 from kd2.engine.detectron2.evaluators import build_evaluator
 from kd2.losses import loss_types
-from kd2.losses.registry import _LOSSES  # to find the class behind a name
+from kd2.losses.registry import LOSSES
 
 from .d2_families import FAMILIES, family_config, tap_of
 from .d2_tiny import load_config
 
 # Those of the package; tests of one process may have registered more.
-LOSSES = [name for name in loss_types() if _LOSSES.get(name).loss.__module__.startswith("kd2.")]
+LOSSES = [name for name in loss_types() if LOSSES.get(name).loss.__module__.startswith("kd2.")]
 
 
 def cell(folder: Path, data: Path, family: str, loss: str, teacher: str = "") -> str:

@@ -15,7 +15,7 @@ from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from kd2.engine.permission import permitted
-from kd2.losses.registry import _LOSSES  # to find the class behind a name
+from kd2.losses.registry import LOSSES
 
 from .d2_semantic import CLASSES, DEEPLAB_PLUS, PSPNET, SEM_SEG_FPN, write_semantic
 from .d2_tiny import COMMON, FASTER_RCNN, RETINANET, SIZES, load_config, merged, save_model, write_config, write_data
@@ -209,7 +209,7 @@ def tap_of(loss: str, family: Family) -> str:
     otherwise features."""
     if HEADS.get(loss) in family.heads:
         return HEADS[loss]
-    return "score" if getattr(_LOSSES.get(loss).loss, "over_classes", False) else "fpn"
+    return "score" if getattr(LOSSES.get(loss).loss, "over_classes", False) else "fpn"
 
 
 def family_config(folder: Path, data: Path, name: str, *losses: str, teacher: str = "", **changes: Any) -> str:

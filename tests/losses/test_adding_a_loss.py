@@ -10,6 +10,7 @@ import yaml
 
 from kd2.distill import ConfigError
 from kd2.losses import build_losses, check_losses, import_losses
+from kd2.losses.registry import LOSSES
 
 from ..helpers.whole import batch_info, random_map, spec
 
@@ -24,15 +25,13 @@ def code(language: str) -> str:
 @pytest.fixture(scope="module")
 def cosine(tmp_path_factory):
     """The page's loss, built from the page's config."""
-    from kd2.losses.registry import _LOSSES  # the registry has no way to forget a name
-
     folder = tmp_path_factory.mktemp("user")
     (folder / "my_losses.py").write_text(code("python"))
     blocks = yaml.safe_load(code("yaml"))["KD"]["LOSSES"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])
-        patch.setattr(_LOSSES, "_obj_map", dict(_LOSSES._obj_map))
+        patch.setattr(LOSSES, "_obj_map", dict(LOSSES._obj_map))
         import_losses(["my_losses"])
         yield build_losses(blocks, {"fpn": spec(4)}, {"fpn": spec(6)})
     del sys.modules["my_losses"]

@@ -11,7 +11,7 @@ import yaml
 import kd2.losses
 import kd2.ops
 from kd2.losses import check_losses, loss_types
-from kd2.losses.registry import _LOSSES  # to find the class behind a name
+from kd2.losses.registry import LOSSES
 
 MODULES = [
     module.name for room in (kd2.losses, kd2.ops) for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}.")
@@ -20,7 +20,7 @@ MODULES = [
 
 def shown(kind: str) -> list[str]:
     """The configs ``KEY: value, ...`` in the docstring of a loss."""
-    text = " ".join((_LOSSES.get(kind).loss.__doc__ or "").split())
+    text = " ".join((LOSSES.get(kind).loss.__doc__ or "").split())
     return re.findall(r"``([A-Z_]+: [^`]+)``", text)
 
 

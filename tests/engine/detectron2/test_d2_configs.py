@@ -21,7 +21,7 @@ from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.detectron2.models import blank_probe, class_keys, probe_size
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.init_from_teacher import init_from_teacher
-from kd2.losses.registry import active_losses, build_losses
+from kd2.losses.blocks import active_losses, build_losses
 from kd2.zoo.detectron2 import address
 
 from ...helpers.d2_tiny import distiller_of, load_config, student_of
