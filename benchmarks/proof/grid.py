@@ -28,7 +28,7 @@ class Run:
         hash: of what it computes, its seed apart; see ``fingerprint``.
         tests: name of a split -> name of its data set.
         longer: the student alone for the time of the costliest default loss: its iterations are to be scaled yet.
-        published: whose weight it takes.
+        published: the authors' weight that it takes, or their figure for it; empty: none.
     """
 
     data: str

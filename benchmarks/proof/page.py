@@ -88,14 +88,16 @@ def _title(results: Results) -> str:
 
 def _rows(results: Results) -> str:
     splits = list(reversed(results.grid.file["splits"]))
-    header = ["", "published weight", *splits, *_COLUMNS]
-    rows = [[TEACHER, "", *(_number(results.teacher.get(split)) for split in splits), *[""] * len(_COLUMNS)]]
+    published = ["published"] if any(row.run.published for row in results.rows.values()) else []
+    header = ["", *published, *splits, *_COLUMNS]
+    scores = [_number(results.teacher.get(split)) for split in splits]
+    rows = [[TEACHER, *[""] * len(published), *scores, *[""] * len(_COLUMNS)]]
     for name, row in results.rows.items():
         difference = results.difference(name) if name != ALONE else None
         rows.append(
             [
                 name,
-                row.run.published,
+                *[row.run.published] * len(published),
                 *(_number(results.mean(row, split)) for split in splits),
                 *_gain(results, row),
                 _ratio(results, row),

@@ -53,6 +53,15 @@ def test_below_a_variant_stands_what_the_unchanged_pair_gains(toys, monkeypatch)
     assert "The unchanged pair: imitation +5.2 [+3.3, +7.1]." in text
 
 
+def test_what_the_authors_give_stands_beside_the_rows_that_it_is_of(toys, monkeypatch):
+    text = write(toys, work(toys, monkeypatch, Trainings(gains)))
+    assert cells(text, "imitation, weight")[0] == "0.01"
+    assert cells(text.split("kept")[1], "imitation ")[0] == ""
+    text = write(toys, work(toys, monkeypatch, Trainings(gains), section="times10"))
+    larger = text.split("**Larger maps")[1].splitlines()
+    assert "published" not in larger[2] and larger[2].split("|")[2].strip() == "test"
+
+
 def test_a_page_without_a_mark_is_refused():
     with pytest.raises(ConfigError, match="pays: toys"):
         replaced("# Results\n", "pays", "toys", "x")
