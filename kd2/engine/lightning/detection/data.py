@@ -97,8 +97,10 @@ class DetectionMapper:
         if not target:
             return pixels, None, record
         plain = {k: v.as_subclass(Tensor) for k, v in target.items()}
-        if self.masks and self.cropped:
-            plain = _tight(plain)
+        if self.masks:  # a crop, or making an image smaller, may have left nothing of one
+            plain = {k: v[plain["masks"].bool().flatten(1).any(1)] for k, v in plain.items()}
+            if self.cropped:
+                plain["boxes"] = _tight_boxes(plain["masks"])
         solid = (plain["boxes"][:, 2:] > plain["boxes"][:, :2]).all(1)  # a sliver may have no width left in float32
         return pixels, {k: v[solid] for k, v in plain.items()}, record
 
@@ -122,11 +124,9 @@ def _check_size(size: Sequence[int], shortest: int, longest: int) -> None:
     check_resized(size, [int(side * factor) for side in size])
 
 
-def _tight(target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The objects of which a crop left some of the mask, with the boxes of what is left."""
-    kept = {k: v[target["masks"].bool().flatten(1).any(1)] for k, v in target.items()}
-    boxes = masks_to_boxes(kept["masks"]) + torch.tensor([0.0, 0.0, 1.0, 1.0])  # of first and last pixels
-    return kept | {"boxes": boxes}
+def _tight_boxes(masks: Tensor) -> Tensor:
+    """The boxes (M, 4) of what a crop left of masks (M, H, W)."""
+    return masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])  # of first and last pixels
 
 
 def _masks(instances: list[dict], size: tuple[int, int]) -> Tensor:

@@ -129,6 +129,21 @@ def test_a_sliver_that_float32_flattens_is_left_out(record):
     assert [len(x) for x in target.values()] == [1, 1, 1]
 
 
+def test_an_object_whose_mask_a_smaller_image_loses_is_left_out(record):
+    dot = record["annotations"][0] | {
+        "bbox": [40.0, 13.0, 1.0, 1.0],
+        "segmentation": [[40, 13, 41, 13, 41, 14, 40, 14]],
+    }
+    crowded = record | {"annotations": [dot, *record["annotations"]]}
+    left = {
+        side: [len(x) for x in mapper(masks=True, MIN_SIZE_TRAIN=[side], RANDOM_FLIP="none")(crowded)[1].values()]
+        for side in (HEIGHT, HEIGHT // 3)
+    }
+    assert left == {HEIGHT: [2, 2, 2], HEIGHT // 3: [1, 1, 1]}
+    boxes_alone = mapper(MIN_SIZE_TRAIN=[HEIGHT // 3], RANDOM_FLIP="none")(crowded)[1]
+    assert len(boxes_alone["boxes"]) == 2
+
+
 def test_a_cameras_orientation_mark_is_obeyed(record, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees
