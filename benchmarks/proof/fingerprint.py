@@ -47,6 +47,8 @@ def fingerprint(config: str, options: Mapping[str, Any]) -> str:
     trained = (*datasets.get("TRAIN", ()), *kd.get("UNLABELED", {}).get("DATASETS", ()))
     datasets["CUSTOM"] = {name: x for name, x in datasets.get("CUSTOM", {}).items() if name in trained}
     whole = {"framework": framework, "config": {"KD": {}} | loaded, "losses": blocks, "teachers": teachers}
+    if framework == "torchvision" and loaded.get("MODEL", {}).get("RETINANET", {}).get("NORM") == "BN":
+        whole["norms"] = "by level"  # the first runs of such heads had one norm for all levels
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -55,14 +55,15 @@ def detector_state(state: Mapping[str, Tensor], sizes: int, ratios: int) -> tupl
     """
     first = min((int(x[1]) for x in (re.match(r"backbone\.fpn_lateral(\d)\.", k) for k in state) if x), default=2)
     kept = {k: v for k, v in state.items() if not (_CONFIGURED.match(k) or _LATER.match(k))}
-    found = {_name(name, first): value for name, value in kept.items()}
+    layers = 3 if "head.cls_subnet.1.weight" in kept else 2  # convolution, norm or none, ReLU
+    found = {_name(name, first, layers): value for name, value in kept.items()}
     for name, value in found.items():
         found[name] = _reordered(name.rpartition(".")[0], value, sizes, ratios)
     _add_background(found)
     return found, [name for name in state if _LATER.match(name)]
 
 
-def _name(name: str, first: int) -> str:
+def _name(name: str, first: int, layers: int) -> str:
     if name.startswith(_BODY):
         return f"backbone.body.{body_name(name.removeprefix(_BODY))}"
     level = re.match(r"backbone\.fpn_(lateral|output)(\d)\.(norm\.)?", name)
@@ -70,9 +71,9 @@ def _name(name: str, first: int) -> str:
         blocks = "inner" if level[1] == "lateral" else "layer"
         return f"backbone.fpn.{blocks}_blocks.{int(level[2]) - first}.{1 if level[3] else 0}.{name[level.end() :]}"
     tower = re.match(r"head\.(cls|bbox)_subnet\.(\d+)\.", name)
-    if tower:  # a ReLU follows every convolution
-        head = "classification" if tower[1] == "cls" else "regression"
-        return f"head.{head}_head.conv.{int(tower[2]) // 2}.0.{name[tower.end() :]}"
+    if tower:
+        head, place = "classification" if tower[1] == "cls" else "regression", divmod(int(tower[2]), layers)
+        return f"head.{head}_head.conv.{place[0]}.{place[1]}.{name[tower.end() :]}"
     mask = re.match(r"roi_heads\.mask_head\.mask_fcn(\d+)\.", name)
     if mask:
         return f"roi_heads.mask_head.{int(mask[1]) - 1}.0.{name[mask.end() :]}"

@@ -34,6 +34,15 @@ def test_a_name_is_torchvisions(theirs, ours):
     assert ours in detector_state(start | {theirs: torch.zeros(1)}, 3, 3)[0]
 
 
+def test_behind_the_convolutions_of_a_tower_may_stand_norms():
+    names = ("0.weight", "1.weight", "3.weight", "4.2.running_mean")
+    state = converted(**{f"head__cls_subnet__{name.replace('.', '__')}": torch.zeros(1) for name in names})
+    start = "head.classification_head.conv"
+    assert list(state) == [
+        f"{start}.{name}" for name in ("0.0.weight", "0.1.weight", "1.0.weight", "1.1.2.running_mean")
+    ]
+
+
 def test_the_first_level_of_an_rcnn_is_p2():
     state = converted(backbone__fpn_lateral2__weight=torch.zeros(1), backbone__fpn_lateral5__weight=torch.zeros(1))
     assert list(state) == ["backbone.fpn.inner_blocks.0.0.weight", "backbone.fpn.inner_blocks.3.0.weight"]

@@ -12,7 +12,9 @@ from fvcore.common.param_scheduler import (
 )
 from torch import nn
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+from kd2.networks.level_norm import LevelBatchNorm
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, LevelBatchNorm)
 
 
 def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:

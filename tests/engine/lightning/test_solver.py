@@ -14,6 +14,7 @@ from torch import nn
 
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer
+from kd2.networks.level_norm import LevelBatchNorm
 
 from ...helpers import tiny_detection
 
@@ -101,6 +102,11 @@ def decays(**solver) -> dict[str, float]:
 
 def test_norm_layers_have_their_own_decay():
     assert decays() == {"0.weight": 0.5, "0.bias": 0.5, "1.weight": 0.25, "1.bias": 0.25}
+
+
+def test_the_weight_of_a_norm_by_level_is_a_norms():
+    groups = parameter_groups(LevelBatchNorm(4, 2), tiny_detection.config({"SOLVER": {"WEIGHT_DECAY_NORM": 0.25}}))
+    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 0.25)]
 
 
 def test_biases_may_have_their_own_decay():

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
@@ -16,7 +16,10 @@ from kd2.engine.lightning.backbones import fpn_backbone, norm_layer
 from kd2.engine.lightning.detection.anchors import Detectron2Anchors
 from kd2.engine.lightning.detection.conventions import AlignedRoIAlign, SamplingTransform, UnclippedRetinaNet
 from kd2.engine.lightning.detection.exact_boxes import boxes_in_float32
+from kd2.networks.level_norm import LevelBatchNorm
 
+# P3 to P7.
+_LEVELS = 5
 # Where the backbone without its feature pyramid lies in a detector's key names.
 BODY = "backbone.body."
 
@@ -52,6 +55,16 @@ def first_label(model: nn.Module) -> int:
 def dense_head(model: nn.Module) -> nn.Module:
     """What has the anchors and the box coder of the head that predicts at every cell."""
     return model.rpn if isinstance(model, FasterRCNN) else model
+
+
+class _LevelHead(RetinaNetHead):
+    """A head with ``LevelBatchNorm``; a pass that ended behind a tap does not count."""
+
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        for module in self.modules():
+            if isinstance(module, LevelBatchNorm):
+                module.begin()
+        return super().forward(x)
 
 
 class NoResize(GeneralizedRCNNTransform):
@@ -99,12 +112,16 @@ def _truncated(towers: list[nn.Sequential], layers: int, per_conv: int) -> None:
         del tower[layers * per_conv :]
 
 
+def _head_norm(name: str, levels: int) -> Callable[[int], nn.Module] | None:
+    norm = norm_layer(name, "MODEL.RETINANET.NORM", ("", "BN", "GN"))
+    return functools.partial(LevelBatchNorm, levels=levels) if name == "BN" else norm
+
+
 def _retinanet(cfg: CfgNode) -> RetinaNet:
     backbone, head_cfg = fpn_backbone(cfg, first_level=3), cfg.MODEL.RETINANET
-    anchors = _anchors(cfg, levels=5, first_stride=8)
-    norm = norm_layer(head_cfg.NORM, "MODEL.RETINANET.NORM", ("", "BN", "GN"))
-    per_cell = anchors.num_anchors_per_location()[0]
-    head = RetinaNetHead(backbone.out_channels, per_cell, head_cfg.NUM_CLASSES, norm_layer=norm)
+    anchors = _anchors(cfg, _LEVELS, first_stride=8)
+    norm, per_cell = _head_norm(head_cfg.NORM, _LEVELS), anchors.num_anchors_per_location()[0]
+    head = _LevelHead(backbone.out_channels, per_cell, head_cfg.NUM_CLASSES, norm_layer=norm)
     _truncated([head.classification_head.conv, head.regression_head.conv], head_cfg.NUM_CONVS, per_conv=1)
     make = UnclippedRetinaNet if _as_detectron2(cfg) else RetinaNet
     return make(

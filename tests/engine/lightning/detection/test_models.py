@@ -5,6 +5,8 @@ import pytest
 pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
+import contextlib
+
 import torch
 from torch import nn
 from torchvision.models import detection
@@ -128,6 +130,19 @@ def test_the_fpns_norm_is_chosen(norm, kinds):
 @pytest.mark.parametrize(("norm", "kinds"), [("", set()), ("BN", {"BatchNorm2d"}), ("GN", {"GroupNorm"})])
 def test_the_heads_norm_is_chosen(norm, kinds):
     assert norms(build(RETINANET={"NORM": norm}).head) == kinds
+
+
+def test_batch_norm_in_the_heads_gives_in_evaluation_what_it_learned_of_each_level():
+    model = build(FPN={"OUT_CHANNELS": 16}, RETINANET={"NORM": "BN"}, BACKBONE={"NAME": "timm/test_resnet"})
+    maps = [torch.randn(4, 16, side, side) * side for side in (16, 8, 4, 2, 2)]
+    for norm in (m for m in model.head.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = None
+    with torch.no_grad():
+        trained = model.head(maps)["cls_logits"]
+        # As for a tap: a pass that ends within the heads.
+        with contextlib.suppress(RuntimeError):
+            model.head([*maps[:2], torch.zeros(4, 3, 2, 2)])
+        torch.testing.assert_close(model.eval().head(maps)["cls_logits"], trained, rtol=0.1, atol=0.01)
 
 
 @pytest.mark.parametrize("architecture", ["RetinaNet", "FCOS"])
