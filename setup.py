@@ -46,6 +46,7 @@ setup(
         "numpy>=1.26.4",
         "pillow>=11.1",
         "fvcore>=0.1.5.post20221221",
+        "tqdm>=4.67",
         "matplotlib>=3.10",
         "jinja2>=3.1.6",
     ],

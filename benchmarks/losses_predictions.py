@@ -17,7 +17,10 @@ _BASES = torch.tensor([[-32.0, -32, 32, 32]]).repeat(_ANCHORS, 1)
 
 
 def _coding() -> BoxCoding:
-    return BoxCoding(lambda sizes: [AnchorGrid(_BASES, (16, 16), size) for size in sizes], BoxCoder(), BoxCoder())
+    def grids(sizes: list[tuple[int, int]]) -> list[AnchorGrid]:
+        return [AnchorGrid(_BASES, (16, 16), size) for size in sizes]
+
+    return BoxCoding(grids, BoxCoder(), BoxCoder(), _CLASSES)
 
 
 def dense(device: torch.device) -> Case:

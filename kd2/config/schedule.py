@@ -79,6 +79,9 @@ def scaled_config(cfg: CfgNode, processes: int) -> CfgNode:
     blocks = [(block, key) for block in cfg.KD.LOSSES.values() for key in _OF_LOSSES if key in block]
     for node, key in [(cfg.SOLVER, key) for key in _OF_SOLVER] + [(cfg.TEST, "EVAL_PERIOD"), *blocks]:
         node[key] = _shortened(node[key], scale)
+    for block in cfg.KD.LOSSES.values():  # rounding must leave an iteration between
+        if 0 < block.get("STOP_ITER", -1) <= block.get("START_ITER", 0):
+            block["STOP_ITER"] = block["START_ITER"] + 1
     cfg.SOLVER.STEPS = type(cfg.SOLVER.STEPS)(_shortened(step, scale) for step in cfg.SOLVER.STEPS)
     cfg.SOLVER.REFERENCE_WORLD_SIZE = processes
     if frozen:

@@ -70,11 +70,13 @@ class BoxCoding:
         grids: given the (H, W) of a tap's maps, what the boxes are relative to: the anchors of both sides, or for
             points squares around them, one a cell, whose side is the stride.
         student, teacher: the meaning of their numbers.
+        classes: how many scores an anchor or point has.
     """
 
     grids: Callable[[list[Size]], list[AnchorGrid]]
     student: BoxCoder
     teacher: BoxCoder
+    classes: int
 
 
 @dataclass(frozen=True)

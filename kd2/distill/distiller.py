@@ -121,7 +121,7 @@ class Distiller(nn.Module):
         self.teacher, self.others = teacher, list(others)
         self.shared = nn.ModuleDict({name: c.shared for name, c in self.configs.items() if c.shared is not None})
         self.shares = nn.ModuleDict(
-            {name: self._share(config) for name, config in self.configs.items() if config.calibrate}
+            {name: self._share(name, config) for name, config in self.configs.items() if config.calibrate}
         )
         self.run_student, self.run_teacher, self.batch_info = run_student, run_teacher, batch_info
         self.student_first, self.seed, self.whole_teacher = student_first, seed, whole_teacher
@@ -271,9 +271,9 @@ class Distiller(nn.Module):
         active = [name for name, factor in factors.items() if factor and name in shares]
         return {self.configs[name].tap for name in active if shares[name].measures(self.iteration)}
 
-    def _share(self, config: LossConfig) -> GradientShare:
+    def _share(self, name: str, config: LossConfig) -> GradientShare:
         assert self.student_taps is not None, "a loss reads a tap"
-        return GradientShare(len(self.student_taps.specs[config.tap]), config.calibrate)
+        return GradientShare(name, len(self.student_taps.specs[config.tap]), config.calibrate)
 
     def _release_teacher(self) -> None:
         if self.teacher is not None and all(c.schedule.over(self.iteration) for c in self.configs.values()):

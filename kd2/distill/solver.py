@@ -52,6 +52,11 @@ def loss_groups(losses: nn.ModuleDict, rates: Mapping[str, float], groups_of: Ca
     return found
 
 
+def has_adapters(loss: nn.Module) -> bool:
+    """Whether a loss trains something beside the student that has no solver of its own."""
+    return bool(_without(trained(loss, 1.0), override_groups(loss)))
+
+
 def clip_adapters(losses: nn.ModuleDict) -> None:
     """Clip the gradients of losses as the engine's trainers do: those of each loss's adapters to ``ADAPTER_CLIP``, of
     each part with a solver of its own to its ``clip``."""

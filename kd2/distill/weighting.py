@@ -7,6 +7,7 @@ strength.
 Precedent: RT-DETRv4 (arXiv 2510.25257) keeps the ratio of two gradient norms at one place of the student.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, distributed, nn
 
 from kd2.distill.errors import ConfigError, NonFiniteLoss
 
+logger = logging.getLogger(__name__)
 Gradients = Sequence[Tensor | None]
 Losses = dict[str, Tensor]
 
@@ -48,6 +50,7 @@ class GradientShare(nn.Module):
     none gets nothing. The loss sees maps of float16 in float32, so that its gradient is scaled before it is rounded.
 
     Args:
+        name: of the loss, for a warning.
         levels: how many maps the loss is tapped at.
         iterations: how many are measured one after another in the beginning, 1 or more.
     """
@@ -58,9 +61,9 @@ class GradientShare(nn.Module):
     first: Tensor
     last: Tensor
 
-    def __init__(self, levels: int, iterations: int):
+    def __init__(self, name: str, levels: int, iterations: int):
         super().__init__()
-        self.iterations = iterations
+        self.name, self.iterations = name, iterations
         # Sums of squared gradients over iterations, the older the less, and over processes.
         self.register_buffer("own", torch.zeros(levels))
         self.register_buffer("sent", torch.zeros(levels))
@@ -69,6 +72,7 @@ class GradientShare(nn.Module):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self._seen = self._first = self._last = 0  # on the host, where asking costs nothing
         self._silent = 0  # batches in which the student's own losses sent nothing, before the first that counted
+        self._idle = 0  # batches in which this loss sent nothing, before the first that counted
         self._broken = 0  # the last batches, one after another, with gradients that are not finite
         self.register_load_state_dict_post_hook(lambda share, _: share._count())
 
@@ -131,6 +135,8 @@ class GradientShare(nn.Module):
             self._silent += not squares[0].any()
             if not self._seen and self._silent == LARGEST_GAP:
                 raise ConfigError(f"{_NOTHING} (all of them were 0 in {LARGEST_GAP} batches)")
+            if not (self._seen or squares[1].any()):
+                self._count_idle()
             return
         self.own.mul_(_KEPT).add_(squares[0] * (squares[1] > 0))
         self.sent.mul_(_KEPT).add_(squares[1])
@@ -139,6 +145,11 @@ class GradientShare(nn.Module):
         self.last.fill_(iteration)
         self.seen += 1
         self._seen, self._first, self._last = self._seen + 1, self._first if self._seen else iteration, iteration
+
+    def _count_idle(self) -> None:
+        self._idle += 1
+        if self._idle == LARGEST_GAP:
+            logger.warning("KD.LOSSES.%s sent no gradient in %d batches: it teaches nothing", self.name, LARGEST_GAP)
 
     def factors(self) -> Tensor:
         """What the loss's gradient at each map is multiplied by for a share of 1, (L,), on the device."""

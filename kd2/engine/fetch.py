@@ -4,12 +4,16 @@ import hashlib
 import http.client
 import os
 import re
+import shutil
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from iopath.common.file_io import get_cache_dir
+from tqdm import tqdm
 
+from kd2 import __version__
 from kd2.distill import ConfigError, nearest
 from kd2.engine.names import published
 from kd2.runs.folder import BEST, FINAL, check_writable
@@ -18,6 +22,9 @@ from kd2.runs.folder import BEST, FINAL, check_writable
 FOLDER = "KD2_WEIGHTS"
 # The first digits of a file's SHA-256, as torch, torchvision and OpenMMLab write them into its name; no date.
 _SHA256 = re.compile(r"-(?!20\d{6}\.)([0-9a-f]{8,64})\.\w+$")
+
+# Bytes that are read at a time.
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def fetch(names: Sequence[str], folder: str) -> list[Fetched]:
         path = _below(folder, found.address)
         if not os.path.isfile(path):
             _fetch(found.address, path, "NAME")
-        digest = _checked_digest(path, found.address)
+        digest = _checked_digest(path, found.address, f"NAME: {path}")
         rows.append(Fetched(name, found.address, path, os.path.getsize(path), digest, found.license))
     return rows
 
@@ -116,23 +123,48 @@ def _cached(address: str) -> str:
     return ""
 
 
-def _checked_digest(path: str, address: str) -> str:
+def _checked_digest(path: str, address: str, key: str) -> str:
     """The SHA-256 of a file; raises ConfigError when it does not begin with the digits in the file's address."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     expected = _SHA256.search(address.partition("?")[0])
     if expected and not digest.startswith(expected.group(1)):
         raise ConfigError(
-            f"NAME: {path} is damaged or another file: its SHA-256 begins with {digest[:8]}, expected "
-            f"{expected.group(1)}"
+            f"{key} is damaged or another file: its SHA-256 begins with {digest[:8]}, expected {expected.group(1)}"
         )
     return digest
 
 
 def _fetch(source: str, path: str, key: str) -> None:
-    expected = _SHA256.search(source.partition("?")[0])
+    """Fetch an address into a file, which is there when all of it is."""
+    where, partial = f"{key}: {source}", f"{path}.{os.getpid()}.part"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        torch.hub.download_url_to_file(source, path, expected.group(1) if expected else None)
-    except (OSError, http.client.HTTPException, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{key}: {source} could not be fetched: {error}") from None
+        request = urllib.request.Request(source, headers={"User-Agent": f"kd2/{__version__}"})
+        with urllib.request.urlopen(request) as answer:
+            _save(answer, partial, where)
+        _checked_digest(partial, source, where)
+        os.replace(partial, path)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise (
+            error if isinstance(error, ConfigError) else ConfigError(f"{where} could not be fetched: {error}")
+        ) from None
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+def _save(answer: http.client.HTTPResponse, path: str, where: str) -> None:
+    """Write what a server sends into a file.
+
+    Raises:
+        ConfigError: a page in place of a file, or less than was announced.
+    """
+    if answer.headers.get("Content-Type", "").startswith("text/html"):
+        raise ConfigError(f"{where} is a page (text/html), expected a file of weights")
+    announced = int(answer.headers.get("Content-Length") or 0)
+    name = os.path.basename(where)
+    with open(path, "wb") as file, tqdm.wrapattr(file, "write", total=announced or None, desc=name) as sink:
+        shutil.copyfileobj(answer, sink, _CHUNK)
+    if announced and os.path.getsize(path) != announced:
+        raise ConfigError(f"{where} ended behind {os.path.getsize(path)} of {announced} bytes; try again")

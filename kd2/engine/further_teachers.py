@@ -1,5 +1,6 @@
 """Several teachers: each teaches every loss whose tap it has, and the classes that it knows."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -134,7 +135,9 @@ def _losses(
         if class_losses({name: block}):
             with naming(f"{key}: KD.LOSSES.{name}"):
                 shared, sides = _narrowed(student, teacher, block.get("TAP", "fpn"), *sides)
-        built, config = build_losses({name: {"TYPE": name, **block}}, *sides)
+        of_shared = naming(f"{key}, of the classes that it shares with the student")
+        with of_shared if shared else contextlib.nullcontext():
+            built, config = build_losses({name: {"TYPE": name, **block}}, *sides)
         losses[name], configs[name] = built[name], replace(config[name], shared=shared)
     return losses, configs
 

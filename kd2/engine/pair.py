@@ -88,9 +88,14 @@ def _further(experiment: Experiment, student: BuiltModel) -> list[FurtherTeacher
     return found
 
 
+def least_score(detector: nn.Module) -> float:
+    """The score below which the evaluation of a detector gives nothing."""
+    return max(float(vars(part).get(name, 0.0)) for part in detector.modules() for name in _THRESHOLDS)
+
+
 def _check_least_score(teacher: nn.Module, least: float) -> None:
     """Refuse a score below that of the teacher's own evaluation, which never gives what lies between."""
-    own = max(float(vars(part).get(name, 0.0)) for part in teacher.modules() for name in _THRESHOLDS)
+    own = least_score(teacher)
     if least < own:
         raise ConfigError(
             f"KD.UNLABELED.SCORE_THRESH is {least}, but the teacher finds nothing below {own}, the threshold of its "

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from fvcore.common.config import CfgNode
 from pycocotools import mask as coco_mask
+from torch import nn
 
 from kd2.data.detection.records import Records
 from kd2.data.findings import Findings
@@ -21,6 +21,7 @@ from kd2.engine import for_evaluation
 from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
 from kd2.engine.names import zoo_classes
+from kd2.engine.pair import least_score
 from kd2.engine.permission import permitted
 from kd2.runs.files import write_atomically
 from kd2.runs.folder import check_writable
@@ -85,7 +86,7 @@ def _found(
         )
     if len(set(names)) < count:
         raise ConfigError(f"the names of the model's classes are {', '.join(names)}, expected each once")
-    _check_score(cfg, key.rpartition(".")[0], least)
+    _check_score(built.module, key.rpartition(".")[0], least)
     experiment.load_weights(built.module, cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS", partial=False)
     found = _solid([d for d in experiment.find(built.module.eval(), data) if d["score"] >= least])
     images = [
@@ -137,16 +138,12 @@ def write_coco(content: dict[str, Any], path: str) -> None:
     write_atomically(json.dumps(content), path)
 
 
-def _check_score(cfg: CfgNode, node: str, least: float) -> None:
+def _check_score(model: nn.Module, node: str, least: float) -> None:
     """Refuse a score below that of the evaluation, which never gives what lies between."""
-    own: Any = cfg
-    for part in node.split("."):
-        own = own.get(part, {})
-    threshold = own.get("SCORE_THRESH_TEST", 0)
+    threshold = least_score(model)
     if least < threshold:
-        raise ConfigError(
-            f"--score is {least}, but {node}.SCORE_THRESH_TEST is {threshold}: objects between are not found; lower it"
-        )
+        key = f"{node}.SCORE_THRESH_TEST" if node.startswith("MODEL.") else f"test_score_thresh of the {node}"
+        raise ConfigError(f"--score is {least}, but {key} is {threshold}: objects between are not found; lower it")
 
 
 def _solid(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,6 +13,10 @@ _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _WHOLE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 # What stands before every name: of DistributedDataParallel, torch.compile, and a LightningModule's attribute.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
+# The counter of a moving average of PyTorch, beside the weights.
+_AVERAGED = "n_averaged"
+# Where other tools keep them.
+_OF_WEIGHTS = ("model", "state_dict", "model_state_dict")
 # Above any number of steps.
 _MOST = 1 << 53
 
@@ -53,15 +57,13 @@ def verified(content: Any, where: str) -> dict[str, Any]:
 
 def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
     """The content of another tool's file: its weights under plain names, in the entry ``model`` or by themselves."""
-    for entry in ("state_dict", "model_state_dict"):
-        if "model" not in content and isinstance(content.get(entry), dict):
-            content = {"model": content[entry]}
-    if isinstance(content.get("model"), dict):
-        return content | {"model": _plain_names(content["model"])}
-    return _plain_names(content)
+    entry = next((name for name in _OF_WEIGHTS if isinstance(content.get(name), dict)), "")
+    return content | {"model": _plain_names(content[entry])} if entry else _plain_names(content)
 
 
 def _plain_names(state: dict[str, Any]) -> dict[str, Any]:
+    if _AVERAGED in state:
+        state = {name: value for name, value in state.items() if name != _AVERAGED}
     while prefix := next((x for x in _WRAPPERS if state and all(str(name).startswith(x) for name in state)), ""):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from kd2.distill import ConfigError, FeatureSpec, LossConfig, Schedule, naming, nearest
+from kd2.distill.solver import has_adapters
 from kd2.distill.values import CountOrZero, NonNegative, Positive, Range, check_value
 from kd2.distill.weighting import LARGEST_GAP
 from kd2.losses.options import defaults_of, options_of
@@ -93,8 +94,8 @@ def build_losses(blocks: Blocks, student: Specs, teacher: Specs) -> tuple[dict[s
         The modules, and the tap and schedule of each, by name.
 
     Raises:
-        ConfigError: see ``check_losses``; an unknown tap; different numbers of maps on the two sides; what a loss says
-            of maps that do not suit it.
+        ConfigError: see ``check_losses``; an unknown tap; different numbers of maps on the two sides; a rate of
+            adapters that the loss does not have; what a loss says of maps that do not suit it.
     """
     modules, configs = {}, {}
     for name, block in active_losses(blocks).items():
@@ -110,6 +111,8 @@ def build_losses(blocks: Blocks, student: Specs, teacher: Specs) -> tuple[dict[s
         entry = entry_of(name, block)
         with naming(key):
             modules[name] = entry.loss(student[tap], teacher[tap], **_options(entry, block))
+        if "ADAPTER_LR" in block and not has_adapters(modules[name]):
+            raise ConfigError(f"{key}.ADAPTER_LR is given, but this loss has no adapters, which it is the rate of")
         strength = _strength(entry, block)
         configs[name] = LossConfig(
             tap, _schedule(entry, block), strength.get("CALIBRATE_ITERS", 0), strength["ADAPTER_LR"]

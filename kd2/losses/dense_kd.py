@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kd2.distill import AnchorGrid, BatchInfo, BoxCoding, ConfigError, FeatureSpec
 from kd2.distill.values import NonNegative, Share
-from kd2.losses.logit_checks import check_cells, check_classes
+from kd2.losses.logit_checks import check_cells, check_classes, check_scores
 from kd2.losses.registry import register_loss
 from kd2.ops.boxes import decode, generalized_iou
 from kd2.ops.masks import anchor_masks, box_masks, image_region
@@ -121,7 +121,8 @@ class DenseKd(nn.Module):
         """The unweighted loss, or its two parts, of L score maps (N, A * K, H, W), with boxes L more (N, 4A, H, W).
 
         Raises:
-            ConfigError: maps of other sizes on the two sides, on which the student has no anchors, or others.
+            ConfigError: maps of other sizes on the two sides, on which the student has no anchors, or that are no
+                scores or boxes.
         """
         coding = batch_info.coding
         assert coding is not None, "the builder refuses a loss whose needs no one meets"
@@ -129,7 +130,7 @@ class DenseKd(nn.Module):
         levels = len(student) // 2 if self.box == "giou" else len(student)
         grids = coding.grids([(s.shape[2], s.shape[3]) for s in student[:levels]])
         with torch.autocast(student[0].device.type, enabled=False):
-            best = [_best(t, len(grid.base)) for t, grid in zip(teacher, grids, strict=False)]
+            best = [_best(t, len(grid.base), coding.classes) for t, grid in zip(teacher, grids, strict=False)]
             inside = [image_region(s, batch_info).flatten(2) for s in student[:levels]]
             chosen = self._chosen(best, student[:levels], batch_info)
             norm = teacher_normalizer(best, inside)
@@ -175,12 +176,9 @@ def _check_padding(student: list[Tensor], teacher: list[Tensor]) -> None:
             )
 
 
-def _best(teacher: Tensor, anchors: int) -> Tensor:
+def _best(teacher: Tensor, anchors: int, classes: int) -> Tensor:
     """The teacher's best score of every anchor, (N, A, P) in [0, 1]."""
-    if teacher.shape[1] % anchors:
-        raise ConfigError(
-            f"a map of scores has {teacher.shape[1]} channels, no multiple of the {anchors} anchors a cell"
-        )
+    check_scores(teacher.shape[1], anchors, classes)
     return teacher.unflatten(1, (anchors, -1)).amax(2).flatten(2).to(wide(teacher, teacher)).sigmoid()
 
 

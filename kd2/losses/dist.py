@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec
 from kd2.distill.values import NonNegative, Positive
-from kd2.losses.logit_checks import check_classes, refuse_boxes, softened
+from kd2.losses.logit_checks import check_classes, check_scores, refuse_boxes, softened
 from kd2.losses.registry import register_loss
 from kd2.ops.masks import image_region
 from kd2.ops.reduction import added
@@ -78,6 +78,9 @@ def _root(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 1).sqrt() * (x > 0)
 
 
+_ONE_CLASS = "a sample has one class, it has no relations; DIST needs at least two"
+
+
 @register_loss("dist")
 class Dist(nn.Module):
     """``relations`` of the softened predictions, times T^2, summed over the tap's maps.
@@ -125,7 +128,7 @@ class Dist(nn.Module):
         refuse_boxes(student)
         check_sizes(student, teacher, resize)
         if any(s.channels < 2 for s in student):
-            raise ConfigError("a sample has one class, it has no relations; DIST needs at least two")
+            raise ConfigError(_ONE_CLASS)
         self.temperature, self.beta, self.gamma, self.resize = temperature, beta, gamma, resize
         self.factor = temperature**2 if t_squared else 1.0
         self.activation, self.row, self.skip_constant = activation, row, skip_constant
@@ -155,4 +158,7 @@ class Dist(nn.Module):
             return 1
         assert batch_info.coding is not None, "the builder refuses a loss whose needs no one meets"
         (grid,) = batch_info.coding.grids([(x.shape[2], x.shape[3])])
+        check_scores(x.shape[1], len(grid.base), batch_info.coding.classes)
+        if batch_info.coding.classes < 2:
+            raise ConfigError(f"{_ONE_CLASS}; ROW location compares the anchors of a cell")
         return len(grid.base)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kd2.distill import BatchInfo, ConfigError, FeatureSpec
 from kd2.distill.values import Count, Positive
-from kd2.losses.logit_checks import check_classes, refuse_boxes, softened
+from kd2.losses.logit_checks import check_classes, refuse_boxes, refuse_one_class, softened
 from kd2.losses.registry import register_loss
 from kd2.ops.divergence import pixel_divergence
 from kd2.ops.masks import image_region
@@ -96,7 +96,8 @@ class KLDivergence(nn.Module):
         resize: the side whose scores are interpolated when sizes differ.
 
     Raises:
-        ConfigError: class counts that differ; maps of boxes among the scores; sizes that differ without ``resize``.
+        ConfigError: class counts that differ, or are 1 with a softmax over ``classes``; maps of boxes among the scores;
+            sizes that differ without ``resize``.
     """
 
     over_classes = True
@@ -118,6 +119,8 @@ class KLDivergence(nn.Module):
         super().__init__()
         check_classes(student, teacher)
         refuse_boxes(student)
+        if softmax == "classes":
+            refuse_one_class(student)
         check_sizes(student, teacher, resize)
         self.temperature, self.softmax, self.divergence, self.reduction = temperature, softmax, divergence, reduction
         self.enlarge, self.resize = enlarge, resize

@@ -19,6 +19,23 @@ def check_classes(student: list[FeatureSpec], teacher: list[FeatureSpec]) -> Non
             raise ConfigError(f"the student's logits have {s.channels} classes, the teacher's {t.channels}")
 
 
+def refuse_one_class(specs: list[FeatureSpec]) -> None:
+    """Raise ConfigError for logits whose softmax over the classes is always 1, so that nothing is taught."""
+    if any(spec.channels < 2 for spec in specs):
+        raise ConfigError(
+            "the scores are of one class, a softmax over it is always 1; expected two classes or more, or the softmax "
+            "over the cells of each (channel_kd)"
+        )
+
+
+def check_scores(channels: int, anchors: int, classes: int) -> None:
+    """Raise ConfigError for a map that is not the scores of each anchor of a cell, such as one of boxes."""
+    if channels != anchors * classes:
+        raise ConfigError(
+            f"a map of scores has {channels} channels, expected {anchors} anchors x {classes} classes a cell"
+        )
+
+
 def refuse_boxes(specs: list[FeatureSpec]) -> None:
     """Raise ConfigError for a tap that goes on with other maps, such as those of boxes, on the levels of its first."""
     first, second = specs[: len(specs) // 2], specs[len(specs) // 2 :]

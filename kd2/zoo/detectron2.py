@@ -111,6 +111,8 @@ _NAMES = {
         "sheep sofa train tvmonitor"
     ),
 }
+# ResNets trained on ImageNet, by what their addresses end with.
+_IMAGENET = {"MSRA/R-50.pkl": "R_50", "MSRA/R-101.pkl": "R_101", "FAIR/X-101-32x8d.pkl": "X_101_32x8d"}
 _FAMILIES = {"retinanet": "RetinaNet", "faster_rcnn": "FasterRCNN"}
 _RCNN_SIZES = [[32], [64], [128], [256], [512]]
 
@@ -128,6 +130,25 @@ def name_of(weights: str) -> str:
     folder, config = [*weights.removeprefix("detectron2://").removeprefix(_ADDRESS).split("/"), ""][:2]
     config = config.removesuffix(".yaml").removesuffix(".py")
     return f"{folder}/{config}.yaml" if config in _FILES.get(folder, {}) else ""
+
+
+def trained_with(weights: str) -> tuple[str, dict[str, Any]]:
+    """What weights of the zoo are called, and the config of FRAMEWORK torchvision that they were trained with.
+
+    Args:
+        weights: see ``name_of``; or a path that ends in the name of a file of the zoo; or the ResNets trained on
+            ImageNet that its detectors begin with.
+
+    Returns:
+        An empty name for other weights, and for models that ``torchvision_config`` does not have.
+    """
+    file = weights.rpartition("/")[2]
+    files = {path.rpartition("/")[2]: f"{x}/{name}.yaml" for x, known in _FILES.items() for name, path in known.items()}
+    name = name_of(weights) or files.get(file, "")
+    if name in torchvision_names():
+        return name, torchvision_config(name, "")
+    body = next((body for end, body in _IMAGENET.items() if weights.endswith(end)), "")
+    return (file, {"FRAMEWORK": "torchvision", "MODEL": _body(body), "INPUT": {"FORMAT": "BGR"}}) if body else ("", {})
 
 
 def classes(weights: str, coco: Sequence[str]) -> list[str]:

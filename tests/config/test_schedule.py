@@ -77,6 +77,13 @@ def test_the_iterations_of_losses_follow_the_length_of_the_run():
     assert scaled.hint == {"STOP_ITER": -1}
 
 
+@pytest.mark.parametrize(("start", "stop", "scaled"), [(11, 12, (6, 7)), (1, 3, (1, 2)), (0, 1, (0, 1))])
+def test_rounding_leaves_a_loss_an_iteration(start, stop, scaled):
+    losses = {"mgd": {"START_ITER": start, "STOP_ITER": stop}}
+    found = scaled_config(config(REFERENCE, losses), 8).KD.LOSSES.mgd
+    assert (found["START_ITER"], found["STOP_ITER"]) == scaled
+
+
 def test_unlabeled_images_follow_the_batch():
     cfg = config(REFERENCE)
     cfg.KD.UNLABELED.IMS_PER_BATCH = 8

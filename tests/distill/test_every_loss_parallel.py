@@ -56,7 +56,7 @@ class Network(toys.Toy):
 def batch_info(batch: dict):
     info = toys.batch_info(batch)
     info.labels, info.images = torch.tensor([0, 2]), lambda: batch["image"]
-    info.coding = BoxCoding(anchors, BoxCoder(), BoxCoder())
+    info.coding = BoxCoding(anchors, BoxCoder(), BoxCoder(), classes=3)
     info.proposals = [Proposals(torch.tensor([0, 2]), 2, lambda: torch.zeros(2, 4))]
     return info
 

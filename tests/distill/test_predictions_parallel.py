@@ -51,7 +51,7 @@ def batch_info(batch: Tensor) -> BatchInfo:
 
     labels = torch.tensor([0, 3, 1, 3]).repeat(len(batch))
     proposals = [Proposals(labels, 3, lambda: torch.zeros(len(labels), 4))]
-    coding = BoxCoding(grids, BoxCoder(), BoxCoder())
+    coding = BoxCoding(grids, BoxCoder(), BoxCoder(), classes=3)
     return BatchInfo([SIZE] * len(batch), SIZE, coding=coding, proposals=proposals)
 
 

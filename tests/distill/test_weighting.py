@@ -102,7 +102,7 @@ def measured(share: GradientShare, first: int, last: int) -> list[int]:
 
 @pytest.mark.parametrize("start", [0, 400])
 def test_measurements_lie_ever_further_apart(start):
-    found = measured(GradientShare(levels=1, iterations=10), start, start + 2000)
+    found = measured(GradientShare("mimic", levels=1, iterations=10), start, start + 2000)
     assert found[:20] == list(range(20)) and found[20:25] == [21, 23, 25, 27, 29]
     assert {b - a for a, b in zip(found, found[1:]) if a >= 1100} == {LARGEST_GAP}
     gaps = [b - a for a, b in zip(found, found[1:])]
@@ -110,7 +110,7 @@ def test_measurements_lie_ever_further_apart(start):
 
 
 def test_every_batch_of_a_step_is_measured():
-    share = GradientShare(levels=1, iterations=1)
+    share = GradientShare("mimic", levels=1, iterations=1)
     share.observe(7, [torch.ones(1)], [torch.ones(1)])
     assert share.measures(7) and share.measures(8)
     share.observe(11, [torch.ones(1)], [torch.ones(1)])
@@ -119,7 +119,7 @@ def test_every_batch_of_a_step_is_measured():
 
 def test_a_share_follows_gradients_that_change_by_orders_of_magnitude():
     """As a power of time, the way an adapter that starts near zero grows."""
-    share = GradientShare(levels=1, iterations=10)
+    share = GradientShare("mimic", levels=1, iterations=10)
     for iteration in range(1000):
         ratio = (1 + iteration) ** 1.25
         if share.measures(iteration):
@@ -128,7 +128,7 @@ def test_a_share_follows_gradients_that_change_by_orders_of_magnitude():
 
 
 def test_factors_stand_until_a_measurement_sees_a_gradient():
-    share = GradientShare(levels=1, iterations=1)
+    share = GradientShare("mimic", levels=1, iterations=1)
     share.observe(0, [torch.full((1,), 3.0)], [torch.ones(1)])
     share.observe(LARGEST_GAP, [torch.ones(1)], [torch.zeros(1)])
     assert share.factors().tolist() == [3.0] and share.measures(LARGEST_GAP + 1)
@@ -158,20 +158,31 @@ def test_an_iteration_in_which_the_loss_is_zero_does_not_count():
     assert model.shares["imitation"].seen == 1
 
 
+def test_a_loss_that_never_sends_a_gradient_is_told_once(caplog):
+    model = distiller({"imitation": IMITATION | {"SHARE": 0.5}})
+    told = "KD.LOSSES.imitation sent no gradient in 100 batches: it teaches nothing"
+    for number in range(LARGEST_GAP + 5):
+        model(batch(boxes=False))
+        assert caplog.messages.count(told) == (number + 1 >= LARGEST_GAP)
+    for _ in range(2):
+        model(batch())
+    assert caplog.messages == [told] and model.shares["imitation"].seen == 2
+
+
 def test_a_level_without_gradient_while_measuring_takes_the_smallest_factor():
-    share = GradientShare(levels=3, iterations=1)
+    share = GradientShare("mimic", levels=3, iterations=1)
     share.observe(0, [torch.ones(4), torch.ones(1), torch.ones(1)], [torch.ones(1), torch.ones(1), torch.zeros(1)])
     assert share.factors().tolist() == [2.0, 1.0, 1.0]
 
 
 def test_a_level_that_the_students_own_losses_do_not_reach_gets_nothing():
-    share = GradientShare(levels=2, iterations=1)
+    share = GradientShare("mimic", levels=2, iterations=1)
     share.observe(0, [torch.ones(1), None], [torch.ones(1), torch.ones(1)])
     assert share.factors().tolist() == [1.0, 0.0]
 
 
 def test_an_iteration_without_a_gradient_of_the_students_own_does_not_count():
-    share = GradientShare(levels=1, iterations=1)
+    share = GradientShare("mimic", levels=1, iterations=1)
     share.observe(0, [torch.zeros(1)], [torch.ones(1)])
     assert share.measures(1)
     share.observe(0, [torch.ones(1)], [torch.ones(1)])
@@ -179,7 +190,7 @@ def test_an_iteration_without_a_gradient_of_the_students_own_does_not_count():
 
 
 def test_an_overflow_does_not_count():
-    share = GradientShare(levels=1, iterations=1)
+    share = GradientShare("mimic", levels=1, iterations=1)
     share.observe(0, [torch.ones(1)], [torch.full((1,), torch.inf)])
     assert share.measures(1) and share.factors().tolist() == [0.0]
 
@@ -192,7 +203,7 @@ def test_a_student_without_own_losses_at_the_tap_is_told_to_give_a_weight():
 
 
 def test_a_student_whose_own_gradient_stays_zero_is_told_so_in_the_end():
-    share = GradientShare(levels=1, iterations=1)
+    share = GradientShare("mimic", levels=1, iterations=1)
     for iteration in range(LARGEST_GAP - 1):
         share.observe(iteration, [torch.zeros(1)], [torch.ones(1)])
     with pytest.raises(ConfigError, match=r"they send none; give a WEIGHT \(all of them were 0 in 100 batches\)"):
@@ -255,7 +266,7 @@ def test_behind_the_measurement_a_step_costs_one_operation_a_map_and_no_read_of_
 
 
 def test_gradients_that_stay_nan_are_told_in_one_line():
-    share = GradientShare(1, 1)
+    share = GradientShare("mimic", levels=1, iterations=1)
     share.observe(0, [torch.ones(1)], [torch.ones(1)])
     for iteration in range(1, LARGEST_GAP):
         share.observe(iteration, [torch.ones(1)], [torch.full((1,), torch.nan)])
@@ -266,7 +277,7 @@ def test_gradients_that_stay_nan_are_told_in_one_line():
 
 
 def test_gradients_that_overflow_now_and_then_are_left_out():
-    share = GradientShare(1, 1)
+    share = GradientShare("mimic", levels=1, iterations=1)
     for iteration in range(3 * LARGEST_GAP):
         share.observe(iteration, [torch.ones(1)], [torch.full((1,), torch.inf if iteration % LARGEST_GAP else 2.0)])
     assert share.factors().item() == pytest.approx(0.5)
@@ -275,7 +286,7 @@ def test_gradients_that_overflow_now_and_then_are_left_out():
 def _observe(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    share = GradientShare(levels=1, iterations=1)
+    share = GradientShare("mimic", levels=1, iterations=1)
     share.observe(0, [torch.full((2,), 1.0 + rank)], [torch.full((2,), 3.0 * rank)])
     torch.save(share.state_dict(), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
@@ -283,7 +294,7 @@ def _observe(rank: int, folder: str) -> None:
 
 def test_two_processes_measure_what_one_does(tmp_path):
     mp.spawn(_observe, (str(tmp_path),), nprocs=2)
-    one = GradientShare(levels=1, iterations=1)
+    one = GradientShare("mimic", levels=1, iterations=1)
     one.observe(0, [torch.tensor([1.0, 1, 2, 2])], [torch.tensor([0.0, 0, 3, 3])])
     for rank in range(2):
         state = torch.load(tmp_path / f"{rank}.pt")

@@ -6,6 +6,7 @@ import pathlib
 import pickle
 import re
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -19,17 +20,18 @@ from kd2.engine.names import torchvision_weights
 
 
 class Server:
-    """Answers every address with ``content``; ``asked`` counts."""
+    """Answers every address with ``content``, announced as ``missing`` bytes more of a ``kind``; ``asked`` counts."""
 
     def __init__(self, content: bytes):
-        self.content, self.asked = content, 0
+        self.content, self.asked, self.missing, self.kind = content, 0, 0, "application/octet-stream"
         parent = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 parent.asked += 1
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(parent.content)))
+                self.send_header("Content-Length", str(len(parent.content) + parent.missing))
+                self.send_header("Content-Type", parent.kind)
                 self.end_headers()
                 self.wfile.write(parent.content)
 
@@ -80,9 +82,30 @@ def test_the_sha256_in_a_name_is_checked(serve, tmp_path):
     server = serve(b"content")
     digest = hashlib.sha256(b"content").hexdigest()
     local_file(f"{server.address}/model-{digest[:8]}.pth", "KEY")
-    with pytest.raises(ConfigError, match=r"^KEY: .*model-0123abcd.pth could not be fetched: invalid hash value"):
+    with pytest.raises(
+        ConfigError, match=r"^KEY: .*model-0123abcd.pth is damaged or another file: its SHA-256 begins "
+    ):
         local_file(f"{server.address}/model-0123abcd.pth", "KEY")
     assert len(list((tmp_path / "torch").rglob("*"))) == 3  # two folders and the good file
+
+
+def test_a_file_that_ends_too_early_is_not_kept(serve, tmp_path):
+    server = serve(b"content")
+    server.missing = 5
+    with pytest.raises(ConfigError, match=r"^KEY: .*/a.pth ended behind 7 of 12 bytes; try again"):
+        local_file(f"{server.address}/a.pth", "KEY")
+    with pytest.raises(ConfigError, match=r"^NAME: .*/a.pth ended behind 7 of 12 bytes"):
+        fetch([f"{server.address}/a.pth"], str(tmp_path / "to"))
+    server.missing = 0
+    assert pathlib.Path(local_file(f"{server.address}/a.pth", "KEY")).read_bytes() == b"content"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_page_is_no_file_of_weights(serve):
+    server = serve(b"<html>please log in</html>")
+    server.kind = "text/html; charset=utf-8"
+    with pytest.raises(ConfigError, match=r"^KEY: .*/a.pth is a page \(text/html\), expected a file of weights"):
+        local_file(f"{server.address}/a.pth", "KEY")
 
 
 def test_a_date_in_a_name_is_no_sha256(serve):
@@ -138,11 +161,11 @@ def publish(serve, monkeypatch):
     """Starts a server in the place of every other one; nothing else is reached."""
 
     def start(content: bytes) -> Server:
-        server, fetch_from = serve(content), torch.hub.download_url_to_file
+        server, opened = serve(content), urllib.request.urlopen
         monkeypatch.setattr(
-            torch.hub,
-            "download_url_to_file",
-            lambda url, *more: fetch_from(re.sub(r"^https?://[^/]*", server.address, url), *more),
+            urllib.request,
+            "urlopen",
+            lambda request: opened(re.sub(r"^https?://[^/]*", server.address, request.full_url)),
         )
         return server
 
@@ -203,7 +226,7 @@ def test_every_kind_of_name_has_its_place(publish, tmp_path, name, file):
 def test_the_sha256_in_a_published_name_is_checked(publish, tmp_path):
     publish(b"something else")
     with pytest.raises(
-        ConfigError, match=r"^NAME: https://.*-[0-9a-f]{8}.pth could not be fetched: invalid hash value"
+        ConfigError, match=r"^NAME: https://.*-[0-9a-f]{8}.pth is damaged or another file: its SHA-256 begins"
     ):
         fetch(["torchvision://ssdlite320_mobilenet_v3_large/COCO_V1"], str(tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and "torch" not in path.parts]

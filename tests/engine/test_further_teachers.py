@@ -15,6 +15,10 @@ TAPS = ["fpn=backbone:p3,p4", "scores=head"]
 BLOCKS = {"mimic": {"WEIGHT": 1.0}, "logits": {"TAP": "scores", "WEIGHT": 2.0}}
 
 
+# Of one class a softmax over the classes says nothing, one over its cells does.
+CELLS = BLOCKS | {"logits": BLOCKS["logits"] | {"TYPE": "channel_kd"}}
+
+
 def built(width: int, names: tuple[str, ...], taps=TAPS) -> BuiltModel:
     model = Toy(width)
     model.head = torch.nn.Conv2d(width, len(names), 1)
@@ -30,11 +34,12 @@ def distiller(
     blocks=BLOCKS,
     first: tuple[str, ...] = ("car", "person"),
     first_taps=TAPS,
+    own: tuple[str, ...] = ("car", "person"),
     **options,
 ):
-    """A student of cars and people, a teacher that knows ``first``, and one more teacher, which knows ``names``."""
+    """A student of ``own``, a teacher that knows ``first``, and one more teacher, which knows ``names``."""
     torch.manual_seed(0)
-    student, teacher, more = built(4, ("car", "person")), built(6, first, first_taps), built(8, names, taps)
+    student, teacher, more = built(4, own), built(6, first, first_taps), built(8, names, taps)
     check_pair(student, teacher, blocks, several=True)
     step = Step(
         run_teacher=lambda model, batch: model(batch), batch_info=batch_info, offers={"sizes", "boxes"}, **options
@@ -80,8 +85,9 @@ def test_it_teaches_the_losses_of_its_taps_alone():
 
 
 def test_scores_are_compared_for_the_classes_that_both_know_by_name():
-    """A teacher of dogs and people teaches the student's people, whatever it says of dogs."""
-    model = distiller(("dog", "person"))
+    """A teacher of dogs, people and riders teaches the student's people and riders, whatever it says of dogs."""
+    own = ("car", "person", "rider")
+    model = distiller(("dog", "person", "rider"), first=own, own=own)
     before = model(batch())["loss_logits_teacher2"]
     with torch.no_grad():
         model.others[0].teacher.model.head.bias[0] += 5
@@ -89,15 +95,24 @@ def test_scores_are_compared_for_the_classes_that_both_know_by_name():
     torch.testing.assert_close(model(batch())["loss_logits_teacher2"], before)
     with torch.no_grad():
         model.others[0].teacher.model.head.bias[1] += 5
-    assert model.configs["logits_teacher2"].shared.student.tolist() == [1]
+    assert (model(batch())["loss_logits_teacher2"] - before).abs() > 0.1
+    assert model.configs["logits_teacher2"].shared.student.tolist() == [1, 2]
 
 
 def test_one_knows_cars_and_the_other_one_people():
-    model = distiller(("person",), first=("car",))
+    model = distiller(("person",), first=("car",), blocks=CELLS)
     losses = model(batch())
     assert {"loss_logits", "loss_logits_teacher2"} <= set(losses)
     shared = {name: model.configs[name].shared.student.tolist() for name in ("logits", "logits_teacher2")}
     assert shared == {"logits": [0], "logits_teacher2": [1]}
+
+
+def test_a_softmax_over_the_one_class_that_both_know_is_refused_with_the_teacher():
+    begin = (
+        r"^KD.TEACHERS\[0\], of the classes that it shares with the student: KD.LOSSES.logits: the scores are of one"
+    )
+    with pytest.raises(ConfigError, match=begin):
+        distiller(("person",))
 
 
 def test_the_first_one_leaves_out_a_loss_whose_tap_another_one_has():
@@ -180,7 +195,7 @@ def test_all_of_them_run_behind_a_student_whose_proposals_the_first_one_needs():
 
 
 def test_none_of_it_is_in_the_students_state_or_trains():
-    model = distiller(("dog", "person"))
+    model = distiller(("dog", "person"), blocks=CELLS)
     assert not [name for name in model.state_dict() if "others" in name or "shared" in name]
     sum(model(batch()).values()).backward()
     assert all(p.grad is None and not p.requires_grad for p in model.others[0].teacher.model.parameters())

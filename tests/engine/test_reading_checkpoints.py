@@ -264,6 +264,9 @@ def test_a_broken_entry_is_named_with_what_was_expected(tmp_path, path, value, t
         {f"module.{name}": x for name, x in STATE.items()},
         {"model": {f"_orig_mod.{name}": x for name, x in STATE.items()}, "epoch": 3},
         {"state_dict": {f"model.module.{name}": x for name, x in STATE.items()}, "pytorch-lightning_version": "2.0"},
+        {"model": "resnet18", "state_dict": STATE},
+        {"model": None, "state_dict": STATE},
+        {"n_averaged": torch.tensor(3), **{f"module.{name}": x for name, x in STATE.items()}},
     ],
 )
 def test_weights_of_other_tools_come_without_their_wrappers(tmp_path, content):

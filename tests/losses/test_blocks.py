@@ -53,6 +53,24 @@ def test_the_adapters_rate_is_a_key_beside_either(strength):
     assert configs["mgd"].adapter_lr == 3.0
 
 
+@pytest.mark.parametrize(
+    "block", [{"logits": {"TAP": "fpn"}}, {"mimic": {"ADAPTER": "none"}}, {"holistic": {"TAP": "fpn"}}]
+)
+def test_a_rate_of_adapters_that_there_are_none_of_is_refused(block):
+    ((name, options),) = block.items()
+    build(block, teacher={"fpn": SMALL})
+    with pytest.raises(ConfigError, match=rf"^KD.LOSSES.{name}.ADAPTER_LR is given, but this loss has no adapters"):
+        build({name: options | {"ADAPTER_LR": 5.0}}, teacher={"fpn": SMALL})
+
+
+@pytest.mark.parametrize("kind", ["logits", "pixelwise", "dist"])
+def test_a_softmax_over_one_class_is_refused(kind):
+    one = {"fpn": [FeatureSpec(1, (4, 4), (8.0, 8.0))]}
+    with pytest.raises(ConfigError, match=rf"^KD.LOSSES.{kind}: .*one class"):
+        build({kind: {"TAP": "fpn"}}, one, one)
+    assert build({"channel_kd": {"TAP": "fpn"}}, one, one)[0]  # over the cells
+
+
 def test_adapters_that_do_not_learn_are_refused():
     with pytest.raises(ConfigError, match=r"KD\.LOSSES\.mgd\.ADAPTER_LR is 0, expected a number above 0"):
         check_losses({"mgd": {"ADAPTER_LR": 0}})

@@ -20,7 +20,7 @@ def info(sizes: list[tuple[int, int]], boxes: list | None = None) -> BatchInfo:
         return [AnchorGrid(BASES, (8, 8), size) for size in wanted]
 
     coder = BoxCoder("deltas")
-    return BatchInfo(sizes, (16, 16), boxes or [], anchors=grids, coding=BoxCoding(grids, coder, coder))
+    return BatchInfo(sizes, (16, 16), boxes or [], anchors=grids, coding=BoxCoding(grids, coder, coder, classes=3))
 
 
 def scores(*at: tuple[int, int, int, float]) -> torch.Tensor:
@@ -113,6 +113,12 @@ def test_half_precision_is_computed_in_float32():
 def test_boxes_on_the_tap_that_nobody_reads_are_refused():
     with pytest.raises(ConfigError, match="BOX is none, the tap has every level twice, expected the scores alone"):
         DenseKd([SCORES, BOXES], [SCORES, BOXES])
+
+
+def test_maps_of_boxes_are_no_scores():
+    maps = [torch.zeros(1, 8, 2, 2)]
+    with pytest.raises(ConfigError, match="a map of scores has 8 channels, expected 2 anchors x 3 classes a cell"):
+        DenseKd([BOXES], [BOXES])(maps, maps, info([(16, 16)]))
 
 
 def test_maps_that_are_no_boxes_are_refused():

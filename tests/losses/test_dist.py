@@ -54,11 +54,27 @@ def test_a_sample_of_a_dense_head_is_a_location_or_an_anchor():
     def grids(sizes: list) -> list[AnchorGrid]:
         return [AnchorGrid(torch.zeros(3, 4), (8, 8), size) for size in sizes]
 
-    info = BatchInfo([], (0, 0), coding=BoxCoding(grids, BoxCoder(), BoxCoder()))
+    info = BatchInfo([], (0, 0), coding=BoxCoding(grids, BoxCoder(), BoxCoder(), classes=4))
     student, teacher = draw(2, 12, 3, 4), draw(2, 12, 3, 4, seed=1)
     rows = [x.unflatten(1, (3, 4)).permute(0, 1, 3, 4, 2).reshape(-1, 4, 1, 1) for x in (student, teacher)]
     sigmoid = {"activation": "sigmoid"}
     torch.testing.assert_close(loss(student, teacher, info, row="anchor", **sigmoid), loss(*rows, **sigmoid))
+
+
+@pytest.mark.parametrize(
+    ("channels", "classes", "text"),
+    [
+        (3, 1, "a sample has one class, .*; ROW location compares"),
+        (12, 3, "12 channels, expected 3 anchors x 3 classes"),
+    ],
+)
+def test_an_anchor_of_one_class_has_no_relations_and_boxes_are_no_scores(channels, classes, text):
+    def grids(sizes: list) -> list[AnchorGrid]:
+        return [AnchorGrid(torch.zeros(3, 4), (8, 8), size) for size in sizes]
+
+    info = BatchInfo([], (0, 0), coding=BoxCoding(grids, BoxCoder(), BoxCoder(), classes))
+    with pytest.raises(ConfigError, match=text):
+        loss(draw(2, channels, 3, 4), draw(2, channels, 3, 4, seed=1), info, row="anchor")
 
 
 def test_constant_predictions_of_a_new_head_send_a_huge_gradient_unless_they_are_skipped():

@@ -127,8 +127,9 @@ def has_points(model: nn.Module) -> bool:
 
 def box_coders(
     anchors: DenseAnchors | None, student: nn.Module, teacher: nn.Module
-) -> tuple[BoxCoder, BoxCoder] | None:
-    """How the dense heads of both sides encode boxes; None without such heads, or where their anchors differ.
+) -> tuple[BoxCoder, BoxCoder, int] | None:
+    """How the dense heads of both sides encode boxes, and the scores that an anchor of the student's has; None without
+    such heads, or where their anchors differ.
 
     Args:
         anchors: the student's.
@@ -136,7 +137,8 @@ def box_coders(
     own, other = _coder(student), _coder(teacher)
     if anchors is None or own is None or other is None or not anchors.equal(DenseAnchors.of(teacher)):
         return None
-    return own, other
+    head = _dense_head(student)
+    return own, other, head.num_classes if head is student else 1
 
 
 def _coder(model: nn.Module) -> BoxCoder | None:

@@ -140,7 +140,7 @@ def batch_info(
     batch: Batch,
     student: nn.Module,
     anchors: DenseAnchors | None,
-    coding: tuple[DenseAnchors, BoxCoder, BoxCoder] | None = None,
+    coding: tuple[DenseAnchors, BoxCoder, BoxCoder, int] | None = None,
     sampled: SampledProposals | None = None,
 ) -> BatchInfo:
     """Boxes and anchors on the host, in pixels of the resized images; classes of pixels and proposals on the device."""

@@ -16,6 +16,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 
 from kd2.distill import ConfigError, nearest
 from kd2.engine.checkpoint import load_state, read_weights
+from kd2.engine.lightning.zoo_inputs import tell_other_inputs
 from kd2.engine.timm_backbone import TimmNetwork, channels, feature_maps
 from kd2.zoo.resnet_names import body_state
 
@@ -138,6 +139,7 @@ def _torchvision_body(cfg: CfgNode) -> nn.Module:
     make = functools.partial(torchvision.models.get_model, name, weights=None, norm_layer=norm)
     body = _made(make, cfg)
     if weights != "IMAGENET":
+        tell_other_inputs(cfg, weights, "MODEL.BACKBONE.WEIGHTS")
         return _with_weights(body, weights)
     # Read by us: torchvision itself would unpickle the file.
     return _with_weights(body, torchvision.models.get_model_weights(name).DEFAULT.url, partial=False)

@@ -1,5 +1,7 @@
 """Checkpoints: one form, of use everywhere; all or nothing; loading says what is wrong."""
 
+import urllib.request
+
 import pytest
 
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: see its installation guide")
@@ -192,10 +194,10 @@ def test_whole_numbers_do_not_become_weights(finished, tmp_path):
 
 @pytest.mark.parametrize("name", ["detectron2://no/such.pkl", "catalog://ImageNetPretrained/no/such"])
 def test_names_of_detectron2s_schemes_become_addresses(finished, monkeypatch, name):
-    def fail(url, *_):
-        raise OSError(f"no route to {url}")
+    def fail(request):
+        raise OSError(f"no route to {request.full_url}")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
     text = "no route to https://dl.fbaipublicfiles.com/detectron2/no/such.pkl|catalog has no 'catalog://ImageNetPre"
     with pytest.raises(ConfigError, match=text):
         checkpointer(finished[0]).load(name)

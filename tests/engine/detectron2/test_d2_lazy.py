@@ -11,6 +11,7 @@ import torch
 import yaml
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
+from PIL import Image
 
 from kd2 import cli, engine
 from kd2.config import read
@@ -20,6 +21,7 @@ from kd2.engine.detectron2.data import train_loader
 from kd2.engine.detectron2.models import build_plain
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.permission import permitted
+from kd2.engine.pseudo_labels import find_objects
 
 from ...helpers.d2_families import LAZY, OBJECTS, drawn_families, family_config
 from ...helpers.d2_tiny import different, distiller_of, previous, train, weights, write_config
@@ -146,6 +148,14 @@ def test_it_trains_and_resumes_exactly(whole, tmp_path):
     previous(tmp_path / "out")
     train(whole, *options, allow_code=True, resume=True)
     assert different(weights(tmp_path / "out"), once) == []
+
+
+def test_pseudo_labels_below_its_own_threshold_are_refused(whole, tmp_path):
+    train(whole, "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1", allow_code=True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    words = ["MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"), "MODEL.DEVICE", "cpu"]
+    with pytest.raises(ConfigError, match="^--score is 0.05, but test_score_thresh of the model is 0.2: objects"):
+        find_objects(whole, words, str(tmp_path), 0.05, ["box", "bar"], allow_code=True)
 
 
 def test_the_config_that_a_run_leaves_starts_it_again(whole, tmp_path):

@@ -45,7 +45,7 @@ def boxes(case: Case) -> dict[str, Tensor]:
     """The boxes' part and its gradients."""
     levels, anchors = _levels(case), case.options["anchors"]
     coder = BoxCoder("distances" if case.meta["variant"] == "distances" else "deltas")
-    coding = BoxCoding(lambda sizes: [], coder, coder)
+    coding = BoxCoding(lambda sizes: [], coder, coder, classes=1)
     student = [case.leaf(f"in.student_deltas.{level}") for level in levels]
     total = torch.zeros((), dtype=torch.float64)
     for level, s in zip(levels, student):

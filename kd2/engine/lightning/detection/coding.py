@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import nn
-from torchvision.models.detection import FCOS
+from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from kd2.distill import AnchorGrid, BoxCoder, eval_mode, match_levels
@@ -47,10 +47,15 @@ class DenseAnchors:
         ]
 
 
-def box_coders(anchors: DenseAnchors, student: nn.Module, teacher: nn.Module) -> tuple[BoxCoder, BoxCoder] | None:
-    """How the dense heads of both sides encode boxes; None where the teacher has other anchors than the student's."""
+def box_coders(anchors: DenseAnchors, student: nn.Module, teacher: nn.Module) -> tuple[BoxCoder, BoxCoder, int] | None:
+    """How the dense heads of both sides encode boxes, and the scores that an anchor of the student's has; None where
+    the teacher has other anchors.
+    """
     grid = isinstance(getattr(dense_head(teacher), "anchor_generator", None), AnchorGenerator)
-    return (_coder(student), _coder(teacher)) if grid and anchors.equal(DenseAnchors(teacher)) else None
+    if not (grid and anchors.equal(DenseAnchors(teacher))):
+        return None
+    scores = 1 if isinstance(student, FasterRCNN) else student.head.classification_head.num_classes
+    return _coder(student), _coder(teacher), scores
 
 
 def _coder(model: nn.Module) -> BoxCoder:

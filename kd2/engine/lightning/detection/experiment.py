@@ -37,10 +37,10 @@ from kd2.engine.lightning.detection.models import (
 )
 from kd2.engine.lightning.detection.published import blank_side, published_detector
 from kd2.engine.lightning.detection.step import detection_step
-from kd2.engine.lightning.detection.zoo_inputs import tell_other_inputs
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
 from kd2.engine.lightning.trainer import uses_gpu
+from kd2.engine.lightning.zoo_inputs import tell_other_inputs
 
 logger = logging.getLogger(__name__)
 

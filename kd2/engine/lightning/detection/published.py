@@ -37,9 +37,8 @@ def published_detector(source: TeacherSource, side: int) -> tuple[nn.Module, int
         ConfigError: no such detector; weights that are not its own; training images that are too small for it.
     """
     builder, key = builder_of(source.builder, detection, f"{source.node}.CONFIG_FILE"), source.weights_key
-    where = f"{key}: {source.weights}"
     state = read_weights(source.weights, key)
-    model, count = build_published(builder, state, where)
+    model, count = build_published(builder, state, source.weights, key)
     if builder == _SSDLITE and len(state.get(_LAST_STAGE, ())) > _PUBLISHED:
         _restore_channels(model, count)
     if source.builder.startswith(_SSD300) and side < _SMALLEST:

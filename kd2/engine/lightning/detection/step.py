@@ -112,7 +112,7 @@ def _batch_info(
     batch: Batch,
     step: int,
     anchors: DenseAnchors | None,
-    coding: tuple[DenseAnchors, BoxCoder, BoxCoder] | None,
+    coding: tuple[DenseAnchors, BoxCoder, BoxCoder, int] | None,
     sampled: SampledProposals | None,
 ) -> BatchInfo:
     """Boxes on the host; anchors of the student's own generator."""

@@ -96,7 +96,7 @@ def published_segmenter(source: TeacherSource) -> tuple[Segmenter, int]:
         ConfigError: no such network; weights that are not its own.
     """
     builder, key = builder_of(source.builder, segmentation, f"{source.node}.CONFIG_FILE"), source.weights_key
-    model, count = build_published(builder, read_weights(source.weights, key), f"{key}: {source.weights}")
+    model, count = build_published(builder, read_weights(source.weights, key), source.weights, key)
     mean, std = pixel_statistics(builder)
     parts = model.backbone, model.classifier, getattr(model, "aux_classifier", None)
     return Segmenter(*parts, "" if isinstance(model, LRASPP) else "out", mean=mean, std=std), count

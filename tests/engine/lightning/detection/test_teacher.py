@@ -1,6 +1,7 @@
 """The teacher: its file, its weights, its colors."""
 
 import urllib.error
+import urllib.request
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_weights_that_cannot_be_fetched_are_refused(build, monkeypatch):
     def fail(*_, **__):
         raise urllib.error.URLError("no route")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
     with pytest.raises(ConfigError, match="^KD.TEACHER.WEIGHTS: https://host/a.pth could not be fetched: .*no route"):
         build("KD.TEACHER.WEIGHTS", "https://host/a.pth")
 

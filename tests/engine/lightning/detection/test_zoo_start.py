@@ -57,8 +57,12 @@ def test_the_student_of_the_page_has_the_weights_of_the_zoo(start, published):
     assert torch.equal(tower, published[1]["head.cls_subnet.4.weight"])
 
 
-@pytest.mark.parametrize("weights", [ZOO, f"https://{zoo_files.ADDRESS}/{ZOO.removesuffix('.yaml')}/{FILE}"])
-def test_other_images_than_its_weights_were_trained_with_are_told(start, weights):
+ADDRESS = f"{zoo_files.ADDRESS}/{ZOO.removesuffix('.yaml')}/{FILE}"
+
+
+@pytest.mark.parametrize("weights", [ZOO, f"https://{ADDRESS}", "a path"])
+def test_other_images_than_its_weights_were_trained_with_are_told(start, published, weights):
+    weights = str(published[0] / ADDRESS) if weights == "a path" else weights
     changes = {"WEIGHTS": weights, "PIXEL_STD": [57.375, 57.12, 58.395], "BACKBONE": {"STRIDE_IN_1X1": False}}
     _, told = start({"MODEL": changes, "INPUT": {"FORMAT": "RGB"}})
     begin = f"MODEL.WEIGHTS: {ZOO} was trained with"
@@ -66,4 +70,20 @@ def test_other_images_than_its_weights_were_trained_with_are_told(start, weights
         f"{begin} INPUT.FORMAT BGR, the config has RGB",
         f"{begin} MODEL.PIXEL_STD [1.0, 1.0, 1.0], the config has [57.375, 57.12, 58.395]",
         f"{begin} MODEL.BACKBONE.STRIDE_IN_1X1 True, the config has False",
+    ]
+
+
+def test_a_backbone_of_the_zoo_has_an_input_of_its_own_too(published, tmp_path, data, caplog):
+    state = dict(zoo_files.resnet("R_50", torch.Generator().manual_seed(0)))
+    file = tmp_path / "MSRA" / "R-50.pkl"
+    zoo_files.write(state, file)
+    changes = {"BACKBONE": {"NAME": "resnet50", "NORM": "FrozenBN", "WEIGHTS": str(file)}, "PIXEL_STD": [1.0, 1.0, 1.0]}
+    config = tiny.write_config(tmp_path, data, {"MODEL": changes, "INPUT": {"FORMAT": "BGR"}, "KD": {"LOSSES": {}}})
+    with caplog.at_level(logging.WARNING):
+        runs.distiller(config)
+    told = [x.getMessage() for x in caplog.records if "was trained with" in x.getMessage()]
+    begin = "MODEL.BACKBONE.WEIGHTS: R-50.pkl was trained with MODEL."
+    assert told == [
+        f"{begin}PIXEL_MEAN [103.53, 116.28, 123.675], the config has [123.675, 116.28, 103.53]",
+        f"{begin}BACKBONE.STRIDE_IN_1X1 True, the config has False",
     ]
