@@ -16,6 +16,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d
 
 from kd2.distill import ConfigError
+from kd2.engine.lightning.published import build_published
 
 from ....helpers import lightning_runs as runs
 from ....helpers import tiny_detection as tiny
@@ -104,6 +105,23 @@ def test_the_file_of_the_fine_tuning_tutorial_is_a_teacher(tmp_path, data):
     assert norms == {FrozenBatchNorm2d}
     # As torchvision has them behind its published weights, from which the tutorial starts.
     assert found.module.backbone.body.bn1.eps == 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "eps"),
+    [
+        ("torchvision://keypointrcnn_resnet50_fpn", 0.0),
+        ("torchvision://keypointrcnn_resnet50_fpn/COCO_V1", 0.0),
+        ("torchvision://keypointrcnn_resnet50_fpn/COCO_LEGACY", 1e-5),
+        ("mine.pth", 0.0),
+    ],
+)
+def test_frozen_norms_have_the_epsilon_that_torchvision_gives_them(weights, eps):
+    with torch.device("meta"):
+        model = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+        state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+        found, _ = build_published("keypointrcnn_resnet50_fpn", state, weights, "KEY")
+    assert found.backbone.body.bn1.eps == eps
 
 
 def refusal(folder, data, builder: str, weights: str, changes: dict | None = None) -> str:
