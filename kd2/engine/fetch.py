@@ -22,9 +22,8 @@ from kd2.runs.folder import BEST, FINAL, check_writable
 FOLDER = "KD2_WEIGHTS"
 # The first digits of a file's SHA-256, as torch, torchvision and OpenMMLab write them into its name; no date.
 _SHA256 = re.compile(r"-(?!20\d{6}\.)([0-9a-f]{8,64})\.\w+$")
-
-# Bytes that are read at a time.
-_CHUNK = 1 << 20
+# Bytes that are read at a time, and seconds in which a server must send some.
+_CHUNK, _PATIENCE = 1 << 20, 60
 
 
 @dataclass(frozen=True)
@@ -141,14 +140,14 @@ def _fetch(source: str, path: str, key: str) -> None:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         request = urllib.request.Request(source, headers={"User-Agent": f"kd2/{__version__}"})
-        with urllib.request.urlopen(request) as answer:
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
             _save(answer, partial, where)
         _checked_digest(partial, source, where)
         os.replace(partial, path)
+    except ConfigError:
+        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise (
-            error if isinstance(error, ConfigError) else ConfigError(f"{where} could not be fetched: {error}")
-        ) from None
+        raise ConfigError(f"{where} could not be fetched: {error}") from None
     finally:
         if os.path.exists(partial):
             os.remove(partial)

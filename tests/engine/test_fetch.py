@@ -165,7 +165,7 @@ def publish(serve, monkeypatch):
         monkeypatch.setattr(
             urllib.request,
             "urlopen",
-            lambda request: opened(re.sub(r"^https?://[^/]*", server.address, request.full_url)),
+            lambda request, **more: opened(re.sub(r"^https?://[^/]*", server.address, request.full_url), **more),
         )
         return server
 

@@ -194,7 +194,7 @@ def test_whole_numbers_do_not_become_weights(finished, tmp_path):
 
 @pytest.mark.parametrize("name", ["detectron2://no/such.pkl", "catalog://ImageNetPretrained/no/such"])
 def test_names_of_detectron2s_schemes_become_addresses(finished, monkeypatch, name):
-    def fail(request):
+    def fail(request, **_):
         raise OSError(f"no route to {request.full_url}")
 
     monkeypatch.setattr(urllib.request, "urlopen", fail)
