@@ -124,14 +124,12 @@ def _unchanged(results: Results, shown: list[Results]) -> str:
     """Below a variant, what its losses gain in the main section."""
     if results.section == MAIN or "claim" in results.grid.section(results.section):
         return ""
-    gains = [
-        f"{name} {interval(found)}"
-        for main in shown
-        if (main.section, main.road) == (MAIN, results.road)
-        for name in results.rows
-        if name != ALONE and (found := main.difference(name))
-    ]
-    return f"The unchanged pair: {', '.join(gains)}." if gains else ""
+    main = next((x for x in shown if (x.section, x.road) == (MAIN, results.road)), None)
+    found = {name: main.difference(name) for name in results.rows if name != ALONE} if main else {}
+    gains = [f"{name} {interval(difference)}" for name, difference in found.items() if difference]
+    if main is None or not gains:
+        return ""
+    return f"The unchanged pair, {main.rows[ALONE].run.iterations} iterations: {', '.join(gains)}."
 
 
 def _gain(results: Results, row: Row, same: str = "") -> tuple[str, str]:

@@ -50,7 +50,7 @@ def test_below_a_variant_stands_what_the_unchanged_pair_gains(toys, monkeypatch)
     assert "Larger maps" not in text  # of which nothing was run but the student alone, which both sections share
     text = write(toys, work(toys, monkeypatch, Trainings(gains), section="times10"))
     assert "**Larger maps, torchvision**, 100 iterations" in text
-    assert "The unchanged pair: imitation +5.2 [+3.3, +7.1]." in text
+    assert "The unchanged pair, 100 iterations: imitation +5.2 [+3.3, +7.1]." in text
 
 
 def test_what_the_authors_give_stands_beside_the_rows_that_it_is_of(toys, monkeypatch):
