@@ -52,7 +52,8 @@ KEYS = (
     Key("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5, 1.0, 2.0]], Sequence[Sequence[v.Positive]], _WITH_ANCHORS),
     #: Convolutions of the heads of RetinaNet and FCOS.
     Key("MODEL.RETINANET.NUM_CONVS", 4, Annotated[int, v.Range(low=1, high=4)], DETECTORS),
-    #: Norm layer of RetinaNet's heads; BN keeps the statistics of every level by itself, as Detectron2 does.
+    #: Norm layer of RetinaNet's heads; BN keeps the statistics of every level by itself, as Detectron2 does. Plain
+    #: torchvision has no such norm: its RetinaNetHead takes kd2.networks.level_norm.LevelBatchNorm of 5 levels.
     Key("MODEL.RETINANET.NORM", "", v.one_of("", "BN", "GN"), DETECTORS),
     #: Classes of pixels.
     Key("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54, Annotated[int, v.Range(low=1, high=255)], SEGMENTERS),
