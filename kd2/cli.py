@@ -12,8 +12,8 @@ from kd2.cli_arguments import Parser, config_arguments
 from kd2.data.survey import Survey, survey
 from kd2.distill import USER_ERRORS, ConfigError
 from kd2.engine import preflight as checks
-from kd2.engine.fetch import fetch
 from kd2.engine.rendezvous import leads
+from kd2.engine.weights.fetch import fetch
 from kd2.losses import import_losses
 from kd2.report.data_pictures import draw_sheet, sheet_path
 from kd2.runs import endings

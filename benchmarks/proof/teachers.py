@@ -13,7 +13,7 @@ import torch
 from benchmarks.proof.fingerprint import file_identity
 from benchmarks.proof.grid import MAIN, Grid, Run
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import read_weights
+from kd2.engine.weights.checkpoint import read_weights
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from examples.quickstart import shapes
 from examples.quickstart.training import data_options, experiment
 from kd2.cli import Parser, guarded
 from kd2.engine import flow
-from kd2.engine.checkpoint import read_checkpoint
+from kd2.engine.weights.checkpoint import read_checkpoint
 from kd2.runs.files import copy_atomically, save_atomically, write_atomically
 from kd2.runs.folder import FINAL, RESULTS, begin
 

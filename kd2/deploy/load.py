@@ -14,9 +14,9 @@ from kd2.config import read
 from kd2.deploy.formats import open_exported
 from kd2.deploy.predictor import Predictor, Predicts
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import read_checkpoint, saved_classes
 from kd2.engine.flow import trained_student
 from kd2.engine.permission import permitted
+from kd2.engine.weights.checkpoint import read_checkpoint, saved_classes
 from kd2.runs.folder import CONFIG, began, newest_student
 from kd2.runs.resume import ABSENT, REFUSED, differences, fate_of
 

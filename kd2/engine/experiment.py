@@ -17,7 +17,7 @@ from kd2.data.detection.records import Records
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import ConfigError, Distiller
 from kd2.engine.build import BuiltModel, Step
-from kd2.engine.checkpoint import Match
+from kd2.engine.weights.matching import Match
 from kd2.networks.group_norm import allow_single_values
 from kd2.runs.best import Best
 

@@ -14,11 +14,11 @@ from kd2.config import teacher_blocks
 from kd2.config.schedule import without_effect
 from kd2.data.root import outside_allowed
 from kd2.distill import ConfigError, Schedule
-from kd2.engine.checkpoint import best_of, keep_final_as_best, saved_classes, saved_run
 from kd2.engine.experiment import DataSet, DryRun, Experiment, Prepared, Scores
 from kd2.engine.mixed_precision import forward_precision
 from kd2.engine.pair import build_distiller
 from kd2.engine.preflight import first_with_objects, start_up
+from kd2.engine.weights.checkpoint import best_of, keep_final_as_best, saved_classes, saved_run
 from kd2.losses import active_losses
 from kd2.runs import endings, folder
 from kd2.runs.best import Best

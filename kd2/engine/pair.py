@@ -10,11 +10,11 @@ from torch import nn
 from kd2.config import teacher_blocks
 from kd2.distill import ConfigError, Distiller
 from kd2.engine.build import BuiltModel, assemble, check_pair, facts_of
-from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment, Facts
 from kd2.engine.further_teachers import FurtherTeacher
 from kd2.engine.init_from_teacher import init_from_teacher
 from kd2.engine.teacher_settings import settle_teacher
+from kd2.engine.weights.checkpoint import saved_classes
 from kd2.losses import active_losses
 from kd2.networks.group_norm import allow_single_values
 

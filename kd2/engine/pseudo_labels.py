@@ -18,11 +18,11 @@ from kd2.data.root import files_below, outside_allowed
 from kd2.distill import ConfigError, DataError
 from kd2.distill.values import Share, check_value
 from kd2.engine import for_evaluation
-from kd2.engine.checkpoint import saved_classes
 from kd2.engine.experiment import Experiment
-from kd2.engine.names import zoo_classes
 from kd2.engine.pair import least_score
 from kd2.engine.permission import permitted
+from kd2.engine.weights.checkpoint import saved_classes
+from kd2.engine.weights.names import zoo_classes
 from kd2.runs.files import write_atomically
 from kd2.runs.folder import check_writable
 

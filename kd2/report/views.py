@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from kd2.distill import USER_ERRORS, ConfigError, DataError, Distiller, nearest
-from kd2.engine.checkpoint import read_checkpoint
 from kd2.engine.pair import build_distiller
+from kd2.engine.weights.checkpoint import read_checkpoint
 from kd2.report import seen
 from kd2.runs.folder import FINAL
 

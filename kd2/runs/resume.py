@@ -86,7 +86,7 @@ def check_resume(entry: Entry, iteration: int, cfg: CfgNode, classes: dict[str, 
     """Compare the run that wrote a checkpoint with the one that is to go on from it.
 
     Args:
-        entry: ``kd2`` of the checkpoint, see ``kd2.engine.checkpoint``.
+        entry: ``kd2`` of the checkpoint, see ``kd2.engine.weights.checkpoint``.
         iteration: the last one that was done, from 0.
         cfg: today's config, with everything in it that the data decide.
         classes: today's names by kind.

@@ -20,7 +20,7 @@ from examples.quickstart.run import quickstart
 from kd2.cli import guarded
 from kd2.data.detection.records import read_coco
 from kd2.distill import ConfigError, DataError
-from kd2.engine.checkpoint import read_checkpoint
+from kd2.engine.weights.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 needs_onnx = pytest.mark.skipif(not (find_spec("onnx") and find_spec("onnxruntime")), reason="needs the extra deploy")

@@ -16,8 +16,9 @@ from torch import nn
 from kd2.data.detection.coco import read_coco
 from kd2.data.detection.voc import read_voc
 from kd2.data.segmentation.semantic import load_semantic
-from kd2.engine.checkpoint import class_names, load_state, read_checkpoint, read_weights
-from kd2.engine.schema import check_run
+from kd2.engine.weights.checkpoint import class_names, read_checkpoint, read_weights
+from kd2.engine.weights.matching import load_state
+from kd2.engine.weights.schema import check_run
 
 from .driver import Read, Write
 from .mutations import ODD, damaged_bytes, damaged_tree

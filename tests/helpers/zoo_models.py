@@ -5,9 +5,10 @@ from pathlib import Path
 from torch import nn
 
 from kd2.config import assemble, defaults_of
-from kd2.engine.checkpoint import load_state, read_weights
 from kd2.engine.lightning.detection.conventions import in_model_names
 from kd2.engine.lightning.detection.models import build_detector, dense_head
+from kd2.engine.weights.checkpoint import read_weights
+from kd2.engine.weights.matching import load_state
 from kd2.zoo.detectron2 import torchvision_config
 
 

@@ -8,8 +8,9 @@ from detectron2.checkpoint.catalog import ModelCatalog
 from torch import nn
 
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import Match, differences, read_checkpoint
-from kd2.engine.schema import weights
+from kd2.engine.weights.checkpoint import read_checkpoint
+from kd2.engine.weights.matching import Match, differences
+from kd2.engine.weights.schema import weights
 
 # Buffers that older files hold; models take them from the config now.
 _CONFIGURED = ("pixel_mean", "pixel_std")

@@ -24,7 +24,6 @@ from kd2.data.stream import mapped
 from kd2.distill import ConfigError, Distiller
 from kd2.engine import ONE_PROCESS
 from kd2.engine.build import BuiltModel, Step, check_pair
-from kd2.engine.checkpoint import Match, teacher_classes
 from kd2.engine.detectron2 import logs
 from kd2.engine.detectron2.checkpointer import CheckedCheckpointer
 from kd2.engine.detectron2.config import plain_cfg, teacher_config, write_student
@@ -51,6 +50,8 @@ from kd2.engine.experiment import DataSet, Experiment, Prepared, Scores
 from kd2.engine.flow import begin
 from kd2.engine.pair import build_distiller, several_teachers
 from kd2.engine.proposals import check_stages
+from kd2.engine.weights.checkpoint import teacher_classes
+from kd2.engine.weights.matching import Match
 from kd2.losses import active_losses
 from kd2.runs.best import Best
 

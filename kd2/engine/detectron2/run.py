@@ -23,13 +23,13 @@ from kd2.config import assemble
 from kd2.config.schedule import scaled_config
 from kd2.distill import ConfigError
 from kd2.engine import ONE_PROCESS, flow
-from kd2.engine.checkpoint import saved_run
 from kd2.engine.detectron2 import compat, logs
 from kd2.engine.detectron2.config import defaults_of, run_config
 from kd2.engine.detectron2.experiment import Detectron2Experiment
 from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.engine.permission import permitted
 from kd2.engine.rendezvous import join, meeting_point, reach, started
+from kd2.engine.weights.checkpoint import saved_run
 from kd2.losses.registry import import_losses
 from kd2.runs.endings import TOLD, Interrupted, reported, signals_raise
 from kd2.runs.files import write_atomically

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 
 from kd2.config import merge
 from kd2.distill import ConfigError, Distiller, average_of
-from kd2.engine.checkpoint import load_state, read_checkpoint, run_entry
 from kd2.engine.detectron2 import compat
 from kd2.engine.detectron2.config import add_d2_config
 from kd2.engine.detectron2.data import eval_loader, train_loader
@@ -31,7 +30,9 @@ from kd2.engine.detectron2.solver import clipped_optimizer, learning_rate_schedu
 from kd2.engine.detectron2.windows import windowed
 from kd2.engine.experiment import Prepared
 from kd2.engine.mixed_precision import forward_precision
-from kd2.engine.schema import check_run
+from kd2.engine.weights.checkpoint import read_checkpoint, run_entry
+from kd2.engine.weights.matching import load_state
+from kd2.engine.weights.schema import check_run
 from kd2.runs.best import Best
 from kd2.runs.endings import patient
 from kd2.runs.resume import apply_rates, rates_of
@@ -131,7 +132,7 @@ class Trainer(DefaultTrainer):
             raise _Ended
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the student, see ``kd2.engine.checkpoint``."""
+        """What a checkpoint holds beside the student, see ``kd2.engine.weights.checkpoint``."""
         run = run_entry(self.run_cfg, self.classes, self.process_states.rng, self.best)
         run["shares"] = self.distiller.shares.state_dict()
         found = {"adapters": self.distiller.losses.state_dict(), **compat.split_state(self.state_dict()), "kd2": run}

@@ -15,9 +15,10 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from kd2.distill import ConfigError, nearest
-from kd2.engine.checkpoint import load_state, read_weights
 from kd2.engine.lightning.zoo_inputs import tell_other_inputs
 from kd2.engine.timm_backbone import TimmNetwork, channels, feature_maps
+from kd2.engine.weights.checkpoint import read_weights
+from kd2.engine.weights.matching import load_state
 from kd2.zoo.resnet_names import body_state
 
 

@@ -17,12 +17,13 @@ from kd2.config import taps_of
 from kd2.data.stream import mapped
 from kd2.distill import Distiller, Probe
 from kd2.engine.build import BuiltModel
-from kd2.engine.checkpoint import Match, load_state, read_weights
 from kd2.engine.experiment import Experiment, Prepared, Scores
 from kd2.engine.flow import begin
 from kd2.engine.lightning.module import DistillModule, Evaluator, read_resumable
 from kd2.engine.lightning.teacher import TeacherSource, load_teacher, teacher_sources
 from kd2.engine.lightning.trainer import build_trainer, uses_gpu
+from kd2.engine.weights.checkpoint import read_weights
+from kd2.engine.weights.matching import Match, load_state
 from kd2.runs.best import Best
 from kd2.runs.endings import Interrupted, patient
 from kd2.runs.folder import FINAL

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from kd2.data.seeding import random_states, restore_random_states
 from kd2.distill import ConfigError, Distiller, NaNMonitor, WeightAverage, average_of, check_weights
-from kd2.engine.checkpoint import Match, load_state, read_checkpoint, run_entry
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.solver import build_lr_scheduler, parameter_groups
 from kd2.engine.optimizer import build_optimizer, clip_gradients
-from kd2.engine.schema import check_run
+from kd2.engine.weights.checkpoint import read_checkpoint, run_entry
+from kd2.engine.weights.matching import Match, load_state
+from kd2.engine.weights.schema import check_run
 from kd2.runs.best import Best
 from kd2.runs.resume import apply_rates, rates_of
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from kd2.distill import ConfigError, nearest
-from kd2.engine.names import TORCHVISION, torchvision_builder, torchvision_weights
+from kd2.engine.weights.names import TORCHVISION, torchvision_builder, torchvision_weights
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from kd2.config import assemble, defaults_of
 from kd2.config.schedule import scaled_config
 from kd2.distill import ConfigError, nearest
 from kd2.engine import ONE_PROCESS, flow
-from kd2.engine.checkpoint import saved_run
 from kd2.engine.experiment import DataSet, DryRun, Scores
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.classification.experiment import ClassificationExperiment
@@ -24,6 +23,7 @@ from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.segmentation.experiment import SegmentationExperiment
 from kd2.engine.lightning.segmentation.models import ARCHITECTURES as SEGMENTERS
 from kd2.engine.lightning.trainer import world_size
+from kd2.engine.weights.checkpoint import saved_run
 from kd2.runs.folder import check_writable, resumable
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from kd2.config import defaults_of, load_teacher_config, teacher_blocks
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import load_state, read_weights
-from kd2.engine.names import TIMM, TORCHVISION
 from kd2.engine.timm_backbone import pretrained
+from kd2.engine.weights.checkpoint import read_weights
+from kd2.engine.weights.matching import load_state
+from kd2.engine.weights.names import TIMM, TORCHVISION
 
 logger = logging.getLogger(__name__)
 Read = Callable[[str, str], dict[str, Tensor]]

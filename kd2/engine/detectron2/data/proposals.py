@@ -9,7 +9,7 @@ from detectron2.data import build
 
 from kd2.data.plain_pickle import in_place_of_pickle
 from kd2.distill import ConfigError, DataError
-from kd2.engine.fetch import local_file
+from kd2.engine.weights.fetch import local_file
 
 
 @contextlib.contextmanager

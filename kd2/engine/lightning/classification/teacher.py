@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd2.data.classes import same_order
-from kd2.engine.checkpoint import class_names, read_checkpoint
 from kd2.engine.lightning.classification.models import Normalize, build_model
 from kd2.engine.lightning.teacher import TeacherSource, load_teacher
+from kd2.engine.weights.checkpoint import class_names, read_checkpoint
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from kd2.config import teacher_blocks
 from kd2.data.detection.records import Records, check_numbers
 from kd2.distill import Probe
 from kd2.engine.build import BuiltModel, Step
-from kd2.engine.checkpoint import Match, teacher_classes
 from kd2.engine.lightning.detection.conventions import in_model_names
 from kd2.engine.lightning.detection.data import (
     Batch,
@@ -41,6 +40,8 @@ from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.images import check_classes
 from kd2.engine.lightning.trainer import uses_gpu
 from kd2.engine.lightning.zoo_inputs import tell_other_inputs
+from kd2.engine.weights.checkpoint import teacher_classes
+from kd2.engine.weights.matching import Match
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNet, SSDLiteHead
 
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import read_weights
 from kd2.engine.lightning.detection.coding import BLANK
 from kd2.engine.lightning.detection.exact_boxes import boxes_in_float32
 from kd2.engine.lightning.published import build_published, builder_of, categories
 from kd2.engine.lightning.teacher import TeacherSource
-from kd2.engine.names import TORCHVISION
+from kd2.engine.weights.checkpoint import read_weights
+from kd2.engine.weights.names import TORCHVISION
 
 # The padding of kd2's students, whose maps a teacher's are compared with.
 _DIVISIBLE = 32

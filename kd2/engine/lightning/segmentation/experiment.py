@@ -13,7 +13,6 @@ from kd2.config import train_size
 from kd2.data.segmentation.semantic import SemanticRecords
 from kd2.distill import BatchInfo, Probe
 from kd2.engine.build import BuiltModel, Step
-from kd2.engine.checkpoint import teacher_classes
 from kd2.engine.lightning.experiment import LightningExperiment
 from kd2.engine.lightning.published import categories
 from kd2.engine.lightning.segmentation.data import (
@@ -35,6 +34,7 @@ from kd2.engine.lightning.segmentation.models import (
     num_classes,
     published_segmenter,
 )
+from kd2.engine.weights.checkpoint import teacher_classes
 from kd2.networks.losses import task_loss
 from kd2.networks.window import enlarged, predict
 

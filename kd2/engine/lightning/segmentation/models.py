@@ -10,11 +10,11 @@ from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from kd2.distill import ConfigError, nearest
-from kd2.engine.checkpoint import read_weights
 from kd2.engine.lightning.backbones import NORMS, fpn_backbone, norm_layer
 from kd2.engine.lightning.published import build_published, builder_of, pixel_statistics
 from kd2.engine.lightning.segmentation.stages import stages
 from kd2.engine.lightning.teacher import TeacherSource
+from kd2.engine.weights.checkpoint import read_weights
 from kd2.networks.espnet import LEVEL3, ESPDecoder, ESPEncoder
 from kd2.networks.pspnet import AuxiliaryHead, PSPHead
 from kd2.networks.semantic_fpn import SemSegFPNHead

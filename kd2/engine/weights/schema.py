@@ -1,4 +1,4 @@
-"""What the entries of a checkpoint must be, judged on reading; see ``kd2.engine.checkpoint`` for what they mean."""
+"""What the entries of a checkpoint must be, judged on reading; ``checkpoint.py`` beside it says what they mean."""
 
 from collections.abc import Callable
 from typing import Any

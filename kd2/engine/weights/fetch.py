@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from kd2 import __version__
 from kd2.distill import ConfigError, nearest
-from kd2.engine.names import published
+from kd2.engine.weights.names import published
 from kd2.runs.folder import BEST, FINAL, check_writable
 
 # Names a folder that ``fetch`` filled, on a machine without a network.
@@ -42,7 +42,7 @@ def local_file(source: str, key: str) -> str:
     """The file that a config key names.
 
     A path stays as it is, a folder of a run stands for its model_best.pth or, without one, its model_final.pth. What a
-    name or address (``kd2.engine.names``) means is taken from the folder ``$KD2_WEIGHTS`` where it has the file.
+    name or address (see ``names.py``) means is taken from the folder ``$KD2_WEIGHTS`` where it has the file.
     Otherwise it is fetched into the folder ``kd2`` of ``torch.hub.get_dir()``, each under the SHA-256 of its address:
     two that end in one name stay two. What Detectron2 and torchvision keep of what they publish themselves is taken
     from there.

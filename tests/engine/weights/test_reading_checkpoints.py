@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import class_names, read_checkpoint, read_weights
 from kd2.engine.permission import permitted
+from kd2.engine.weights.checkpoint import class_names, read_checkpoint, read_weights
 
 STATE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
 RUN = {

@@ -7,11 +7,11 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 from kd2.config import defaults_of, merge
 from kd2.distill import ConfigError
 from kd2.engine.build import check_pair
-from kd2.engine.checkpoint import teacher_classes
-from kd2.engine.names import zoo_classes
+from kd2.engine.weights.checkpoint import teacher_classes
+from kd2.engine.weights.names import zoo_classes
 from kd2.zoo.detectron2 import names
 
-from .test_further_teachers import built
+from ..test_further_teachers import built
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_3x.yaml"
 

@@ -14,9 +14,9 @@ import torch
 
 from kd2 import cli
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import read_weights
-from kd2.engine.fetch import Fetched, fetch, local_file
-from kd2.engine.names import torchvision_weights
+from kd2.engine.weights.checkpoint import read_weights
+from kd2.engine.weights.fetch import Fetched, fetch, local_file
+from kd2.engine.weights.names import torchvision_weights
 
 
 class Server:

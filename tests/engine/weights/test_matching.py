@@ -5,10 +5,7 @@ import torch
 from torch import nn
 
 from kd2.distill import ConfigError
-from kd2.engine.checkpoint import (
-    Match,
-    load_state,
-)
+from kd2.engine.weights.matching import Match, load_state
 
 STATE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
 

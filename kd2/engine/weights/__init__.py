@@ -1,0 +1,1 @@
+"""Files of weights: what names and addresses stand for, fetching, reading without code, and meeting a model."""
