@@ -57,7 +57,7 @@ class LightningExperiment(Experiment):
 
     def module(self, distiller: Distiller, train: list[Any], classes: dict[str, list[str]]) -> DistillModule:
         """The Lightning module of a distiller."""
-        return DistillModule(distiller, self, classes)
+        return DistillModule(distiller, self.cfg, classes, self.evaluator, self.predict)
 
     @property
     def first(self) -> bool:

@@ -1,10 +1,12 @@
 """A distiller as a Lightning module, and its checkpoints in kd2's one schema."""
 
 import functools
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import lightning
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from kd2.data.seeding import random_states, restore_random_states
@@ -18,9 +20,6 @@ from kd2.engine.weights.schema import check_run
 from kd2.runs.best import Best
 from kd2.runs.resume import apply_rates, rates_of
 
-if TYPE_CHECKING:
-    from kd2.engine.lightning.experiment import LightningExperiment
-
 # Steps between checks of the losses on an accelerator; a check waits for it.
 CHECK_EVERY = 20
 _STUDENT, _ADAPTERS, _SHARES = _PARTS = "distiller.student.", "distiller.losses.", "distiller.shares."
@@ -30,7 +29,7 @@ class Evaluator(Protocol):
     """The contract of every evaluator, Detectron2's too: batches with the student's output in, scores out."""
 
     def process(self, inputs: Any, outputs: Any) -> None:
-        """Take in a batch and what ``LightningExperiment.predict`` made of it."""
+        """Take in a batch and what ``Experiment.predict`` made of it."""
 
     def evaluate(self) -> dict[str, float]:
         """Scores by name over the shares of all processes."""
@@ -41,8 +40,9 @@ class DistillModule(lightning.LightningModule):
 
     Args:
         distiller: its losses may be empty.
-        experiment: gives config, evaluators and predictions.
         classes: names by kind, for the checkpoints.
+        evaluator: test set to a new evaluator.
+        predict: see ``Experiment.predict``.
 
     Attributes:
         test: the data set that a validation scores.
@@ -53,10 +53,17 @@ class DistillModule(lightning.LightningModule):
 
     best = Best("")
 
-    def __init__(self, distiller: Distiller, experiment: "LightningExperiment", classes: dict[str, list[str]]):
+    def __init__(
+        self,
+        distiller: Distiller,
+        cfg: CfgNode,
+        classes: dict[str, list[str]],
+        evaluator: Callable[[Any], Evaluator],
+        predict: Callable[[nn.Module, Any], Any],
+    ):
         super().__init__()
-        self.distiller, self.experiment, self.classes = distiller, experiment, classes
-        self.cfg = experiment.cfg
+        self.distiller, self.cfg, self.classes = distiller, cfg, classes
+        self.new_evaluator, self.predict = evaluator, predict
         self.monitor = NaNMonitor()
         self.test: Any = None
         self.scores: dict[str, float] = {}
@@ -124,10 +131,10 @@ class DistillModule(lightning.LightningModule):
             apply_rates(self.optimizers().optimizer, self.lr_schedulers(), self._rates)
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluator = self.experiment.evaluator(self.test)
+        self.evaluator = self.new_evaluator(self.test)
         share_statistics(self.student)
         # No attribute holds the network, which would become a part of this module.
-        self._predict = functools.partial(self.experiment.predict, self.exported().eval())
+        self._predict = functools.partial(self.predict, self.exported().eval())
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.evaluator.process(batch, self._predict(batch))

@@ -101,7 +101,16 @@ class ClassificationExperiment(LightningExperiment):
     def module(
         self, distiller: Distiller, train: list[ImageDataset], classes: dict[str, list[str]]
     ) -> ClassificationModule:
-        return ClassificationModule(distiller, self, classes, train)
+        return ClassificationModule(
+            distiller,
+            self.cfg,
+            classes,
+            self.evaluator,
+            self.predict,
+            train=train,
+            normalize=self.normalize,
+            teacher_logits=self.teacher_logits,
+        )
 
     def train_loader(self, data: list[ImageDataset], start: int, rank: int, ranks: int) -> DataLoader:
         return training_batches(self.cfg, data, self.teachers if self.teacher_size else [], start, rank, ranks)

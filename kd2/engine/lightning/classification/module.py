@@ -1,19 +1,16 @@
 """A classifier's distiller as a Lightning module: clean statistics, comparison with the teacher."""
 
 import copy
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 from kd2.data.classification.batches import Batch
 from kd2.data.classification.image_dataset import ImageDataset
-from kd2.distill import Distiller
 from kd2.engine.lightning.classification.data import clean_batches
 from kd2.engine.lightning.classification.evaluation import precise_statistics
 from kd2.engine.lightning.module import DistillModule
-
-if TYPE_CHECKING:
-    from kd2.engine.lightning.classification.experiment import ClassificationExperiment
 
 
 class ClassificationModule(DistillModule):
@@ -21,21 +18,22 @@ class ClassificationModule(DistillModule):
 
     Args:
         train: the training data, [] when nothing is trained.
+        normalize: the student's input from pixels in [0, 1].
+        teacher_logits: (teacher, batch) to (N, K).
+        others: see ``DistillModule``.
     """
-
-    experiment: "ClassificationExperiment"
 
     def __init__(
         self,
-        distiller: Distiller,
-        experiment: "ClassificationExperiment",
-        classes: dict[str, list[str]],
+        *others: Any,
         train: list[ImageDataset],
+        normalize: Callable[[Tensor], Tensor],
+        teacher_logits: Callable[[nn.Module, Batch], Tensor],
     ):
-        super().__init__(distiller, experiment, classes)
-        self.train_data = train
+        super().__init__(*others)
+        self.train_data, self.normalize, self.teacher_logits = train, normalize, teacher_logits
         self.per_epoch = sum(map(len, train)) / (self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE)
-        self._teacher_logits: dict[tuple[str, int], Tensor] = {}
+        self._kept: dict[tuple[str, int], Tensor] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._log_epoch(self.global_step + 1)
@@ -56,7 +54,7 @@ class ClassificationModule(DistillModule):
             return network
         copied, device = copy.deepcopy(network), next(network.parameters()).device
         loader = clean_batches(self.cfg, self.train_data)
-        clean = (self.experiment.normalize(raw.to(device).images) for raw in loader)
+        clean = (self.normalize(raw.to(device).images) for raw in loader)
         precise_statistics(copied, clean, min(precise.NUM_ITER, len(loader)))
         return copied
 
@@ -66,10 +64,10 @@ class ClassificationModule(DistillModule):
     def _of_teacher(self, batch: Batch, number: int) -> Tensor | None:
         """The teacher's logits of a test batch, computed at its first visit; None without a teacher."""
         key = (self.test.name, number)
-        if key not in self._teacher_logits:
+        if key not in self._kept:
             teacher = self.distiller.teacher
             if teacher is None or batch.teacher is None:
                 return None
             teacher.model.eval()
-            self._teacher_logits[key] = self.experiment.teacher_logits(teacher.model, batch).cpu()
-        return self._teacher_logits[key].to(batch.images.device)
+            self._kept[key] = self.teacher_logits(teacher.model, batch).cpu()
+        return self._kept[key].to(batch.images.device)
