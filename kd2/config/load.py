@@ -22,7 +22,8 @@ from kd2.distill import values as v
 from kd2.distill.tap import refuse_repeated
 from kd2.distill.values import check_value, shown
 from kd2.losses import check_losses
-from kd2.zoo.detectron2 import is_name, torchvision_config
+from kd2.zoo.detectron2 import is_name
+from kd2.zoo.torchvision_configs import torchvision_config
 
 _TEACHER_BLOCK: dict[str, Any] = {"CONFIG_FILE": str, "WEIGHTS": str, "OPTS": Sequence[Any]}
 # Further ones of dense tasks teach losses of their own.

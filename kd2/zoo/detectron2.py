@@ -1,8 +1,6 @@
-"""The model zoo of Detectron2: where its files lie, and its detectors as configs of FRAMEWORK torchvision."""
+"""The model zoo of Detectron2: its names, where its files lie, and which classes they find."""
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
 from kd2.distill import ConfigError, nearest
 
@@ -96,12 +94,6 @@ _FILES = {
         "keypoint_rcnn_R_50_FPN_1x": "137781195/model_final_cce136.pkl",
     },
 }
-# Configs of the zoo that say what the road of torchvision has; published sizes of training schedules do not matter.
-_DETECTOR = re.compile(
-    r"(?P<data>COCO-Detection|COCO-InstanceSegmentation|LVISv0.5-InstanceSegmentation|Cityscapes|Misc)/"
-    r"(?P<family>retinanet|faster_rcnn|mask_rcnn|cascade_mask_rcnn)_(?P<body>R_50|R_101|X_101_32x8d)_FPN(_\dx)?\.yaml"
-)
-_CLASSES = {"LVISv0.5-InstanceSegmentation": 1230, "Cityscapes": 8}
 # Of the other data sets, class names in the order of the outputs.
 _NAMES = {
     "Cityscapes": "person rider car truck bus train motorcycle bicycle",
@@ -111,10 +103,6 @@ _NAMES = {
         "sheep sofa train tvmonitor"
     ),
 }
-# ResNets trained on ImageNet, by what their addresses end with.
-_IMAGENET = {"MSRA/R-50.pkl": "R_50", "MSRA/R-101.pkl": "R_101", "FAIR/X-101-32x8d.pkl": "X_101_32x8d"}
-_FAMILIES = {"retinanet": "RetinaNet", "faster_rcnn": "FasterRCNN"}
-_RCNN_SIZES = [[32], [64], [128], [256], [512]]
 
 
 def is_name(name: str) -> bool:
@@ -132,23 +120,11 @@ def name_of(weights: str) -> str:
     return f"{folder}/{config}.yaml" if config in _FILES.get(folder, {}) else ""
 
 
-def trained_with(weights: str) -> tuple[str, dict[str, Any]]:
-    """What weights of the zoo are called, and the config of FRAMEWORK torchvision that they were trained with.
-
-    Args:
-        weights: see ``name_of``; or a path that ends in the name of a file of the zoo; or the ResNets trained on
-            ImageNet that its detectors begin with.
-
-    Returns:
-        An empty name for other weights, and for models that ``torchvision_config`` does not have.
-    """
+def named_like(weights: str) -> str:
+    """``name_of``, or the name whose file a path is called like."""
     file = weights.rpartition("/")[2]
     files = {path.rpartition("/")[2]: f"{x}/{name}.yaml" for x, known in _FILES.items() for name, path in known.items()}
-    name = name_of(weights) or files.get(file, "")
-    if name in torchvision_names():
-        return name, torchvision_config(name, "")
-    body = next((body for end, body in _IMAGENET.items() if weights.endswith(end)), "")
-    return (file, {"FRAMEWORK": "torchvision", "MODEL": _body(body), "INPUT": {"FORMAT": "BGR"}}) if body else ("", {})
+    return name_of(weights) or files.get(file, "")
 
 
 def classes(weights: str, coco: Sequence[str]) -> list[str]:
@@ -183,41 +159,3 @@ def address(name: str, key: str) -> str:
     if config not in _FILES.get(folder, {}):
         raise ConfigError(f"{key}: the zoo has no weights of {name!r}; {nearest(name, names())}")
     return f"{_ADDRESS}{folder}/{config}/{_FILES[folder][config]}"
-
-
-def torchvision_names() -> list[str]:
-    """The names of ``torchvision_config``."""
-    return [name for name in names() if _DETECTOR.fullmatch(name)]
-
-
-def torchvision_config(name: str, key: str) -> dict[str, Any]:
-    """A detector of the zoo as a config of FRAMEWORK torchvision; of a Cascade R-CNN its FPN and its first stage.
-
-    Raises:
-        ConfigError: a model of the zoo that the road of torchvision does not have; names ``key``.
-    """
-    found = _DETECTOR.fullmatch(name)
-    if not found or name not in torchvision_names():
-        known = torchvision_names()
-        raise ConfigError(
-            f"{key}: FRAMEWORK torchvision reads RetinaNet, Faster, Mask and Cascade R-CNN with an FPN of Detectron2's "
-            f"zoo, not {name!r}; {nearest(name, known)}"
-        )
-    architecture = _FAMILIES.get(found["family"], "MaskRCNN")
-    model: dict[str, Any] = {"META_ARCHITECTURE": architecture, "CONVENTIONS": "detectron2", **_body(found["body"])}
-    if architecture == "RetinaNet":
-        model["FPN"] = {"P6_FROM": "C5"}
-    else:
-        model["ANCHOR_GENERATOR"] = {"SIZES": [list(sizes) for sizes in _RCNN_SIZES]}
-        model["ROI_HEADS"] = {"NUM_CLASSES": _CLASSES.get(found["data"], 80)}
-    return {"FRAMEWORK": "torchvision", "MODEL": model, "INPUT": {"FORMAT": "BGR"}}
-
-
-def _body(name: str) -> dict[str, Any]:
-    """Backbone and input: MSRA's ResNets, or X101 of FAIR, which has another deviation and its strides in the 3x3."""
-    backbone: dict[str, Any] = {"NAME": "resnet50" if name == "R_50" else "resnet101", "NORM": "FrozenBN"}
-    if name.startswith("X"):
-        backbone["ARGS"], deviation = {"groups": 32, "width_per_group": 8}, [57.375, 57.12, 58.395]
-    else:
-        backbone["STRIDE_IN_1X1"], deviation = True, [1.0, 1.0, 1.0]
-    return {"BACKBONE": backbone, "PIXEL_MEAN": [103.53, 116.28, 123.675], "PIXEL_STD": deviation}

@@ -9,7 +9,7 @@ from kd2.engine.lightning.detection.conventions import in_model_names
 from kd2.engine.lightning.detection.models import build_detector, dense_head
 from kd2.engine.weights.checkpoint import read_weights
 from kd2.engine.weights.matching import load_state
-from kd2.zoo.detectron2 import torchvision_config
+from kd2.zoo.torchvision_configs import torchvision_config
 
 
 def torchvision_detector(name: str, file: Path, *options: str) -> tuple[nn.Module, float]:

@@ -6,7 +6,7 @@ from operator import attrgetter
 from fvcore.common.config import CfgNode
 
 from kd2.config import assemble, defaults_of
-from kd2.zoo.detectron2 import trained_with
+from kd2.zoo.torchvision_configs import trained_with
 
 logger = logging.getLogger(__name__)
 
