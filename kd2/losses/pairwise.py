@@ -52,7 +52,7 @@ def pairwise_loss(student: Tensor, teacher: Tensor, reach: int = 0) -> Tensor:
     return ((graphs[0] - graphs[1]).square() * connected).sum() / connected.sum() / len(student)
 
 
-@register_loss("pairwise")
+@register_loss("pairwise", default_share=0.5)
 class Pairwise(nn.Module):
     """``pairwise_loss`` of the pooled and normalized nodes, summed over levels.
 
