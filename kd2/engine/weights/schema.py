@@ -46,7 +46,7 @@ def verified(content: Any, where: str) -> dict[str, Any]:
     """
     _named(content, where)
     if "kd2" not in content:
-        content = _unwrapped(content)
+        content = _unwrapped(content, where)
     if "model" in content:
         content["model"] = weights(content["model"], f"{where}: model")
     if "kd2" in content:
@@ -55,10 +55,17 @@ def verified(content: Any, where: str) -> dict[str, Any]:
     return content
 
 
-def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
+def _unwrapped(content: dict[str, Any], where: str) -> dict[str, Any]:
     """The content of another tool's file: its weights under plain names, in the entry ``model`` or by themselves."""
     entry = next((name for name in _OF_WEIGHTS if isinstance(content.get(name), dict)), "")
-    return content | {"model": _plain_names(content[entry])} if entry else _plain_names(content)
+    if entry:
+        return content | {"model": _plain_names(content[entry])}
+    others = [name for name, x in content.items() if isinstance(x, dict) and Tensor in map(type, x.values())]
+    if others:
+        raise ConfigError(
+            f"{where} has tensors in {', '.join(others)}, expected them in one of {', '.join(_OF_WEIGHTS)}"
+        )
+    return _plain_names(content)
 
 
 def _plain_names(state: dict[str, Any]) -> dict[str, Any]:

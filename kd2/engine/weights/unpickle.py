@@ -25,9 +25,11 @@ def read_file(path: str, where: str) -> Any:
         where: config key and file, which begin every error.
 
     Raises:
-        ConfigError: a truncated or foreign file, a damaged one (the check sums of its entries are compared), or one
-            that would run code.
+        ConfigError: a truncated or foreign file, a damaged one (the check sums of its entries are compared), one that
+            would run code, or that is no file of weights at all.
     """
+    if other := _no_weights(_head(path)):
+        raise ConfigError(f"{where} is {other}, expected a file of weights")
     try:
         damaged = _damaged(path)
         if not damaged:
@@ -73,6 +75,15 @@ def _of_torch(path: str) -> bool:
 def _head(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(64)
+
+
+def _no_weights(head: bytes) -> str:
+    """What a file that begins so is instead of weights; empty for any other file."""
+    if not head:
+        return "empty"
+    if head.startswith(b"version https://git-lfs."):
+        return "a pointer of Git LFS in place of its file, which 'git lfs pull' brings"
+    return "a page (HTML)" if head.lstrip().lower().startswith((b"<!doctype", b"<html")) else ""
 
 
 def _damaged(path: str) -> str:

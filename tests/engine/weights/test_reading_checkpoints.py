@@ -117,11 +117,33 @@ def test_the_permission_ends_with_its_block(tmp_path):
         read_checkpoint(path, "KEY")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", bytes(100), b"PK\x03\x04", b"<html></html>"])
+@pytest.mark.parametrize("content", [b"not a checkpoint", bytes(100), b"PK\x03\x04"])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(ConfigError, match="^KEY: .*a.pth is truncated or no checkpoint"):
         read_checkpoint(str(tmp_path / "a.pth"), "KEY")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", r"a page \(HTML\)"),
+    ],
+)
+def test_what_lies_in_place_of_weights_is_told(tmp_path, content, found):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^KEY: .*a.pth is {found}.*, expected a file of weights$"):
+        read_checkpoint(str(tmp_path / "a.pth"), "KEY")
+
+
+def test_weights_in_an_entry_of_another_name_are_pointed_at(tmp_path):
+    torch.save({"epoch": 3, "net": STATE, "optimizer": {"state": {}}}, tmp_path / "a.pth")
+    with pytest.raises(
+        ConfigError, match="^KEY: .*a.pth has tensors in net, expected them in one of model, state_dict"
+    ):
+        read_weights(str(tmp_path / "a.pth"), "KEY")
 
 
 @pytest.mark.parametrize("options", [{}, OLD])
