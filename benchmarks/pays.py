@@ -10,6 +10,7 @@ goes on where it was stopped. Two of them may work side by side.
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ lies in the checkout alone
@@ -21,7 +22,7 @@ from benchmarks.proof.page import write_page
 from benchmarks.proof.series import ROUNDS, Series, costliest, lengthened
 from benchmarks.proof.teachers import teacher_of
 from kd2.cli import guarded
-from kd2.cli_arguments import Parser
+from kd2.cli_arguments import Parser, positive
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -31,7 +32,9 @@ def main() -> int:
     args = arguments()
     grid, journal = Grid(args.data), Journal(RESULTS / f"{args.data}.jsonl")
     series = Series(journal, again=args.again)
-    finished = args.table or work(args, grid, series)
+    road = grid.road(args.road, args.variant)
+    rows = grid.rows(args.variant, args.only)
+    finished = args.table or work(args, grid, series, road, rows)
     write_page(grid, journal, series.output, ROOT / "docs" / "results.md", args.teacher)
     return 0 if finished else 1
 
@@ -43,20 +46,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--road", metavar="NAME", help="detectron2, torchvision or timm (default: the grid's first)")
     parser.add_argument("--variant", default=MAIN, metavar="SECTION", help="another section of the grid")
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="a row; may be given several times")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: the section's)")
-    parser.add_argument("--first-seed", type=int, default=1, metavar="K", help="the first one (default 1)")
-    parser.add_argument("--iterations", type=int, metavar="N", help="of every training (default: the grid's)")
+    parser.add_argument("--seeds", type=positive, metavar="N", help="how many (default: the section's)")
+    parser.add_argument("--first-seed", type=positive, default=1, metavar="K", help="the first one (default 1)")
+    parser.add_argument("--iterations", type=positive, metavar="N", help="of every training (default: the grid's)")
     parser.add_argument("--teacher", metavar="FILE", help="weights (default: the grid's below $DETECTRON2_DATASETS)")
     parser.add_argument("--again", action="store_true", help="repeat the runs that failed")
     parser.add_argument("--table", action="store_true", help="train nothing, write docs/results.md alone")
     return parser.parse_args()
 
 
-def work(args: argparse.Namespace, grid: Grid, series: Series) -> bool:
+def work(args: argparse.Namespace, grid: Grid, series: Series, road: str, rows: Collection[str]) -> bool:
     """Work through a section of the grid; whether every run finished that no other process has."""
     section = args.variant
-    road = grid.road(args.road, section)
-    rows = grid.rows(section, args.only)
     weights = series.prepare(teacher_of(grid, road, section, args.teacher, args.iterations, series.output))
     seeds = range(args.first_seed, args.first_seed + (args.seeds or grid.section(section)["seeds"]))
     every = grid.runs(road, section, seeds, weights, args.iterations)

@@ -54,3 +54,11 @@ def count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is no count, expected a whole number from 0 on")
     return value
+
+
+def positive(text: str) -> int:
+    """The type of an argument that is a number of things, at least one."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is none, expected a whole number from 1 on")
+    return value

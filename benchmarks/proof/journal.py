@@ -3,12 +3,15 @@
 Several processes may write it at once. Nothing in it is ever changed.
 """
 
+import contextlib
 import fcntl
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from kd2.distill import ConfigError
 
 STARTED, FINISHED, FAILED, INTERRUPTED, MEASURED = "started", "finished", "failed", "interrupted", "measured"
 Record = dict[str, Any]
@@ -19,6 +22,9 @@ class Journal:
 
     Args:
         path: the file; it need not exist.
+
+    Raises:
+        ConfigError: on reading, a line that is no record; names it.
     """
 
     def __init__(self, path: Path):
@@ -27,9 +33,9 @@ class Journal:
     def append(self, record: Record) -> None:
         """Write one line at the end, whole, behind those of other processes."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
+        with self.path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(json.dumps(_plain(record)) + "\n")
+            file.write(self._break() + json.dumps(_plain(record)) + "\n")
 
     def records(self, **wanted: Any) -> list[Record]:
         """The records in whose keys the values are ``wanted``, in the order of the file."""
@@ -41,10 +47,22 @@ class Journal:
         ends = {x["status"]: x for x in reversed(found)}
         return ends.get(FINISHED) or ends.get(FAILED)
 
+    def _break(self) -> str:
+        """What ends the last line where its writer did not."""
+        text = self.path.read_bytes()
+        return "" if not text or text.endswith(b"\n") else "\n"
+
     def _lines(self) -> Iterator[Record]:
         if self.path.exists():
-            with self.path.open() as file:
-                yield from map(json.loads, file)
+            for number, line in enumerate(self.path.read_text().splitlines(), 1):
+                yield self._record(line, number)
+
+    def _record(self, line: str, number: int) -> Record:
+        with contextlib.suppress(json.JSONDecodeError):
+            found = json.loads(line)
+            if isinstance(found, dict) and {"status", "road", "hash", "seed"} <= found.keys():
+                return found
+        raise ConfigError(f"{self.path}, line {number}, is no record of a run: {line[:60]!r}; mend or remove it")
 
 
 def _plain(value: Any) -> Any:

@@ -47,7 +47,7 @@ def short(grid: Grid, shown: list[Results]) -> str:
             _step(results, row),
             *_gain(results, row, SAME),
             _ratio(results, row),
-            _seeds(row),
+            _seeds(results, row),
         ]
         for results in shown
         for row in results.rows.values()
@@ -102,7 +102,7 @@ def _rows(results: Results) -> str:
                 *_gain(results, row),
                 _ratio(results, row),
             ]
-            + [_number(row.cpu_seconds, 0), _seeds(row), _verdict(difference)]
+            + [_number(row.cpu_seconds, 0), _seeds(results, row), _verdict(difference)]
         )
     return table(header, rows)
 
@@ -114,10 +114,10 @@ def _step(results: Results, row: Row) -> str:
     return f"{_number(level)} -> {_number(level + difference.mean)}"
 
 
-def _seeds(row: Row) -> str:
-    """How many runs finished, of how many that were started."""
-    started, finished = len(row.started), len(row.started) - len(row.unfinished)
-    return str(started) if finished == started else f"{finished} of {started}"
+def _seeds(results: Results, row: Row) -> str:
+    """How many runs have a score, of how many that were started."""
+    started, scored = len(row.started), len(row.scores(results.split, results.grid.file["metric"]))
+    return str(started) if scored == started else f"{scored} of {started}"
 
 
 def _unchanged(results: Results, shown: list[Results]) -> str:

@@ -36,6 +36,9 @@ def _check_augmentation(cfg: CfgNode) -> None:
     low, high = jitter.RANGE
     if low > high:
         raise ConfigError(f"INPUT.SCALE_JITTER.RANGE is {[low, high]}, expected the smaller factor first")
+    if low * min(jitter.SIZE) < 1:
+        found = f"INPUT.SCALE_JITTER.RANGE begins at {low}"
+        raise ConfigError(f"{found}, which leaves less than a pixel of SIZE {list(jitter.SIZE)}")
     if cfg.INPUT.CROP.ENABLED:
         raise ConfigError("INPUT.SCALE_JITTER.ENABLED and INPUT.CROP.ENABLED are both True: the jitter crops by itself")
 

@@ -23,7 +23,7 @@ from kd2.distill.shared_classes import SharedClasses
 from kd2.distill.solver import Groups, clip_adapters, loss_groups, trained
 from kd2.distill.taps import Captured, Maps, Taps
 from kd2.distill.teacher import OtherTeacher, Teacher
-from kd2.distill.weighting import GradientShare, gradients_at
+from kd2.distill.weighting import GradientShare, gradients_at, refuse_constant
 
 Losses = dict[str, Tensor]
 RunStudent = Callable[[nn.Module, Any], Losses]
@@ -219,12 +219,14 @@ class Distiller(nn.Module):
         """Every loss with a factor other than 0 by its name in the log: times its weight, or with its share's gradient.
 
         Raises:
-            ConfigError: a share of a student that sends no gradient of its own into the tap.
+            ConfigError: a share of a student that sends no gradient of its own into the tap; a weight where none of
+                the maps has a gradient.
             NonFiniteLoss: gradients that a share is of stay NaN or infinite.
         """
         assert self.student_taps is not None, "a loss reads a tap"
         active = {name: factor for name, factor in factors.items() if factor}
-        slopes = gradients_at(own, {tap: student.sources[tap] for tap in self._measured(factors)})
+        sources = {tap: student.sources[tap] for tap in self._measured(factors)}
+        slopes = {tap: student.inside_maps(tap, found) for tap, found in gradients_at(own, sources).items()}
         found: Losses = {}
         for name, factor in active.items():
             tap, info.loss_name = self.configs[name].tap, name
@@ -232,6 +234,7 @@ class Distiller(nn.Module):
             call_loss = functools.partial(self._values, name, teacher=taught, info=info)
             with naming(f"KD.LOSSES.{name}"):
                 if name not in self.shares:
+                    refuse_constant(student[tap])
                     found |= {key: factor * value for key, value in call_loss(student[tap]).items()}
                     continue
                 values, scale = self.shares[name](student[tap], factor, self.iteration, slopes.get(tap), call_loss)

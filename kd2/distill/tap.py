@@ -93,6 +93,11 @@ class Tap:
             raise TapError(f"tap {self.alias!r}: module {self.path!r} returns {wrong} where maps are expected")
         return chosen
 
+    @property
+    def leading(self) -> int:
+        """How many tokens stand before those of the map, class tokens for example."""
+        return self.prefix if self.layout == "tokens" else 0
+
     def _to_nchw(self, x: Tensor) -> Tensor:
         if self.layout == "vector":
             if x.dim() != 2:

@@ -5,7 +5,7 @@ Letters: N images, C channels, H x W map.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ class Captured(dict):
         # By the number of the tap: hooks add inside compiled networks, where a tap cannot be a key.
         self.calls, self._counts = [0] * len(taps), [0] * len(taps)
         self.sources: Maps = {tap.alias: [] for tap in taps}
+        self._leading: dict[str, list[int]] = {tap.alias: [] for tap in taps}
         self.versions: dict[str, list[int]] = {tap.alias: [] for tap in taps}
         self.names: dict[str, list[str]] = {tap.alias: [] for tap in taps}
 
@@ -58,8 +59,13 @@ class Captured(dict):
         self._counts[number] += len(maps)
         self[tap.alias][end:end] = maps
         self.sources[tap.alias][end:end] = tap.select(output)
+        self._leading[tap.alias][end:end] = [tap.leading] * len(maps)
         self.versions[tap.alias][end:end] = [x._version for x in maps]
         self.names[tap.alias][end:end] = tap.names(output)
+
+    def inside_maps(self, alias: str, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Gradients at the sources of an alias without those of tokens that stand before the map's."""
+        return [x if x is None else x[:, n:] if n else x for x, n in zip(gradients, self._leading[alias], strict=True)]
 
 
 class Taps:

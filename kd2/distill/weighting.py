@@ -188,8 +188,20 @@ def gradients_at(losses: Losses, maps: Mapping[str, list[Tensor]]) -> dict[str, 
     return {name: [next(found) if x.requires_grad else None for x in tap] for name, tap in maps.items()}
 
 
+def refuse_constant(maps: Sequence[Tensor]) -> None:
+    """Raises ConfigError where gradients are kept and none of a student's maps has one: nothing would learn from it."""
+    if torch.is_grad_enabled() and not any(x.requires_grad for x in maps):
+        raise ConfigError("the student's maps have no gradient: what lies before the tap is frozen, nothing is taught")
+
+
 def _gradients(values: Sequence[Tensor], maps: Sequence[Tensor]) -> Gradients:
-    return torch.autograd.grad(values, maps, retain_graph=True, allow_unused=True)
+    try:
+        return torch.autograd.grad(values, maps, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error) and ".grad()" not in str(error):
+            raise
+        text = "a SHARE is measured at the tap, which a checkpoint with use_reentrant=True forbids; expected False"
+        raise ConfigError(text) from None
 
 
 def _is_half(maps: Sequence[Tensor]) -> bool:

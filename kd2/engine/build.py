@@ -104,8 +104,18 @@ def make_distiller(
     )
     offers = frozenset() if batch_info is None else EVERYTHING
     step = Step(run_student, run_teacher, batch_info or no_batch_info, own, offers)
-    blocks = {name: {key.upper(): value for key, value in block.items()} for name, block in losses.items()}
+    blocks = {name: _upper(name, block) for name, block in losses.items()}
     return assemble(student_model, teacher_model, step, blocks, seed)
+
+
+def _upper(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block of ``losses`` under the names of ``KD.LOSSES``; raises ConfigError when one of them comes twice."""
+    found = {key.upper(): value for key, value in block.items()}
+    if len(found) < len(block):
+        raise ConfigError(
+            f"losses[{name!r}] has the keys {', '.join(block)}, expected each once, in large or small letters"
+        )
+    return found
 
 
 def assemble(

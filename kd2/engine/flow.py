@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -63,7 +64,8 @@ def _train(experiment: Experiment, saved: str | None) -> Scores:
     if experiment.first and scores:
         if improved:
             keep_final_as_best(output, best)
-        write_atomically(json.dumps(scores, indent=1), os.path.join(output, folder.RESULTS))
+        text = json.dumps({name: x if math.isfinite(x) else None for name, x in scores.items()}, indent=1)
+        write_atomically(text, os.path.join(output, folder.RESULTS))
         best.check()
     return scores
 

@@ -17,6 +17,7 @@ from kd2.engine.teacher_settings import settle_teacher
 from kd2.engine.weights.checkpoint import saved_classes
 from kd2.losses import active_losses
 from kd2.networks.group_norm import allow_single_values
+from kd2.networks.narrow_maps import widen_narrow_maps
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ def build_distiller(
     """
     cfg = experiment.cfg
     student = experiment.build_student()
+    if cfg.SOLVER.AMP.ENABLED and not torch.cuda.is_available():
+        widen_narrow_maps(student.module)
     blocks = active_losses(cfg.KD.LOSSES)
     parts = cfg.KD.get("INIT_FROM_TEACHER", "")  # classifiers have no such key
     if not blocks:

@@ -1,6 +1,7 @@
 """A run as its folder tells it: config, scores, log, how far it is. No model is built and no checkpoint read."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def _results(path: str) -> dict[str, float]:
         return {}
     try:
         with open(path, encoding="utf-8") as file:
-            return {str(name): float(x) for name, x in json.load(file).items()}
+            return {str(name): math.nan if x is None else float(x) for name, x in json.load(file).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged, expected numbers by name ({error})") from None
 

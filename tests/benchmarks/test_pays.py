@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import pays
 from benchmarks.proof import child, series
 from benchmarks.proof.fingerprint import ROOT, as_words, fingerprint
 from benchmarks.proof.grid import Grid, Run
 from benchmarks.proof.journal import Journal
 from benchmarks.proof.series import Series
 from benchmarks.proof.teachers import teacher_of, write_scaled
+from kd2.cli import guarded
 from kd2.config import load
 from kd2.distill import ConfigError
 from kd2.losses.blocks import complete_losses
@@ -97,7 +99,30 @@ def test_lines_of_two_processes_stay_whole(tmp_path):
 
 def append_many(path):
     for _ in range(50):
-        Journal(path).append({"text": "x" * 5000})
+        Journal(path).append({"text": "x" * 5000, "status": "started", "road": "x", "hash": "x", "seed": 1})
+
+
+def test_a_line_behind_one_that_was_cut_off_is_whole(tmp_path):
+    journal = Journal(tmp_path / "a.jsonl")
+    journal.path.write_text('{"status": "fin')
+    journal.append({"status": "started"})
+    assert journal.path.read_text().splitlines()[1] == '{"status": "started"}'
+
+
+@pytest.mark.parametrize("line", ['{"status": "fin', "", "[1, 2]", '{"road": "x"}'])
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
+    journal = Journal(tmp_path / "a.jsonl")
+    journal.append(dict.fromkeys(("status", "road", "hash", "seed"), 1))
+    journal.path.write_text(journal.path.read_text() + line + "\n")
+    with pytest.raises(ConfigError, match=r"a.jsonl, line 2, is no record of a run: "):
+        journal.records()
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0"], ["--first-seed", "-5"], ["--iterations", "0"], ["--variant", "x"]])
+def test_wrong_arguments_are_refused_before_anything_is_written(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pays.py", "--data", "bccd", "--table", *words])
+    assert guarded(pays.main) == 1
+    assert words[0] in capsys.readouterr().err
 
 
 def test_the_effective_share_is_in_the_hash():

@@ -56,6 +56,8 @@ def test_two_ways_to_crop_are_refused():
 def test_a_range_that_goes_backwards_is_refused():
     with pytest.raises(ConfigError, match=r"^INPUT.SCALE_JITTER.RANGE is \[2.0, 0.1\], expected the smaller factor"):
         config(JITTER, {"INPUT": {"SCALE_JITTER": {"RANGE": [2.0, 0.1]}}})
+    with pytest.raises(ConfigError, match=r"^INPUT.SCALE_JITTER.RANGE begins at 0.01, which leaves less than a pixel"):
+        config(JITTER, {"INPUT": {"SCALE_JITTER": {"RANGE": [0.01, 2.0]}}})
 
 
 def test_the_size_of_training_images_is_that_of_jitter_or_crop():

@@ -302,3 +302,57 @@ def test_the_ten_lines_of_the_readme_run():
     before = names["student"].conv1[0].weight.clone()
     exec(code, names)
     assert names["distiller"].iteration == 2 and not torch.equal(before, names["student"].conv1[0].weight)
+
+
+def test_a_weight_on_maps_without_a_gradient_is_refused():
+    student = network(4)
+    student[:2].requires_grad_(False)
+    model = distiller({"hint": {"TAP": "map", "WEIGHT": 1.0}}, student=student).train()
+    with pytest.raises(ConfigError, match="^KD.LOSSES.hint: the student's maps have no gradient: .* is frozen"):
+        model(batch())
+
+
+def test_a_share_behind_a_reentrant_checkpoint_is_told():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.rest = nn.Conv2d(3, 4, 3, 2, 1), nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
+
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self.rest, self.body(x), use_reentrant=True)
+
+    model = distiller(
+        {"hint": {"TAP": "map"}}, Checkpointed(), taps={"student": ["map=body"], "teacher": ["map=0"]}
+    ).train()
+    with pytest.raises(ConfigError, match="use_reentrant=True forbids; expected False$"):
+        model(batch())
+
+
+def test_a_key_in_large_and_small_letters_is_refused():
+    with pytest.raises(ConfigError, match=r"^losses\['mgd'\] has the keys tap, share, SHARE, expected each once"):
+        distiller({"mgd": {"tap": "map", "share": 1.0, "SHARE": 2.0}})
+
+
+class ClassToken(nn.Module):
+    """Patches of 8 x 8 pixels behind a class token; the own loss reads the token, and the patches by a thousandth."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.patches, self.tokens = nn.Conv2d(3, width, 8, 8), nn.Identity()
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, images):
+        patches = self.patches(images).flatten(2).mT
+        self.out = self.tokens(torch.cat([patches.mean(1, keepdim=True).detach() + patches[:, :1], patches], 1))
+        return self.head(self.out[:, 0] + 1e-3 * self.out[:, 1:].mean(1))
+
+
+def test_a_share_of_tokens_is_of_the_maps_own_gradient_not_of_the_class_token():
+    torch.manual_seed(0)
+    student, teacher = ClassToken(4), ClassToken(6)
+    losses = {"pkd": {"TAP": "map", "SHARE": 1.0}}
+    model = distiller(losses, student, teacher, taps=["map=tokens@tokens+1/4x4"]).train()
+    found = model(batch())
+    own, sent = (torch.autograd.grad(found[x], student.out, retain_graph=True)[0] for x in ("loss_cls", "loss_pkd"))
+    assert own[:, 0].norm() > 100 * own[:, 1:].norm()
+    torch.testing.assert_close(sent[:, 1:].norm(), own[:, 1:].norm())

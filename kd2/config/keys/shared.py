@@ -66,7 +66,8 @@ EVERY = (
     #: kept as model_best.pth.
     Key("TEST.BEST", "", str),
     #: Processes (GPUs) that the config is written for; 0: any number. With another number k times as large, batch and
-    #: learning rates become k times what they are, and all lengths in iterations a k-th, see docs/scaling.md.
+    #: learning rates become k times what they are, and lengths in iterations (of losses START_ITER, RAMP_ITERS and
+    #: STOP_ITER) a k-th, see docs/scaling.md.
     Key("SOLVER.REFERENCE_WORLD_SIZE", 0, v.CountOrZero),
     #: End the training when TEST.BEST was no better in so many evaluations on the way, one after another; 0: never. The
     #: last student is evaluated and saved as always.
