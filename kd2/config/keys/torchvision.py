@@ -55,6 +55,10 @@ KEYS = (
     #: Norm layer of RetinaNet's heads; BN keeps the statistics of every level by itself, as Detectron2 does. Plain
     #: torchvision has no such norm: its RetinaNetHead takes kd2.networks.level_norm.LevelBatchNorm of 5 levels.
     Key("MODEL.RETINANET.NORM", "", v.one_of("", "BN", "GN"), DETECTORS),
+    #: Width of the two layers of the box head.
+    Key("MODEL.ROI_BOX_HEAD.FC_DIM", 1024, v.Count, ("FasterRCNN", "MaskRCNN")),
+    #: Channels of the four convolutions of the mask head, and of what they are enlarged by.
+    Key("MODEL.ROI_MASK_HEAD.CONV_DIM", 256, v.Count, ("MaskRCNN",)),
     #: Classes of pixels.
     Key("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54, Annotated[int, v.Range(low=1, high=255)], SEGMENTERS),
     #: Channels before the classifier: of PSPNet's pooled maps, bottleneck and auxiliary head (512 on a ResNet-101, 128

@@ -7,7 +7,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
@@ -168,7 +170,21 @@ def _rcnn(cfg: CfgNode, architecture: Callable[..., nn.Module]) -> nn.Module:
     )
     if pools:
         model.transform = SamplingTransform(model.transform)
+    _resize_heads(cfg, model)
     return model
+
+
+def _resize_heads(cfg: CfgNode, model: FasterRCNN) -> None:
+    """Put heads of other widths than torchvision's own in their place."""
+    heads, channels, classes = model.roi_heads, cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1
+    width = cfg.MODEL.ROI_BOX_HEAD.FC_DIM
+    if width != heads.box_head.fc7.out_features:
+        heads.box_head = TwoMLPHead(heads.box_head.fc6.in_features, width)
+        heads.box_predictor = FastRCNNPredictor(width, classes)
+    if isinstance(model, MaskRCNN) and heads.mask_predictor.conv5_mask.in_channels != cfg.MODEL.ROI_MASK_HEAD.CONV_DIM:
+        width = cfg.MODEL.ROI_MASK_HEAD.CONV_DIM
+        heads.mask_head = MaskRCNNHeads(channels, (width,) * 4, dilation=1)
+        heads.mask_predictor = MaskRCNNPredictor(width, width, classes)
 
 
 ARCHITECTURES = {

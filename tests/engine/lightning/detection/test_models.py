@@ -153,6 +153,31 @@ def test_the_heads_depth_is_chosen(architecture, count):
         assert sum(isinstance(m, nn.Conv2d) for m in tower.modules()) == count
 
 
+def test_the_heads_of_an_rcnn_have_the_widths_of_the_config():
+    narrow = {"ROI_BOX_HEAD": {"FC_DIM": 24}, "ROI_MASK_HEAD": {"CONV_DIM": 8}}
+    heads = build(META_ARCHITECTURE="MaskRCNN", **narrow).roi_heads
+    assert (heads.box_head.fc6.out_features, heads.box_predictor.cls_score.in_features) == (24, 24)
+    assert [m.out_channels for m in heads.mask_head.modules() if isinstance(m, nn.Conv2d)] == [8] * 4
+    assert (heads.mask_predictor.conv5_mask.out_channels, heads.mask_predictor.mask_fcn_logits.in_channels) == (8, 8)
+    usual, own = build(META_ARCHITECTURE="MaskRCNN").roi_heads, build(META_ARCHITECTURE="MaskRCNN", **narrow).roi_heads
+    assert usual.box_predictor.bbox_pred.out_features == own.box_predictor.bbox_pred.out_features
+    assert usual.mask_predictor.mask_fcn_logits.out_channels == own.mask_predictor.mask_fcn_logits.out_channels
+
+
+def test_narrow_heads_train_and_find():
+    model = build(META_ARCHITECTURE="MaskRCNN", ROI_BOX_HEAD={"FC_DIM": 24}, ROI_MASK_HEAD={"CONV_DIM": 8})
+    boxes = torch.tensor([[4.0, 4.0, 40.0, 40.0]])
+    target = {
+        "boxes": boxes,
+        "labels": torch.ones(1, dtype=torch.int64),
+        "masks": torch.ones(1, 64, 64, dtype=torch.uint8),
+    }
+    sum(model.train()([torch.rand(3, 64, 64)], [target]).values()).backward()
+    assert all(p.grad is not None for p in model.roi_heads.parameters())
+    (found,) = model.eval()([torch.rand(3, 64, 64)])
+    assert found["masks"].shape[1:] == (1, 64, 64)
+
+
 def test_the_class_count_is_the_configs():
     assert build(RETINANET={"NUM_CLASSES": 5}).head.classification_head.num_classes == 5
 
