@@ -169,7 +169,9 @@ class Distiller(nn.Module):
         factors = {name: config.schedule.at(self.iteration) for name, config in self.configs.items()}
         self.stats = {}
         if any(factors.values()):
-            own, distilled = self.evaluate(batch, factors)
+            # Of the whole nothing is compiled; networks that are compiled themselves stay so. As a decorator it would
+            # import the compiler, which takes longer than everything else, with every command.
+            own, distilled = torch.compiler.disable(self.evaluate)(batch, factors)
         else:
             self._release_teacher()
             own = dict(self.run_student(self.student, batch))
@@ -180,7 +182,6 @@ class Distiller(nn.Module):
         self.iteration += 1
         return own | distilled
 
-    @torch.compiler.disable  # of the whole; networks that are compiled themselves stay so
     def evaluate(self, batch: Any, factors: Mapping[str, float]) -> tuple[Losses, Losses]:
         """The student's own losses of a batch, and those of distillation times their factor, none for a factor of 0."""
         teacher = None if self.student_first else self.teacher_features(batch)

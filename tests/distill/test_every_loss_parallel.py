@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -12,6 +10,7 @@ from kd2.engine.build import make_distiller
 from kd2.losses import loss_types
 
 from ..helpers import toys
+from ..helpers.ranks import in_two_ranks
 
 TAPS = ["fpn=backbone:p3,p4", "scores=head", "vector=classifier@vector", "roi=boxes@vector"]
 # What a loss needs that does not take maps of different widths with its defaults.
@@ -81,9 +80,9 @@ def distiller(loss: str) -> Distiller:
     ).train()
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank: int) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """The losses and gradients of the second step with every loss."""
+    found = {}
     for loss in loss_types():
         model = DistributedDataParallel(distiller(loss))
         for step in range(2):  # a parameter that no loss reaches is reported at the second step only
@@ -91,30 +90,25 @@ def work(rank: int, folder: str) -> None:
             losses = model(toys.batch(seed=10 * step + rank))
             sum(losses.values()).backward()
         gradients = {name: p.grad for name, p in model.module.named_parameters()}
-        torch.save(
-            {"losses": {k: x.detach() for k, x in losses.items()}, "gradients": gradients}, f"{folder}/{loss}{rank}"
-        )
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A file a loss and rank: the losses and gradients of its second step."""
-    found = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(found),), nprocs=2)
+        found[loss] = {"losses": {k: x.detach() for k, x in losses.items()}, "gradients": gradients}
     return found
 
 
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict[str, dict]]:
+    return in_two_ranks(work, tmp_path_factory.mktemp("ranks"))
+
+
 @pytest.mark.parametrize("loss", loss_types())
-def test_gradients_are_equal_in_both_processes(folder, loss):
-    first, second = (torch.load(folder / f"{loss}{rank}")["gradients"] for rank in range(2))
+def test_gradients_are_equal_in_both_processes(ranks, loss):
+    first, second = (rank[loss]["gradients"] for rank in ranks)
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 @pytest.mark.parametrize("loss", loss_types())
-def test_the_processes_had_other_images_and_every_adapter_learned(folder, loss):
-    first, second = (torch.load(folder / f"{loss}{rank}") for rank in range(2))
+def test_the_processes_had_other_images_and_every_adapter_learned(ranks, loss):
+    first, second = (rank[loss] for rank in ranks)
     assert any(
         first["losses"][name] != second["losses"][name] for name in first["losses"] if name.startswith(f"loss_{loss}")
     )

@@ -6,33 +6,27 @@ between the ranks without any error.
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from ..helpers.ranks import in_two_ranks
 from ..helpers.toys import IMITATION, batch, distiller
 
 # The second loss rests: its parameters must take part all the same.
 BLOCKS = {"imitation": IMITATION | {"WEIGHT": 1.0}, "late": IMITATION | {"WEIGHT": 1.0, "START_ITER": 100}}
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank: int) -> dict[str, torch.Tensor]:
     model = DistributedDataParallel(distiller(BLOCKS))
     for step in range(2):  # a parameter that no loss reaches is reported at the second step only
         model.zero_grad()
         sum(model(batch(seed=10 * step + rank)).values()).backward()
-    torch.save({name: p.grad for name, p in model.module.named_parameters()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {name: p.grad for name, p in model.module.named_parameters()}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict[str, torch.Tensor]]:
     """Gradients of both ranks after two steps on different images."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return in_two_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 def test_gradients_of_student_and_adapters_are_equal_on_both_ranks(ranks):

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kd2.distill import AnchorGrid, BatchInfo, BoxCoder, BoxCoding, Distiller, Proposals
 from kd2.engine.build import make_distiller
+
+from ..helpers.ranks import in_two_ranks
 
 SIZE = (16, 16)
 BASES = torch.tensor([[-4.0, -4, 4, 4], [-8, -4, 8, 4]])
@@ -73,18 +73,13 @@ def step(model: nn.Module, images: slice) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save(step(DistributedDataParallel(distiller()), slice(rank, None, 2)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+def work(rank: int) -> dict[str, dict[str, Tensor]]:
+    return step(DistributedDataParallel(distiller()), slice(rank, None, 2))
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return in_two_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 def test_gradients_are_equal_on_both_ranks(ranks):

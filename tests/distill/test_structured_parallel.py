@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..helpers.ranks import in_two_ranks
 from ..helpers.segmenter import SHARED, STRUCTURED, batch, distiller, optimizer
 
 STEPS = 4
@@ -28,20 +27,14 @@ def trained(model: nn.Module, images: slice) -> dict:
     return {"curve": curve, "gradients": gradients, "buffers": dict(inner.losses.named_buffers())}
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    for name, blocks in BLOCKS.items():
-        found = trained(DistributedDataParallel(distiller(blocks)), slice(rank, None, 2))
-        torch.save(found, f"{folder}/{name}{rank}.pt")
-    dist.destroy_process_group()
+def work(rank: int) -> dict[str, dict]:
+    images = slice(rank, None, 2)
+    return {name: trained(DistributedDataParallel(distiller(blocks)), images) for name, blocks in BLOCKS.items()}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    found = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(found),), nprocs=2)
-    return found
+def found(tmp_path_factory) -> list[dict[str, dict]]:
+    return in_two_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture(scope="module", params=BLOCKS)
@@ -51,8 +44,8 @@ def strength(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def ranks(folder, strength) -> list[dict]:
-    return [torch.load(folder / f"{strength}{rank}.pt") for rank in range(2)]
+def ranks(found, strength) -> list[dict]:
+    return [rank[strength] for rank in found]
 
 
 @pytest.fixture(scope="module")

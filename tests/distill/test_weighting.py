@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kd2.distill import ConfigError, Distiller, NonFiniteLoss
 from kd2.distill.weighting import LARGEST_GAP, GradientShare
 
+from ..helpers.ranks import in_two_ranks
 from ..helpers.toys import IMITATION, batch, distiller
 
 PLAIN = {"TYPE": "mimic", "REDUCTION": "mean"}
@@ -283,28 +283,24 @@ def test_gradients_that_overflow_now_and_then_are_left_out():
     assert share.factors().item() == pytest.approx(0.5)
 
 
-def _observe(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def _observe(rank: int) -> dict[str, torch.Tensor]:
     share = GradientShare("mimic", levels=1, iterations=1)
     share.observe(0, [torch.full((2,), 1.0 + rank)], [torch.full((2,), 3.0 * rank)])
-    torch.save(share.state_dict(), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    return dict(share.state_dict())
 
 
 def test_two_processes_measure_what_one_does(tmp_path):
-    mp.spawn(_observe, (str(tmp_path),), nprocs=2)
     one = GradientShare("mimic", levels=1, iterations=1)
     one.observe(0, [torch.tensor([1.0, 1, 2, 2])], [torch.tensor([0.0, 0, 3, 3])])
-    for rank in range(2):
-        state = torch.load(tmp_path / f"{rank}.pt")
+    for state in in_two_ranks(_observe, tmp_path):
         assert all(torch.equal(state[name], x) for name, x in one.state_dict().items())
 
 
 @pytest.mark.slow
-def test_a_compiled_student_is_measured_too():
+@pytest.mark.parametrize("of", [lambda model: model.student, lambda model: model], ids=["student", "distiller"])
+def test_what_is_compiled_is_measured_too(of):
     model, plain = shared(SHARE=0.5), shared(SHARE=0.5)
-    model.student.compile()
+    of(model).compile()
     for seed in range(3):
         step(model, seed), step(plain, seed)
     assert model.stats["share/mimic/p4"] == pytest.approx(plain.stats["share/mimic/p4"].item(), rel=1e-4)

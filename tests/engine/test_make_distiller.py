@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kd2 import make_distiller
 from kd2.distill import BatchInfo, ConfigError
+
+from ..helpers.ranks import in_two_ranks
 
 Batch = tuple[Tensor, Tensor]
 
@@ -209,20 +209,16 @@ def test_adapters_are_clipped_apart_from_the_student():
     assert all(torch.equal(p.grad, before[name]) for name, p in model.student.named_parameters())
 
 
-def _work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def _work(rank: int) -> dict[str, torch.Tensor]:
     model = DistributedDataParallel(distiller({"mgd": MGD["mgd"], "hint": {"TAP": "map", "WEIGHT": 1e-3}}).train())
     for step in range(2):
         model.zero_grad()
         sum(model(batch(2 * step + rank)).values()).backward()
-    torch.save({name: p.grad for name, p in model.module.named_parameters()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {name: p.grad for name, p in model.module.named_parameters()}
 
 
 def test_two_processes_have_equal_gradients_of_student_and_adapters(tmp_path):
-    mp.spawn(_work, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = in_two_ranks(_work, tmp_path)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
