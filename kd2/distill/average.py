@@ -26,10 +26,14 @@ class WeightAverage:
         self.decay, self.warmup = decay, warmup
         self._source, self._averaged = network, AveragedModel(network, use_buffers=True)
         self._averaged.requires_grad_(False).eval()
+        self._settled = True
 
     @property
     def network(self) -> nn.Module:
         """The average, in eval mode."""
+        if not self._settled:  # what networks keep for eval mode, such as gathered biases, they let go in train mode
+            self._averaged.module.train().eval()
+            self._settled = True
         return self._averaged.module
 
     def update(self) -> None:
@@ -39,13 +43,14 @@ class WeightAverage:
         """
         steps = int(self._averaged.n_averaged)  # never moved off the host
         decay = self.decay_at(steps) if steps else 0.0
-        pairs = list(zip(_tensors(self.network), _tensors(self._source), strict=True))
+        pairs = list(zip(_tensors(self._averaged.module), _tensors(self._source), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         get_ema_multi_avg_fn(decay)(*map(list, zip(*floats, strict=True)), steps)
         for average, source in pairs:
             if not average.is_floating_point():
                 average.copy_(source)
         self._averaged.n_averaged += 1
+        self._settled = False
 
     def decay_at(self, step: int) -> float:
         """d of optimizer step ``step``, from 0."""

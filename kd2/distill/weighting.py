@@ -64,7 +64,7 @@ class GradientShare(nn.Module):
     def __init__(self, name: str, levels: int, iterations: int):
         super().__init__()
         self.name, self.iterations = name, iterations
-        # Sums of squared gradients over iterations, the older the less, and over processes.
+        # Sums of squared gradients over iterations, the older the less, of the mean of the processes' losses.
         self.register_buffer("own", torch.zeros(levels))
         self.register_buffer("sent", torch.zeros(levels))
         # How many batches were measured, and the iterations of the first and of the last one.
@@ -128,6 +128,8 @@ class GradientShare(nn.Module):
         squares = torch.stack([_squares(own), _squares(sent)]).to(self.own)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(squares)
+            # Losses are means over a process's images: as large as those of one process with all images.
+            squares /= distributed.get_world_size() ** 2
         self._broken = 0 if squares.isfinite().all() else self._broken + 1
         if self._broken == LARGEST_GAP:
             raise NonFiniteLoss(_BROKEN)

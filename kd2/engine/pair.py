@@ -43,7 +43,7 @@ def build_distiller(
     """
     cfg = experiment.cfg
     student = experiment.build_student()
-    if cfg.SOLVER.AMP.ENABLED and not torch.cuda.is_available():
+    if cfg.SOLVER.AMP.ENABLED:
         widen_narrow_maps(student.module)
     blocks = active_losses(cfg.KD.LOSSES)
     parts = cfg.KD.get("INIT_FROM_TEACHER", "")  # classifiers have no such key

@@ -46,6 +46,31 @@ def test_counters_and_tables_are_those_of_the_network(averaged):
     assert averaged.network.table.tolist() == [0, 2047]
 
 
+class Gathered(nn.Module):
+    """Keeps what it makes of its weight as long as it is in eval mode, as LeViT its attention biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.kept = nn.Parameter(torch.zeros(1)), None
+
+    def train(self, mode: bool = True):
+        self.kept = None if mode else self.kept
+        return super().train(mode)
+
+    def forward(self) -> torch.Tensor:
+        self.kept = 2 * self.weight if self.kept is None else self.kept
+        return self.kept
+
+
+def test_what_a_network_keeps_for_eval_mode_follows_the_average():
+    model = Gathered()
+    average = WeightAverage(model, 0.0, warmup=False)
+    for value in (1.0, 3.0):
+        model.weight.data.fill_(value)
+        average.update()
+        assert average.network().item() == 2 * value and not average.network.training
+
+
 def test_the_average_neither_trains_nor_needs_gradients(averaged):
     assert not averaged.network.training
     assert not any(p.requires_grad for p in averaged.network.parameters())

@@ -291,7 +291,8 @@ def _observe(rank: int) -> dict[str, torch.Tensor]:
 
 def test_two_processes_measure_what_one_does(tmp_path):
     one = GradientShare("mimic", levels=1, iterations=1)
-    one.observe(0, [torch.tensor([1.0, 1, 2, 2])], [torch.tensor([0.0, 0, 3, 3])])
+    # With all images in one batch the mean loss sends each process's part halved.
+    one.observe(0, [torch.tensor([0.5, 0.5, 1, 1])], [torch.tensor([0, 0, 1.5, 1.5])])
     for state in in_two_ranks(_observe, tmp_path):
         assert all(torch.equal(state[name], x) for name, x in one.state_dict().items())
 

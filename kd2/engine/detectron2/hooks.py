@@ -146,7 +146,7 @@ class Averaging(HookBase):
 def saving_last(found: list[HookBase]) -> list[HookBase]:
     """The hooks with those that save behind the evaluation: a checkpoint then knows that of its step.
 
-    A resumed run does not repeat it, and ``TEST.PATIENCE`` counts.
+    A run that is stopped in between repeats the step and its evaluation, no other does, and ``TEST.PATIENCE`` counts.
     """
     late = [hook for hook in found if isinstance(hook, (PeriodicCheckpointer, StopAtSignal))]
     found = [hook for hook in found if hook not in late]

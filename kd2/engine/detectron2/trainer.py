@@ -169,7 +169,7 @@ class Trainer(DefaultTrainer):
         if self.average is not None:
             found[evaluation] = hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._test_average)
         found.insert(evaluation + 1, KeepBest(cfg.TEST.EVAL_PERIOD))
-        return saving_last(found) if self.best.patience else found
+        return saving_last(found) if self.best.metric else found
 
     def build_writers(self) -> list[EventWriter]:
         self.begin()

@@ -52,8 +52,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class _Checkpoints(ModelCheckpoint):
     """Those on the way, the best one, and one at a signal, which ends the training; so does ``TEST.PATIENCE``.
 
-    With a patience the checkpoint of a step is written behind its evaluation, and knows it: a resumed run does not
-    repeat it.
+    With ``TEST.BEST`` the checkpoint of a step is written behind its evaluation: a run that is stopped in between
+    repeats the step and is evaluated as if it had not been stopped.
     """
 
     FILE_EXTENSION = ".pth"
@@ -74,7 +74,7 @@ class _Checkpoints(ModelCheckpoint):
         if trainer.global_step == self._step:
             return  # gradients are still collected
         self._step = trainer.global_step
-        if not (module.best.patience and self._step % module.cfg.TEST.EVAL_PERIOD == 0):
+        if not (module.best.metric and self._step % module.cfg.TEST.EVAL_PERIOD == 0):
             self._save(trainer, module, *args)
 
     def _save(self, trainer: lightning.Trainer, *args: Any) -> None:
@@ -93,7 +93,7 @@ class _Checkpoints(ModelCheckpoint):
         if module.best.exhausted:
             logger.info("%s: the training ends after iteration %d", module.best.reason(), trainer.global_step - 1)
             trainer.should_stop = True
-        if module.best.patience:
+        if module.best.metric:
             self._save(trainer, module, None, None, 0)
 
 

@@ -14,6 +14,13 @@ from kd2.engine.permission import require_pickles
 _ZIP = b"PK\x03\x04"
 # The number that begins the files of torch before 1.6, as pickle writes it.
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# What files begin with that are often found in the place of weights.
+_OTHERS = {
+    b"version https://git-lfs.": "a pointer of Git LFS in place of its file, which 'git lfs pull' brings",
+    b"<": "a page (HTML or XML)",
+    b"{": "a text (JSON)",
+    b"\x1f\x8b": "packed (gzip)",
+}
 # How the readers say that a file holds more than data.
 _FOREIGN = ("Unsupported global", "unsupported GLOBAL", "unrecognized function", "it builds")
 
@@ -28,7 +35,7 @@ def read_file(path: str, where: str) -> Any:
         ConfigError: a truncated or foreign file, a damaged one (the check sums of its entries are compared), one that
             would run code, or that is no file of weights at all.
     """
-    if other := _no_weights(_head(path)):
+    if other := _no_weights(path):
         raise ConfigError(f"{where} is {other}, expected a file of weights")
     try:
         damaged = _damaged(path)
@@ -48,7 +55,7 @@ def read_file(path: str, where: str) -> Any:
 
 
 def _plain(path: str) -> Any:
-    if _head(path)[8:10] == b'{"':
+    if _of_safetensors(_head(path)):
         from safetensors.torch import load_file  # comes with timm, whose files have this form
 
         return load_file(path)
@@ -77,13 +84,28 @@ def _head(path: str) -> bytes:
         return file.read(64)
 
 
-def _no_weights(head: bytes) -> str:
-    """What a file that begins so is instead of weights; empty for any other file."""
+def _of_safetensors(head: bytes) -> bool:
+    return head[8:10] == b'{"'  # behind the number of bytes that the names take
+
+
+def _no_weights(path: str) -> str:
+    """What a file is instead of weights; empty for any other file."""
+    head = _head(path)
     if not head:
         return "empty"
-    if head.startswith(b"version https://git-lfs."):
-        return "a pointer of Git LFS in place of its file, which 'git lfs pull' brings"
-    return "a page (HTML)" if head.lstrip().lower().startswith((b"<!doctype", b"<html")) else ""
+    if head.startswith(_ZIP) and zipfile.is_zipfile(path):
+        return _other_archive(path)
+    text = b"" if _of_safetensors(head) else head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next((name for start, name in _OTHERS.items() if text.startswith(start)), "")
+
+
+def _other_archive(path: str) -> str:
+    """What a ZIP file is that torch.save did not write; empty for one that it wrote."""
+    with zipfile.ZipFile(path) as archive:
+        names = {entry.rpartition("/")[2] for entry in archive.namelist()}
+    if "constants.pkl" in names:
+        return "a TorchScript program"
+    return "" if "data.pkl" in names else "an archive (ZIP) of other files"
 
 
 def _damaged(path: str) -> str:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import torch
 import yaml
@@ -244,15 +245,18 @@ def test_the_log_has_the_means_of_a_step(tmp_path, data):
 
 @pytest.fixture
 def scored(retinanets, tmp_path, monkeypatch):
-    """Trains a detector, for at most 8 steps, whose evaluations behind every step give the scores of a list."""
+    """Trains a detector, for at most 8 steps, whose evaluations behind every step give the scores of a list.
+
+    An error among them is raised.
+    """
     solver = ["SOLVER.MAX_ITER", "8", "SOLVER.STEPS", "[]", "SOLVER.WARMUP_ITERS", "0", "SOLVER.CHECKPOINT_PERIOD", "1"]
     test = ["DATASETS.TEST", "['tiny']", "TEST.EVAL_PERIOD", "1", "TEST.BEST", "bbox/AP", "TEST.PATIENCE", "2"]
 
-    def run(values: list[float], *options: str, **changes) -> list[float]:
-        left = list(values)
-        monkeypatch.setattr(Trainer, "test", classmethod(lambda *_: {"bbox": {"AP": left.pop(0)}}))
+    def run(values: list[float | Exception], *options: str, **changes) -> list[float | Exception]:
+        scores = Mock(side_effect=[x if isinstance(x, Exception) else {"bbox": {"AP": x}} for x in values])
+        monkeypatch.setattr(Trainer, "test", scores)
         train(retinanets, *solver, *test, "OUTPUT_DIR", str(tmp_path), *options, **changes)
-        return left
+        return values[scores.call_count :]
 
     return run
 
@@ -291,6 +295,14 @@ def test_a_resumed_run_ends_where_the_whole_one_did(scored, tmp_path, step):
     (tmp_path / "last_checkpoint").write_text(f"model_{step - 1:07d}.pth")
     assert scored(VALUES[step:], resume=True) == []
     assert set(contents.different(whole, content(tmp_path))) <= {".kd2.best.value"}
+
+
+def test_an_evaluation_that_was_cut_off_is_made_up_for(scored, tmp_path):
+    options = ["TEST.PATIENCE", "0", "SOLVER.MAX_ITER", "3"]
+    with pytest.raises(RuntimeError, match="lost"):
+        scored([1.0, RuntimeError("lost")], *options)
+    assert scored([9.0, 2.0], *options, resume=True) == []
+    assert content(tmp_path, "model_best.pth")["iteration"] == 1
 
 
 def test_more_patience_lets_a_run_go_on(scored, tmp_path):

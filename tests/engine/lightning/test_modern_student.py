@@ -6,6 +6,7 @@ pytest.importorskip("torchvision", reason="needs torchvision")
 pytest.importorskip("lightning", reason="needs lightning")
 
 import logging
+from unittest.mock import Mock
 
 import torch
 
@@ -153,18 +154,21 @@ def test_two_equal_batches_are_one_step(tmp_path):
 
 @pytest.fixture
 def scored(tmp_path, data, monkeypatch):
-    """Trains a detector, for at most 8 steps, whose evaluations behind every step give the scores of a list."""
+    """Trains a detector, for at most 8 steps, whose evaluations behind every step give the scores of a list.
+
+    An error among them is raised.
+    """
     solver = {"MAX_ITER": 8, "STEPS": [], "WARMUP_ITERS": 0, "CHECKPOINT_PERIOD": 1}
     test = {"EVAL_PERIOD": 1, "BEST": "bbox/AP", "PATIENCE": 2}
     config = tiny_detection.write_config(
         tmp_path, data, {"SOLVER": solver, "DATASETS": {"TEST": ["tiny"]}, "TEST": test}
     )
 
-    def train(values: list[float], *options: str, **changes) -> list[float]:
-        left = list(values)
-        monkeypatch.setattr(CocoEvaluator, "evaluate", lambda _: {"bbox/AP": left.pop(0)})
+    def train(values: list[float | Exception], *options: str, **changes) -> list[float | Exception]:
+        evaluate = Mock(side_effect=[x if isinstance(x, Exception) else {"bbox/AP": x} for x in values])
+        monkeypatch.setattr(CocoEvaluator, "evaluate", evaluate)
         runs.train(config, *options, **changes)
-        return left
+        return values[evaluate.call_count :]
 
     return train
 
@@ -207,6 +211,14 @@ def test_a_resumed_run_ends_where_the_whole_one_did(scored, tmp_path, step):
     noted = (".trainer.loops.", ".trainer.epoch", ".kd2.best.value")
     found = runs.different(whole, runs.checkpoint(tmp_path / "out"))
     assert [name for name in found if not name.startswith(noted)] == []
+
+
+def test_an_evaluation_that_was_cut_off_is_made_up_for(scored, tmp_path):
+    options = ["TEST.PATIENCE", "0", "SOLVER.MAX_ITER", "3"]
+    with pytest.raises(RuntimeError, match="lost"):
+        scored([1.0, RuntimeError("lost")], *options)
+    assert scored([9.0, 2.0, 2.0], *options, resume=True) == []
+    assert torch.load(tmp_path / "out" / "model_best.pth", weights_only=True)["iteration"] == 1
 
 
 def test_more_patience_lets_a_run_go_on(scored, tmp_path):

@@ -129,13 +129,26 @@ def test_other_files_are_refused(tmp_path, content):
     [
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "a pointer of Git LFS"),
-        (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", r"a page \(HTML\)"),
+        (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", r"a page \(HTML or XML\)"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", r"a page \(HTML or XML\)"),
+        (b'{"message": "Not Found"}', r"a text \(JSON\)"),
+        (b"\x1f\x8b\x08\x00\x00", r"packed \(gzip\)"),
     ],
 )
 def test_what_lies_in_place_of_weights_is_told(tmp_path, content, found):
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(ConfigError, match=f"^KEY: .*a.pth is {found}.*, expected a file of weights$"):
         read_checkpoint(str(tmp_path / "a.pth"), "KEY")
+
+
+def test_archives_of_something_else_are_told(tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.zeros(1)), str(tmp_path / "program.pth"))
+    with pytest.raises(ConfigError, match="^KEY: .*program.pth is a TorchScript program, expected a file of weights$"):
+        read_checkpoint(str(tmp_path / "program.pth"), "KEY")
+    with zipfile.ZipFile(tmp_path / "packed.pth", "w") as archive:
+        archive.write(saved(tmp_path, {"model": STATE}), "a.pth")
+    with pytest.raises(ConfigError, match=r"packed.pth is an archive \(ZIP\) of other files, expected a file of w"):
+        read_checkpoint(str(tmp_path / "packed.pth"), "KEY")
 
 
 def test_weights_in_an_entry_of_another_name_are_pointed_at(tmp_path):
