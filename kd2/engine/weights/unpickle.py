@@ -41,6 +41,8 @@ def read_file(path: str, where: str) -> Any:
         damaged = _damaged(path)
         if not damaged:
             return _plain(path)
+    except ImportError as error:
+        raise ConfigError(f"{where} needs the package {error.name}, which is missing here") from None
     except Exception as error:  # a damaged file may lead its reader to anything
         text = _first(error)
         if not any(sign in text for sign in _FOREIGN):

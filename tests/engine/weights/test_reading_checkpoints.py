@@ -4,6 +4,7 @@ import argparse
 import collections
 import os
 import pickle
+import sys
 import zipfile
 
 import numpy as np
@@ -149,6 +150,13 @@ def test_archives_of_something_else_are_told(tmp_path):
         archive.write(saved(tmp_path, {"model": STATE}), "a.pth")
     with pytest.raises(ConfigError, match=r"packed.pth is an archive \(ZIP\) of other files, expected a file of w"):
         read_checkpoint(str(tmp_path / "packed.pth"), "KEY")
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    (tmp_path / "a.safetensors").write_bytes((2).to_bytes(8, "little") + b'{"')
+    with pytest.raises(ConfigError, match="^KEY: .*a.safetensors needs the package safetensors.*, which is missing"):
+        read_checkpoint(str(tmp_path / "a.safetensors"), "KEY")
 
 
 def test_weights_in_an_entry_of_another_name_are_pointed_at(tmp_path):
