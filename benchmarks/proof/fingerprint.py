@@ -21,13 +21,16 @@ _FREE = (
 )  # fmt: skip
 # What a student alone does not read.
 _TEACHING = ("KD.TAPS", "KD.STUDENT.TAPS", "KD.LOSSES", "KD.TEACHER", "KD.TEACHERS")
+# Of a teacher's block: what its own config and file stand for, and how it lies in memory.
+_NAMED = ("CONFIG_FILE", "WEIGHTS", "OPTS", "CHANNELS_LAST")
 
 
 def fingerprint(config: str, options: Mapping[str, Any]) -> str:
     """Twelve digits over all that a config file and KEY -> value say, and over the teachers that they name.
 
     A loss counts with its options, weight or share, defaults included; a data set that is not trained on does not
-    count. What the code takes where a config is silent, the commit stands for.
+    count. A teacher counts with its taps and all that says how it runs, but not how it lies in memory. What the code
+    takes where a config is silent, the commit stands for.
 
     Raises:
         ConfigError: see ``kd2.config.read``; a teacher's file that is absent.
@@ -40,7 +43,8 @@ def fingerprint(config: str, options: Mapping[str, Any]) -> str:
         name: {key: x for key, x in block.items() if (key, x) != ("ADAPTER_LR", 1)}
         for name, block in complete_losses(kd.get("LOSSES", {})).items()
     }
-    teachers = [_teacher(block, config) for block in (kd.get("TEACHER", {}), *kd.get("TEACHERS", []))] if blocks else []
+    given = (kd.get("TEACHER", {}), *kd.get("TEACHERS", [])) if blocks else ()
+    teachers = [_teacher(block, config, loaded) for block in given]
     for key in (*_FREE, *(() if blocks else _TEACHING), "KD.TEACHER", "KD.TEACHERS", "KD.LOSSES"):
         _drop(loaded, key.split("."))
     datasets = loaded.get("DATASETS", {})
@@ -68,11 +72,23 @@ def file_identity(path: str) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:12]
 
 
-def _teacher(block: Mapping[str, Any], config: str) -> dict[str, Any]:
+def _teacher(block: Mapping[str, Any], config: str, student: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is read of a teacher. Defaults of what did not count at first are left out, so that old hashes stay."""
     path = block.get("CONFIG_FILE", "")
     loaded = read(found_path(path, config) or str(ROOT / path), [str(word) for word in block.get("OPTS", [])])
-    read_of_it = {"model": loaded.get("MODEL", {}), "format": loaded.get("INPUT", {}).get("FORMAT", "")}
-    return read_of_it | {"weights": file_identity(block.get("WEIGHTS", ""))}
+    inputs = loaded.get("INPUT", {})
+    read_of_it = {"model": loaded.get("MODEL", {}), "format": inputs.get("FORMAT", "")}
+    if wrapped := loaded.get("KD", {}).get("STUDENT", {}).get("META_ARCHITECTURE"):
+        read_of_it["wrapped"] = wrapped
+    if inputs.get("SIZE") != student.get("INPUT", {}).get("SIZE"):
+        read_of_it["size"] = inputs.get("SIZE")
+    return read_of_it | _settings(block) | {"weights": file_identity(block.get("WEIGHTS", ""))}
+
+
+def _settings(block: Mapping[str, Any]) -> dict[str, Any]:
+    """How a teacher is tapped, run and weighed. Defaults are empty or False, and 1 of WEIGHT."""
+    own = {key: x for key, x in block.items() if key not in _NAMED and x and (key, x) != ("WEIGHT", 1)}
+    return {"settings": own} if own else {}
 
 
 def _drop(node: dict[str, Any], key: list[str]) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import pays
 from benchmarks.proof import child, series
-from benchmarks.proof.fingerprint import ROOT, as_words, fingerprint
+from benchmarks.proof.fingerprint import ROOT, as_words
 from benchmarks.proof.grid import Grid, Run
 from benchmarks.proof.journal import Journal
 from benchmarks.proof.series import Series
@@ -22,12 +22,7 @@ from benchmarks.proof.teachers import teacher_of, write_scaled
 from kd2.cli import guarded
 from kd2.config import load
 from kd2.distill import ConfigError
-from kd2.losses.blocks import complete_losses
 from tests.helpers.toy_grid import Trainings, work
-
-
-def hash_of(**options):
-    return fingerprint(str(ROOT / "configs/torchvision/bccd/imitation.yaml"), {"KD.LOSSES": {}} | options)
 
 
 def test_a_run_that_the_journal_has_is_not_repeated(toys, monkeypatch):
@@ -123,32 +118,6 @@ def test_wrong_arguments_are_refused_before_anything_is_written(words, monkeypat
     monkeypatch.setattr(sys, "argv", ["pays.py", "--data", "bccd", "--table", *words])
     assert guarded(pays.main) == 1
     assert words[0] in capsys.readouterr().err
-
-
-def test_the_effective_share_is_in_the_hash():
-    weights = {"KD.TEACHER.WEIGHTS": str(ROOT / "setup.py")}
-    share = complete_losses({"mgd": {}})["mgd"]["SHARE"]
-    default = hash_of(**weights, **{"KD.LOSSES": {"mgd": {}}})
-    assert default == hash_of(**weights, **{"KD.LOSSES": {"mgd": {"SHARE": share}}})
-    assert default != hash_of(**weights, **{"KD.LOSSES": {"mgd": {"SHARE": share / 2}}})
-
-
-def test_where_a_run_lies_and_what_it_scores_is_not_in_the_hash():
-    moved = {"OUTPUT_DIR": "x", "SEED": 7, "DATASETS.TEST": ["y"], "DATASETS.CUSTOM.y": {"JSON": "y", "IMAGES": "y"}}
-    assert hash_of() == hash_of(**moved) != hash_of(**{"SOLVER.BASE_LR": 0.5})
-
-
-def test_a_student_alone_is_one_run_whatever_is_tapped_beside_it():
-    assert hash_of() == hash_of(**{"KD.STUDENT.TAPS": ["fpn=backbone:0"], "KD.TEACHER.TAPS": ["fpn=backbone:1"]})
-
-
-def test_the_teacher_counts_by_its_content_for_those_that_it_teaches(tmp_path):
-    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
-    for file, text in ((one, "1"), (same, "1"), (other, "2")):
-        file.write_text(text)
-    taught = [hash_of(**{"KD.LOSSES": {"mgd": {}}, "KD.TEACHER.WEIGHTS": str(x)}) for x in (one, same, other)]
-    assert taught[0] == taught[1] != taught[2]
-    assert hash_of(**{"KD.TEACHER.WEIGHTS": str(one)}) == hash_of(**{"KD.TEACHER.WEIGHTS": str(other)})
 
 
 def test_a_teacher_that_is_no_file_is_an_error(toys):
