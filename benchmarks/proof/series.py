@@ -39,10 +39,8 @@ class Series:
         if teacher.given:
             self._end(teacher.run, "--eval-only")
         else:
-            while (end := self.train(teacher.run)) is None:  # another process trains it
+            while (end := self.train(teacher.run, teacher.source)) is None:  # another process trains it
                 time.sleep(10)
-            if end["status"] == FINISHED and not os.path.isfile(teacher.source):  # it was trained on another machine
-                end = self._train(teacher.run, "--overwrite")
             if end["status"] != FINISHED:
                 raise ConfigError(f"the teacher could not be trained: {end.get('error', end['status'])}")
         if teacher.factors and not os.path.isfile(teacher.weights):
@@ -56,16 +54,25 @@ class Series:
             if not self.journal.records(status=MEASURED, road=run.road, hash=run.hash):
                 self._measure(run)
 
-    def train(self, run: Run) -> Record | None:
-        """The end of a run, from the journal or from training now; None: another process trains it at this moment."""
-        return self._end(run, "--overwrite")
+    def train(self, run: Run, needed: str = "") -> Record | None:
+        """The end of a run, from the journal or from training now; None: another process trains it at this moment.
 
-    def _end(self, run: Run, option: str) -> Record | None:
+        Args:
+            needed: a file that the run leaves; one that finished without it here, on another machine, is repeated.
+        """
+        return self._end(run, "--overwrite", needed)
+
+    def _end(self, run: Run, option: str, needed: str = "") -> Record | None:
         with self._claimed(run.folder) as mine:
             known = self.journal.ended(run.road, run.hash, run.seed)
-            if known and not (self.again and known["status"] == FAILED):
+            if known and not self._to_be_repeated(known, needed):
                 return known
             return self._train(run, option) if mine else None
+
+    def _to_be_repeated(self, known: Record, needed: str) -> bool:
+        if known["status"] == FINISHED:
+            return bool(needed) and not os.path.isfile(needed)
+        return self.again and known["status"] == FAILED
 
     def _train(self, run: Run, option: str) -> Record:
         """Train, or with ``--eval-only`` evaluate."""

@@ -1,5 +1,6 @@
 """Does distillation pay: the grid, the journal, hashes, and a series with a stub for training."""
 
+import contextlib
 import fcntl
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from benchmarks.proof.fingerprint import ROOT, as_words
 from benchmarks.proof.grid import Grid, Run
 from benchmarks.proof.journal import Journal
 from benchmarks.proof.series import Series
-from benchmarks.proof.teachers import teacher_of, write_scaled
+from benchmarks.proof.teachers import Teacher, teacher_of, write_scaled
 from kd2.cli import guarded
 from kd2.config import load
 from kd2.distill import ConfigError
@@ -65,6 +66,46 @@ def test_a_run_of_another_process_is_left_to_it(toys, monkeypatch):
         fcntl.flock(file, fcntl.LOCK_EX)
         assert one.train(run) is None
     assert one.train(run)["status"] == "finished"
+
+
+def teacher_without_file(toys):
+    """A teacher that the journal has, trained on another machine, and the series that is to train it again."""
+    run, journal = Grid("toys").teacher("torchvision"), Journal(toys / "toys.jsonl")
+    journal.append({"status": "finished", "road": run.road, "hash": run.hash, "seed": run.seed})
+    one, source = Series(journal, toys / "pays"), str(toys / "trained.pth")
+    one.output.mkdir()
+    return Teacher(run, False, source, source), one
+
+
+def test_a_teacher_of_another_machine_is_trained_again_inside_the_claim(toys, monkeypatch):
+    teacher, one = teacher_without_file(toys)
+
+    def training(tool, words, log):
+        with one._claimed(teacher.run.folder) as free:
+            assert not free
+        Path(teacher.source).write_bytes(b"weights")
+        return Trainings()(tool, words, log)
+
+    monkeypatch.setattr(series.child, "call", training)
+    assert one.prepare(teacher) == teacher.source
+    assert len(one.journal.records(status="started")) == 1
+
+
+def test_a_teacher_that_another_process_trains_again_is_waited_for(toys, monkeypatch):
+    teacher, one = teacher_without_file(toys)
+    trainings, slept = Trainings(), []
+    monkeypatch.setattr(series.child, "call", trainings)
+    with contextlib.ExitStack() as other:
+        other.enter_context(one._claimed(teacher.run.folder))
+
+        def other_ends(seconds):
+            slept.append(seconds)
+            Path(teacher.source).write_bytes(b"weights")
+            other.close()
+
+        monkeypatch.setattr(series.time, "sleep", other_ends)
+        assert one.prepare(teacher) == teacher.source
+    assert (len(slept), trainings.calls) == (1, [])
 
 
 def test_the_longer_student_has_the_iterations_that_the_costliest_default_loss_is_worth(toys, monkeypatch):
