@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from benchmarks.proof.fingerprint import file_identity
 from benchmarks.proof.grid import MAIN, Grid, Run
 from kd2.distill import ConfigError
 from kd2.engine.weights.checkpoint import read_weights
+from kd2.runs.files import save_atomically
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def scaled_file(source: str, factors: Mapping[str, float], folder: Path) -> str:
 
 
 def write_scaled(teacher: Teacher) -> None:
-    """Write the copy of the teacher's weights with its factors.
+    """Write the copy of the teacher's weights with its factors, whole or not at all.
 
     Raises:
         ConfigError: a pattern that fits no key.
@@ -84,4 +83,4 @@ def write_scaled(teacher: Teacher) -> None:
             raise ConfigError(f"scale: {pattern!r} fits no key of {teacher.source}")
         state |= {key: state[key] * factor for key in keys}
     Path(teacher.weights).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": state}, teacher.weights)
+    save_atomically({"model": state}, teacher.weights)

@@ -173,6 +173,20 @@ def test_factors_multiply_the_weights_that_they_name(toys):
     assert (state["fpn.weight"].tolist(), state["head.weight"].tolist()) == ([10.0, 10.0], [1.0, 1.0])
 
 
+def test_a_scaled_copy_whose_writing_is_cut_off_is_not_there(toys, monkeypatch):
+    teacher = teacher_of(Grid("toys"), "torchvision", "times10", None, None, toys)
+
+    def cut_off(content, file):
+        with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
+            opened.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        write_scaled(teacher)
+    assert not Path(teacher.weights).exists()
+
+
 def test_scores_of_two_sets_are_told_apart_and_those_of_classes_left_out():
     log = "text\n| metric | value |\n|---|---|\n| a/AP | 1.5 |\n| b/AP   | nan   |\n| a/AP-cell | 2.0 |\n"
     found = child.scores(log, {"val": "a", "test": "b"})
