@@ -1,7 +1,9 @@
 """The results of a data set as Markdown, between the marks that ``docs/results.md`` has for it."""
 
+import contextlib
+import fcntl
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.blocks import replaced
@@ -20,23 +22,35 @@ _COLUMNS = ("gain over the student alone", "recovery", "time", "CPU s", "seeds",
 def write_page(grid: Grid, journal: Journal, output: Path, page: Path, given: str | None = None) -> None:
     """Write the tables of a data set into the page, as the blocks ``DATA, short`` and ``DATA`` of ``pays``.
 
+    Several processes may do so at once, each for another data set: one after the other reads and writes.
+
     Args:
-        output, given: see ``teacher_of``.
+        output, given: see ``teacher_of``; ``output`` takes the file that is locked.
 
     Raises:
         ConfigError: the page lacks a mark.
     """
-    found = [
-        read_results(grid, road, section, journal, output, given)
-        for section in grid.file["sections"]
-        for road in grid.roads(section)
-    ]
-    # The student alone is one run for many sections, and no table by itself but in the main one.
-    shown = [results for results in found if results.section == MAIN and results.rows or set(results.rows) - {ALONE}]
-    text = page.read_text()
-    text = replaced(text, "pays", f"{grid.data}, short", short(grid, [x for x in shown if x.section == MAIN]))
-    text = replaced(text, "pays", grid.data, whole(shown, journal, grid.file["metric"]))
-    write_atomically(text, str(page))
+    with _locked(output / f"{page.name}.lock"):
+        found = [
+            read_results(grid, road, section, journal, output, given)
+            for section in grid.file["sections"]
+            for road in grid.roads(section)
+        ]
+        # The student alone is one run for many sections, and no table by itself but in the main one.
+        shown = [x for x in found if x.section == MAIN and x.rows or set(x.rows) - {ALONE}]
+        text = page.read_text()
+        text = replaced(text, "pays", f"{grid.data}, short", short(grid, [x for x in shown if x.section == MAIN]))
+        text = replaced(text, "pays", grid.data, whole(shown, journal, grid.file["metric"]))
+        write_atomically(text, str(page))
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait until no other process is inside such a block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def short(grid: Grid, shown: list[Results]) -> str:

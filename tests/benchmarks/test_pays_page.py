@@ -1,10 +1,14 @@
 """Does distillation pay: the page that a journal gives."""
 
+import threading
+
 import pytest
 
 from benchmarks.blocks import replaced
+from benchmarks.proof import page
+from benchmarks.proof.journal import Journal
 from kd2.distill import ConfigError
-from tests.helpers.toy_grid import Trainings, cells, gains, work, write
+from tests.helpers.toy_grid import GRID, PAGE, Trainings, cells, gains, work, write
 
 
 def test_the_page_has_paired_differences_recovery_and_time(toys, monkeypatch):
@@ -60,6 +64,24 @@ def test_what_the_authors_give_stands_beside_the_rows_that_it_is_of(toys, monkey
     text = write(toys, work(toys, monkeypatch, Trainings(gains), section="times10"))
     larger = text.split("**Larger maps")[1].splitlines()
     assert "published" not in larger[2] and larger[2].split("|")[2].strip() == "test"
+
+
+def test_two_data_sets_that_are_written_at_once_keep_both_tables(toys, monkeypatch):
+    (toys / "dolls.yaml").write_text(GRID)
+    (toys / "page.md").write_text(PAGE + PAGE.replace("toys", "dolls"))
+    other = threading.Thread(target=write, args=(toys, Journal(toys / "dolls.jsonl"), "dolls"))
+
+    def meanwhile(grid, shown):
+        if grid.data == "toys":  # the page was read, and is not yet written
+            other.start()
+            other.join(timeout=1)
+        return f"table of {grid.data}"
+
+    monkeypatch.setattr(page, "short", meanwhile)
+    write(toys, Journal(toys / "toys.jsonl"))
+    other.join()
+    text = (toys / "page.md").read_text()
+    assert "table of toys" in text and "table of dolls" in text
 
 
 def test_a_page_without_a_mark_is_refused():

@@ -78,8 +78,8 @@ def work(folder, monkeypatch, trainings, section="main", **options):
     return journal
 
 
-def write(folder, journal):
-    page.write_page(Grid("toys"), journal, folder / "pays", folder / "page.md")
+def write(folder, journal, data="toys"):
+    page.write_page(Grid(data), journal, folder / "pays", folder / "page.md")
     return (folder / "page.md").read_text()
 
 
