@@ -23,8 +23,10 @@ from benchmarks.proof.series import ROUNDS, Series, costliest, lengthened
 from benchmarks.proof.teachers import teacher_of
 from kd2.cli import guarded
 from kd2.cli_arguments import Parser, positive
+from kd2.distill import ConfigError
 
 RESULTS = ROOT / "benchmarks" / "results"
+_LENGTH = "of every student (default: the grid's); a road's teacher always has those of its config"
 
 
 def main() -> int:
@@ -48,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="a row; may be given several times")
     parser.add_argument("--seeds", type=positive, metavar="N", help="how many (default: the section's)")
     parser.add_argument("--first-seed", type=positive, default=1, metavar="K", help="the first one (default 1)")
-    parser.add_argument("--iterations", type=positive, metavar="N", help="of every training (default: the grid's)")
+    parser.add_argument("--iterations", type=positive, metavar="N", help=_LENGTH)
     parser.add_argument("--teacher", metavar="FILE", help="weights (default: the grid's below $DETECTRON2_DATASETS)")
     parser.add_argument("--again", action="store_true", help="repeat the runs that failed")
     parser.add_argument("--table", action="store_true", help="train nothing, write docs/results.md alone")
@@ -56,8 +58,16 @@ def arguments() -> argparse.Namespace:
 
 
 def work(args: argparse.Namespace, grid: Grid, series: Series, road: str, rows: Collection[str]) -> bool:
-    """Work through a section of the grid; whether every run finished that no other process has."""
+    """Work through a section of the grid; whether every run finished that no other process has.
+
+    Raises:
+        ConfigError: a teacher is given to a section that has one of its own; see ``Series.prepare``.
+    """
     section = args.variant
+    if args.teacher and "teacher" in grid.section(section):
+        raise ConfigError(
+            f"--teacher is {args.teacher!r}, but the section {section} has a teacher of its own: leave it out"
+        )
     weights = series.prepare(teacher_of(grid, road, section, args.teacher, args.iterations, series.output))
     seeds = range(args.first_seed, args.first_seed + (args.seeds or grid.section(section)["seeds"]))
     every = grid.runs(road, section, seeds, weights, args.iterations)

@@ -193,6 +193,14 @@ def test_scores_of_two_sets_are_told_apart_and_those_of_classes_left_out():
     assert found["val"] == {"AP": 1.5} and found["test"]["AP"] != found["test"]["AP"]
 
 
+def test_a_teacher_is_refused_where_the_section_has_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pays.py", "--data", "bccd", "--variant", "mgd_self", "--teacher", "x.pth"])
+    monkeypatch.setattr(Series, "prepare", lambda *_: pytest.fail("it began to work"))
+    assert guarded(pays.main) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--teacher is 'x.pth', but the section mgd_self has a teacher of its own" in line
+
+
 @pytest.mark.parametrize("data", ["bccd", "camvid", "cifar", "nuclei"])
 def test_every_row_of_the_shipped_grids_is_a_config_without_errors(data, tmp_path, monkeypatch):
     (tmp_path / "teacher.pth").write_bytes(b"")
