@@ -19,7 +19,7 @@ class ClassificationModule(DistillModule):
     Args:
         train: the training data, [] when nothing is trained.
         normalize: the student's input from pixels in [0, 1].
-        teacher_logits: (teacher, batch) to (N, K).
+        teacher_logits: (teacher, batch) to (N, K). The teacher is held until every test set was seen once.
         others: see ``DistillModule``.
     """
 
@@ -33,6 +33,9 @@ class ClassificationModule(DistillModule):
         super().__init__(*others)
         self.train_data, self.normalize, self.teacher_logits = train, normalize, teacher_logits
         self.per_epoch = sum(map(len, train)) / (self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE)
+        # The distiller lets go of its teacher when all losses have stopped; the scores want it for longer.
+        self._untaught = set(self.cfg.DATASETS.TEST) if self.cfg.TEST.TEACHER else set()
+        self._teacher = self.distiller.teacher if self._untaught else None
         self._kept: dict[tuple[str, int], Tensor] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -45,6 +48,9 @@ class ClassificationModule(DistillModule):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
+        self._untaught.discard(self.test.name)
+        if not self._untaught:
+            self._teacher = None
         if self.per_epoch:
             self._log_epoch(self.global_step)
 
@@ -65,9 +71,8 @@ class ClassificationModule(DistillModule):
         """The teacher's logits of a test batch, computed at its first visit; None without a teacher."""
         key = (self.test.name, number)
         if key not in self._kept:
-            teacher = self.distiller.teacher
-            if teacher is None or batch.teacher is None:
+            if self._teacher is None or batch.teacher is None:
                 return None
-            teacher.model.eval()
-            self._kept[key] = self.teacher_logits(teacher.model, batch).cpu()
+            model = self._teacher.model.eval().to(batch.images.device)
+            self._kept[key] = self.teacher_logits(model, batch).cpu()
         return self._kept[key].to(batch.images.device)

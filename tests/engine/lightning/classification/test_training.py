@@ -1,6 +1,7 @@
 """Training, evaluation, moving average, clean statistics, resuming."""
 
 import itertools
+import json
 
 import pytest
 
@@ -100,6 +101,16 @@ def test_a_resumed_run_with_adamw_and_every_loss_ends_alike(tmp_path, data, clas
 def test_evaluation_reports_accuracy_agreement_and_divergence(tmp_path, data, class_teacher):
     scores = runs.train(tiny.write_config(tmp_path, data, tiny.distilled(class_teacher, TESTED)))
     assert set(scores) == {"cls/top1", "cls/agreement", "cls/KL"}
+
+
+def test_losses_that_stop_leave_the_scores_beside_the_teacher(tmp_path, data, class_teacher):
+    """Also where nothing was evaluated before the stop, or the run is resumed behind it."""
+    stopping = {"KD": {"LOSSES": {"logits": {"STOP_ITER": 2}}}, "TEST": {"BEST": "cls/agreement", "EVAL_PERIOD": 5}}
+    config = tiny.write_config(tmp_path, data, tiny.distilled(class_teacher, runs.merged(TESTED, stopping)))
+    scores = runs.train(config, "OUTPUT_DIR", str(tmp_path / "whole"))
+    assert set(scores) == {"cls/top1", "cls/agreement", "cls/KL"}
+    runs.resumed(config, tmp_path / "whole", 3, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == scores
 
 
 def labeled(labels: list[int]) -> Batch:
