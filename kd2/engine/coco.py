@@ -60,6 +60,12 @@ def score(data: Records, found: list[dict[str, Any]], kinds: Sequence[str], limi
     return {kind: _named(_precision(data, found, kind, limit), data.classes) for kind in kinds}
 
 
+def score_names(data: Records, kinds: Sequence[str]) -> dict[str, list[str]]:
+    """The names of ``score`` by kind."""
+    nothing = np.full((10, 101, len(data.classes), 4), -1.0)  # in the shape of pycocotools' table
+    return {kind: list(_named(nothing, data.classes)) for kind in kinds}
+
+
 def _precision(data: Records, found: list[dict[str, Any]], kind: str, limit: int) -> np.ndarray:
     """pycocotools' table (thresholds, recalls, classes, areas), -1 where there is nothing to find."""
     with contextlib.redirect_stdout(io.StringIO()):

@@ -108,9 +108,13 @@ class Experiment(ABC):
         """The device of training, and for each of its batches in turn what brings it there as every step does."""
 
     @abstractmethod
-    def try_out(self, prepared: "Prepared") -> None:
+    def try_out(self, prepared: "Prepared") -> list[str]:
         """What ``fit`` builds before its first step: optimizer and schedule; evaluators, which see the student's output
-        for the first image of each test set. Nothing is written."""
+        for the first image of each test set. Nothing is written.
+
+        Returns:
+            The names of the scores of the run's last evaluation; none where they are not known before.
+        """
 
     @abstractmethod
     def fit(self, prepared: "Prepared", saved: str | None, best: Best) -> Scores:

@@ -145,7 +145,7 @@ def dry_run(experiment: Experiment) -> Iterator[DryRun]:
     device, arrivals = experiment.arrivals(prepared.train)
     distiller.to(device)
     arrive = first_with_objects(distiller, arrivals)
-    experiment.try_out(prepared)
+    best_of(experiment.cfg, None).check_names(experiment.try_out(prepared), complete=True)
     precision = functools.partial(forward_precision, experiment.cfg.SOLVER, device.type)
     yield DryRun(distiller.train(), arrive, prepared.facts, precision)
 

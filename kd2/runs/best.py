@@ -3,14 +3,12 @@
 ``model_best.pth`` in ``OUTPUT_DIR`` holds the best student.
 """
 
-import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kd2.distill import ConfigError, nearest
 
-logger = logging.getLogger(__name__)
 Number = TypeVar("Number", int, float)
 
 
@@ -48,8 +46,8 @@ class Best:
             return False
         if self.metric not in scores:
             self._choices = list(scores)
-            logger.warning("TEST.BEST: %s is not among the scores; %s", self.metric, nearest(self.metric, scores))
             return False
+        self._choices = []
         found = float(scores[self.metric])
         self.level, self.waited = (found, 0) if found > self.level else (self.level, self.waited + 1)
         better = found > self.value
@@ -70,7 +68,26 @@ class Best:
         """At the end of a run: raises ConfigError when no evaluation had the metric, or none a finite value of it."""
         if self.metric and self.value == -math.inf:
             reason = nearest(self.metric, self._choices) if self._choices else "it was never a number"
-            raise ConfigError(f"TEST.BEST is {self.metric!r}, which no evaluation gave; {reason}")
+            raise ConfigError(f"{self._found()} gave; {reason}")
+
+    def check_names(self, names: Collection[str], complete: bool = False) -> None:
+        """Raises ConfigError when the metric is not among the names of an evaluation's scores, and will never be.
+
+        Args:
+            names: empty where they are not known.
+            complete: they are of the last evaluation; one on the way may score the first test set alone.
+        """
+        if self.metric and names and self.metric not in names and (complete or not self._comes_later(names)):
+            raise ConfigError(f"{self._found()} gives; {nearest(self.metric, names)}")
+
+    def _found(self) -> str:
+        return f"TEST.BEST is {self.metric!r}, which no evaluation"
+
+    def _comes_later(self, names: Collection[str]) -> bool:
+        """Whether the metric is of a further test set, or with augmentation, of which ``names`` has nothing."""
+        group = self.metric.split("/")[0]
+        further = group.endswith("_TTA") or len(self.tests) > 1 and group in self.tests
+        return further and not any(name.startswith(f"{group}/") for name in names)
 
     def _known(self, entry: Any, name: str, default: Number) -> Number:
         """``name`` of an entry that is of this metric and these data sets; ``default`` where it is no such number."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kd2.distill import ConfigError
 from kd2.runs.best import Best
 
 TESTS = ["val"]
@@ -48,6 +49,21 @@ def test_evaluations_behind_the_checkpoint_count_anew():
 def test_what_no_run_wrote_does_not_count(entry):
     best = Best("bbox/AP", TESTS, patience=2, saved=entry)
     assert (best.waited, best.level) == (0, float("-inf"))
+
+
+@pytest.mark.parametrize(
+    ("metric", "tests"), [("bbox/AP", ["val"]), ("new/bbox/AP", ["val", "new"]), ("bbox_TTA/AP", ["val"])]
+)
+def test_what_a_later_evaluation_gives_is_no_unknown_metric(metric, tests):
+    Best(metric, tests).check_names(["val/bbox/AP"] if len(tests) > 1 else ["bbox/AP"])
+
+
+@pytest.mark.parametrize(
+    ("metric", "tests"), [("bbox/AQ", ["val"]), ("val/bbox/AP", ["val"]), ("new/bbox/AP", ["new"])]
+)
+def test_what_no_evaluation_gives_is_refused(metric, tests):
+    with pytest.raises(ConfigError, match=f"^TEST.BEST is '{metric}', which no evaluation gives; did you mean bbox/AP"):
+        Best(metric, tests).check_names(["bbox/AP"])
 
 
 def test_another_metric_begins_anew():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import verify_results
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNNWithTTA
 from detectron2.utils import comm
@@ -42,7 +42,7 @@ from kd2.engine.detectron2.models import (
     class_keys,
     probe_size,
 )
-from kd2.engine.detectron2.records_evaluator import detections_of
+from kd2.engine.detectron2.records_evaluator import RecordsEvaluator, detections_of
 from kd2.engine.detectron2.step import step_of
 from kd2.engine.detectron2.trainer import Trainer
 from kd2.engine.detectron2.windows import check_windows, windowed
@@ -156,17 +156,22 @@ class Detectron2Experiment(Experiment):
     def predict(self, model: nn.Module, batch: list[dict]) -> list[dict]:
         return windowed(self.cfg, model)(batch)
 
-    def try_out(self, prepared: Prepared) -> None:
+    def try_out(self, prepared: Prepared) -> list[str]:
         cfg, student = self.cfg, prepared.distiller.student.eval()
         Trainer.build_lr_scheduler(cfg, Trainer.build_optimizer(cfg, prepared.distiller))
-        models = [windowed(cfg, student)] + ([GeneralizedRCNNWithTTA(cfg, student)] if cfg.TEST.AUG.ENABLED else [])
+        models = {"": windowed(cfg, student)}
+        if cfg.TEST.AUG.ENABLED:
+            models["_TTA"] = GeneralizedRCNNWithTTA(cfg, student)
+        known: list[list[str]] = []
         for name in prepared.tests:
-            for model in models:
+            for mark, model in models.items():
                 with tempfile.TemporaryDirectory() as folder, torch.no_grad():
                     evaluator = Trainer.build_evaluator(cfg, name, folder)
                     evaluator.reset()
                     batch = next(iter(Trainer.build_test_loader(cfg, name)))
                     evaluator.process(batch, model(batch))
+                    known.append(_score_names(evaluator, mark, name if len(prepared.tests) > 1 else ""))
+        return [name for names in known for name in names] if all(known) else []
 
     @property
     def first(self) -> bool:
@@ -205,6 +210,21 @@ class Detectron2Experiment(Experiment):
         taps, key = taps_of(self.cfg, side)
         probe = blank_probe(model, probe_size(self.cfg))
         return BuiltModel(model, probe, taps, key, class_keys(model, cfg), cfg.INPUT.FORMAT, **names)
+
+
+def _score_names(evaluator: DatasetEvaluator, mark: str, data: str) -> list[str]:
+    """The names of the scores as results have them; none of Detectron2's own evaluators, which do not tell.
+
+    Args:
+        mark: behind what is evaluated with augmentation.
+        data: the data set, where there are several.
+    """
+    if not isinstance(evaluator, RecordsEvaluator):
+        return []
+    start = f"{data}{mark}/" if data else ""
+    return [
+        f"{start}{kind}{'' if data else mark}/{name}" for kind, names in evaluator.names().items() for name in names
+    ]
 
 
 def build_distilled(cfg: CfgNode) -> Distiller:

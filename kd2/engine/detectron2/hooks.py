@@ -125,8 +125,9 @@ class KeepBest(HookBase):
         trainer, done = self.trainer, self.trainer.iter + 1
         if not self.period or done % self.period or done == trainer.max_iter:
             return
-        best = trainer.best
-        if comm.is_main_process() and best.beaten_by(flatten_results_dict(compat.last_results(trainer))):
+        best, scores = trainer.best, flatten_results_dict(compat.last_results(trainer))
+        best.check_names(scores)
+        if comm.is_main_process() and best.beaten_by(scores):
             trainer.checkpointer.save(BEST.removesuffix(".pth"))
         if best.patience and any(comm.all_gather(best.exhausted)):
             logger.info("%s: the training ends after iteration %d", best.reason(), trainer.iter)

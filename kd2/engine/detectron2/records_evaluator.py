@@ -10,7 +10,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from kd2.data.detection.records import Records
-from kd2.engine.coco import detections, score
+from kd2.engine.coco import detections, score, score_names
 from kd2.runs.files import write_atomically
 
 _RESULTS = "coco_instances_results.json"
@@ -46,6 +46,10 @@ class RecordsEvaluator(DatasetEvaluator):
         for given, output in zip(inputs, outputs, strict=True):
             place = self._places[given["image_id"]]
             self._found += detections_of(output["instances"], place, "segm" in self.kinds)
+
+    def names(self) -> dict[str, list[str]]:
+        """Those of the scores by kind."""
+        return score_names(self.data, self.kinds)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """See ``kd2.engine.coco.score``; None on all processes but the first."""

@@ -105,14 +105,16 @@ class LightningExperiment(Experiment):
         """A batch of one record on the device."""
         return collate([mapped(mapper, record)]).to(torch.device("cuda" if uses_gpu(self.cfg) else "cpu"))
 
-    def try_out(self, prepared: Prepared) -> None:
+    def try_out(self, prepared: Prepared) -> list[str]:
         student = prepared.distiller.student.eval()
         build_trainer(self.cfg, self.args)
-        self.module(prepared.distiller, prepared.train, prepared.classes).configure_optimizers()
+        module = self.module(prepared.distiller, prepared.train, prepared.classes)
+        module.configure_optimizers()
+        device, names = next(student.parameters()).device, []
         for test in prepared.tests:
-            batch = next(iter(self.test_loader(test, rank=0, ranks=1))).to(next(student.parameters()).device)
-            with torch.no_grad():
-                self.evaluator(test).process(batch, self.predict(student, batch))
+            batch = next(iter(self.test_loader(test, rank=0, ranks=1))).to(device)
+            names += module.try_out(test, batch)
+        return names
 
     def source(self, node: str) -> TeacherSource:
         """The teacher that the config names under ``node``."""

@@ -1,6 +1,7 @@
 """A distiller as a Lightning module, and its checkpoints in kd2's one schema."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -26,10 +27,13 @@ _STUDENT, _ADAPTERS, _SHARES = _PARTS = "distiller.student.", "distiller.losses.
 
 
 class Evaluator(Protocol):
-    """The contract of every evaluator, Detectron2's too: batches with the student's output in, scores out."""
+    """The contract of every evaluator: batches with the student's output in, scores out."""
 
     def process(self, inputs: Any, outputs: Any) -> None:
         """Take in a batch and what ``Experiment.predict`` made of it."""
+
+    def names(self) -> list[str]:
+        """Names of the scores, known behind the first batch."""
 
     def evaluate(self) -> dict[str, float]:
         """Scores by name over the shares of all processes."""
@@ -143,6 +147,16 @@ class DistillModule(lightning.LightningModule):
         del self._predict
         self.scores = self.evaluator.evaluate()
         self.log_dict(self.scores, rank_zero_only=True)
+
+    @torch.no_grad()
+    def try_out(self, test: Any, batch: Any) -> list[str]:
+        """Validate a batch of a test set with the student in eval mode; the names of the results of the whole set."""
+        self.test, self.evaluator = test, self.new_evaluator(test)
+        self._predict = functools.partial(self.predict, self.student)
+        self.validation_step(batch, 0)
+        del self._predict
+        self.scores = dict.fromkeys(self.evaluator.names(), math.nan)
+        return list(self.named_scores())
 
     def named_scores(self) -> dict[str, float]:
         """``scores`` by the names of the run's results: several test sets are told apart."""

@@ -88,7 +88,9 @@ class _Checkpoints(ModelCheckpoint):
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        if module.best.beaten_by(module.named_scores()):
+        scores = module.named_scores()
+        module.best.check_names(scores)
+        if module.best.beaten_by(scores):
             trainer.save_checkpoint(os.path.join(str(self.dirpath), BEST))
         if module.best.exhausted:
             logger.info("%s: the training ends after iteration %d", module.best.reason(), trainer.global_step - 1)

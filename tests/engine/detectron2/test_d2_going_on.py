@@ -177,9 +177,10 @@ def test_a_resumed_run_knows_the_best_so_far(scored):
     assert scored([29.0], resume=True) == (4, 30.0)
 
 
-def test_an_unknown_metric_is_named_with_the_choices(scored):
-    with pytest.raises(ConfigError, match="^TEST.BEST is 'bbox/AR', which no evaluation gave; did you mean bbox/AP"):
-        scored([1.0, 2.0, 3.0], "TEST.BEST", "bbox/AR")
+def test_an_unknown_metric_is_refused_by_the_first_evaluation_with_the_choices(scored, tmp_path):
+    with pytest.raises(ConfigError, match="^TEST.BEST is 'bbox/AR', which no evaluation gives; did you mean bbox/AP"):
+        scored([1.0], "TEST.BEST", "bbox/AR")
+    assert not (tmp_path / "model_final.pth").exists()
 
 
 def test_the_newest_checkpoints_are_kept(retinanets, tmp_path):

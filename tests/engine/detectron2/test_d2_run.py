@@ -251,6 +251,7 @@ def test_a_dry_run_has_the_student_and_the_first_batch_of_training(retinanets, t
         (["MODEL.RETINANET.NUM_CLASSES", "3"], "NUM_CLASSES is 3, data set 'tiny'"),
         (["KD.LOSSES", "{}"], "KD.LOSSES has no loss with a weight or share other than 0"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "MODEL.WEIGHTS: no file nowhere.pth"),
+        (["DATASETS.TEST", "['tiny']", "TEST.BEST", "bbox/APP"], "TEST.BEST is 'bbox/APP', which no evaluation gives"),
         (["SOLVER.OPTIMIZER", "sgdd"], "SOLVER.OPTIMIZER is 'sgdd'"),
     ],
 )

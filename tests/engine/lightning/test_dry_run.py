@@ -61,6 +61,14 @@ def test_a_dry_run_refuses_what_training_would(tmp_path, data, teacher, options,
         pass
 
 
+def test_a_dry_run_refuses_a_metric_that_no_evaluation_gives(tmp_path, data, teacher):
+    changes = {"DATASETS": {"TEST": ["tiny"]}, "TEST": {"BEST": "bbox/APP"}}
+    config = tiny.write_config(tmp_path, data, tiny.distilled(teacher, changes))
+    with pytest.raises(ConfigError, match="^TEST.BEST is 'bbox/APP', which no evaluation gives; did you mean bbox/AP"):
+        with engine.dry_run(config, []):
+            pass
+
+
 def test_a_dry_run_reads_the_first_test_image(tmp_path, data, teacher):
     own = shutil.copytree(data, tmp_path / "data")
     entry = {"JSON": str(own / "coco.json"), "IMAGES": str(own / "images")}

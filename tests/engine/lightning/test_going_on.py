@@ -178,9 +178,15 @@ def test_a_resumed_run_knows_the_best_so_far(scored):
     assert best(folder) == (4, 30.0)
 
 
-def test_an_unknown_metric_is_named_with_the_choices(scored, tmp_path):
+def test_an_unknown_metric_is_refused_by_the_first_evaluation_with_the_choices(scored, tmp_path):
+    with pytest.raises(ConfigError, match="^TEST.BEST is 'bbox/AR', which no evaluation gives; did you mean bbox/AP"):
+        scored([1.0], "TEST.BEST", "bbox/AR")
+    assert not (tmp_path / "out" / "model_final.pth").exists()
+
+
+def test_an_unknown_metric_without_evaluations_on_the_way_leaves_the_trained_student(scored, tmp_path):
     with pytest.raises(ConfigError, match="^TEST.BEST is 'bbox/AR', which no evaluation gave; did you mean bbox/AP"):
-        scored([1.0, 2.0, 3.0, 4.0], "TEST.BEST", "bbox/AR")
+        scored([1.0], "TEST.BEST", "bbox/AR", "TEST.EVAL_PERIOD", "0")
     assert (tmp_path / "out" / "model_final.pth").exists()
 
 

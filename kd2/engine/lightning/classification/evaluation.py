@@ -42,6 +42,10 @@ class ClassificationEvaluator:
             same_choice.update(agreement(logits, teacher).float())
             divergence.update(divergences(logits, teacher))
 
+    def names(self) -> list[str]:
+        """Those of the scores; the teacher's as soon as its logits were seen."""
+        return [*self.of_labels, *(self.of_teacher if self.with_teacher else ())]
+
     def evaluate(self) -> dict[str, float]:
         """``cls/top1``, ``cls/top5``, ``cls/agreement`` (same choice) in percent; ``cls/KL`` (teacher || student)."""
         scores = {name: 100 * metric.compute().item() for name, metric in self.of_labels.items()}

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from kd2.data.detection.records import Records
-from kd2.engine.coco import detections, score
+from kd2.engine.coco import detections, score, score_names
 from kd2.engine.gather import gathered
 from kd2.engine.lightning.detection.data import Batch
 
@@ -33,6 +33,10 @@ class CocoEvaluator:
             boxes, scores, labels = (output[key].cpu().numpy() for key in ("boxes", "scores", "labels"))
             masks = (output["masks"][:, 0] > 0.5).cpu().numpy() if "segm" in self.kinds else None
             self.detections += detections(self._places[record["image_id"]], boxes, scores, labels, masks)
+
+    def names(self) -> list[str]:
+        """Those of the scores."""
+        return [f"{kind}/{name}" for kind, names in score_names(self.data, self.kinds).items() for name in names]
 
     def evaluate(self) -> dict[str, float]:
         """``{"bbox/AP": ..., "segm/AP": ...}`` on every rank's whole data set; nan and 0 as in ``kd2.engine.coco``."""

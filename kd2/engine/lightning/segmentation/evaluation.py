@@ -28,6 +28,10 @@ class SemSegEvaluator:
         """Count classes (N, H, W) against the labels of a batch, 255 for pixels that do not count."""
         self.counts.to(outputs.device).update(outputs, inputs.labels)
 
+    def names(self) -> list[str]:
+        """Those of the scores."""
+        return list(score(torch.zeros(len(self.classes), len(self.classes)), self.classes))
+
     def evaluate(self) -> dict[str, float]:
         """The metrics on every rank's whole data set; the first rank names classes that never occur."""
         metrics = score(self.counts.compute().cpu(), self.classes)

@@ -234,6 +234,18 @@ def test_a_dry_run_finds_every_loss_at_work(tmp_path, data, class_teacher):
         assert problems(loss_rows(found)) == []
 
 
+@pytest.mark.parametrize(
+    ("compared", "known", "unknown"), [("True", "cls/agreement", "cls/top11"), ("False", "cls/top1", "cls/agreement")]
+)
+def test_a_dry_run_knows_the_metrics_of_the_run(tmp_path, data, class_teacher, compared, known, unknown):
+    config = tiny.write_config(tmp_path, data, tiny.distilled(class_teacher, TESTED))
+    with engine.dry_run(config, ["TEST.TEACHER", compared, "TEST.BEST", known]):
+        pass
+    with pytest.raises(ConfigError, match=f"^TEST.BEST is '{unknown}', which no evaluation gives; .*cls/top1"):
+        with engine.dry_run(config, ["TEST.TEACHER", compared, "TEST.BEST", unknown]):
+            pass
+
+
 def test_a_model_that_timm_does_not_have(tmp_path, data):
     with pytest.raises(ConfigError, match="^MODEL.NAME: timm has no 'resnet19'; did you mean resnet1"):
         runs.train(tiny.write_config(tmp_path, data), "MODEL.NAME", "resnet19")

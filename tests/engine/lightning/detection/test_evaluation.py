@@ -133,7 +133,9 @@ def test_sizes_that_the_data_lacks_are_nan(setting):
 
 @pytest.mark.parametrize("masks", [False, True])
 def test_no_detections_score_0_where_there_is_something_to_find(setting, masks):
-    metrics = CocoEvaluator(setting[2], masks, limit=100).evaluate()
+    evaluator = CocoEvaluator(setting[2], masks, limit=100)
+    metrics = evaluator.evaluate()
+    assert evaluator.names() == list(metrics)
     names = [f"{kind}/{name}" for kind in ("bbox", "segm")[: 1 + masks] for name in (*NAMES, "AP-box", "AP-bar")]
     assert metrics == dict.fromkeys(names, 0.0)
 

@@ -40,7 +40,9 @@ def evaluated(data, student: Colors, **test) -> dict[str, float]:
     for batch in experiment.test_loader(records, rank=0, ranks=1):
         moved = batch.to(torch.device("cpu"))
         evaluator.process(moved, experiment.predict(student, moved))
-    return evaluator.evaluate()
+    scores = evaluator.evaluate()
+    assert list(scores) == evaluator.names()
+    return scores
 
 
 def test_a_student_that_is_right_everywhere(semantic_data):
