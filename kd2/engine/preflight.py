@@ -59,6 +59,8 @@ def first_with_objects(distiller: Distiller, arrivals: Iterator[Callable[[], Any
     for arrive in itertools.chain([first], itertools.islice(arrivals, _MOST_BATCHES - 1)):
         info = distiller.batch_info(arrive())
         labels = info.labels
+        if not info.boxes and labels is None:
+            return first  # the task knows of no objects
         if any(map(len, info.boxes)) or labels is not None and bool((labels != info.ignore_label).any()):
             return arrive
     logger.warning("none of the first %d batches has an object", _MOST_BATCHES)

@@ -77,7 +77,7 @@ KEYS = (
     Key("KD.VIEWS.FLIP", 0.5, v.Share),
     #: Mixup draws from Beta(MIXUP_ALPHA, MIXUP_ALPHA); 1 is uniform.
     Key("KD.VIEWS.MIXUP_ALPHA", 1.0, v.Positive),
-    #: A folder for the teacher's outputs, for fix modes only: made at the first use, checked and read afterwards.
+    #: A folder for the teacher's outputs, for fix modes only: made by the first training, checked and read afterwards.
     #: fix/ic_ens needs it.
     Key("KD.VIEWS.CACHE", "", str, path=True),
     #: Views that fix/ic_ens averages over.

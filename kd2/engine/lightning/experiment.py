@@ -99,7 +99,11 @@ class LightningExperiment(Experiment):
 
     def arrivals(self, train: list[Any]) -> tuple[torch.device, Iterator[Callable[[], Any]]]:
         device = torch.device("cuda" if uses_gpu(self.cfg) else "cpu")
-        return device, (functools.partial(x.to, device) for x in self.train_loader(train, start=0, rank=0, ranks=1))
+        return device, (functools.partial(x.to, device) for x in self.dry_loader(train))
+
+    def dry_loader(self, data: list[Any]) -> DataLoader:
+        """``train_loader`` for a dry run, which wants a batch and leaves nothing on disk."""
+        return self.train_loader(data, start=0, rank=0, ranks=1)
 
     def seen(self, mapper: Callable[[dict], Any], collate: Callable[[list], Any], record: dict) -> Any:
         """A batch of one record on the device."""

@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from kd2.data.classification.batches import TeacherViews
 from kd2.data.classification.cache import (
@@ -43,10 +43,26 @@ class CachedTeacher(nn.Module):
         return x if x.dim() == 2 else self.model(x)
 
 
+class ComputedOutputs:
+    """What a cache would hold, computed for the images that are asked for; nothing is kept."""
+
+    def __init__(self, cfg: CfgNode, data: ImageDataset, views: Views, teacher: TeacherNetwork):
+        self.cfg, self.views, self.teacher = cfg, views, teacher
+        self.seen = TeacherViews(data, views, cfg.KD.VIEWS.ENSEMBLE)
+
+    def __getitem__(self, indices: Sequence[int]) -> Tensor:
+        """Logits (n, K) of n images, float32 on the host."""
+        found = _outputs(self.cfg, Subset(self.seen, indices), self.views, self.teacher)
+        return torch.cat([logits.cpu() for _, logits in found])
+
+
 def cached_outputs(
-    cfg: CfgNode, teachers: list[TeacherSource], data: ImageDataset, views: Views, ranks: int
-) -> TeacherCache | None:
-    """The cache ``KD.VIEWS.CACHE`` of the training images, made when it is not there; None when none is named.
+    cfg: CfgNode, teachers: list[TeacherSource], data: ImageDataset, views: Views, ranks: int, make: bool = True
+) -> TeacherCache | ComputedOutputs | None:
+    """The cache ``KD.VIEWS.CACHE`` of the training images; None when none is named.
+
+    Args:
+        make: make it when it is not there; otherwise outputs are computed as they are needed.
 
     Raises:
         ConfigError: a mode without a cacheable target, or one that needs a cache; a cache of something else; several
@@ -69,10 +85,13 @@ def cached_outputs(
         classes=cfg.MODEL.NUM_CLASSES,
     )
     if not os.path.exists(folder):
+        if not make:
+            return ComputedOutputs(cfg, data, views, teacher)
         if ranks > 1:
             raise ConfigError(f"KD.VIEWS.CACHE: {folder} does not exist; make it first, with one process")
         logger.info("KD.VIEWS.CACHE: computing the teacher's outputs of %d images into %s", len(data), folder)
-        write_cache(folder, fingerprint, _outputs(cfg, data, views, teacher))
+        seen = TeacherViews(data, views, cfg.KD.VIEWS.ENSEMBLE)
+        write_cache(folder, fingerprint, _outputs(cfg, seen, views, teacher))
     return TeacherCache(folder, fingerprint)
 
 
@@ -81,16 +100,13 @@ def _data_digest(data: ImageDataset) -> str:
     return digest([*data.names, data.labels.tobytes(), *(data.pixels(i).numpy().tobytes() for i in looked_at)])
 
 
-def _outputs(
-    cfg: CfgNode, data: ImageDataset, views: Views, teacher: TeacherNetwork
-) -> Iterator[tuple[list[int], Tensor]]:
+def _outputs(cfg: CfgNode, seen: Dataset, views: Views, teacher: TeacherNetwork) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers of images and their logits in the order of ``seen``, which is all or some of ``TeacherViews``."""
     device = torch.device("cuda" if uses_gpu(cfg) else "cpu")
     model, count, most = teacher.module.to(device), cfg.KD.VIEWS.ENSEMBLE, cfg.TEST.IMS_PER_BATCH
     size = max(most // count, 1) if views.mode.ensemble else most
     generator = torch.Generator().manual_seed(0)
-    loader = DataLoader(
-        TeacherViews(data, views, count), size, num_workers=cfg.DATALOADER.NUM_WORKERS, generator=generator
-    )
+    loader = DataLoader(seen, size, num_workers=cfg.DATALOADER.NUM_WORKERS, generator=generator)
     for indices, pixels in loader:
         with torch.no_grad():
             parts = pixels.flatten(0, 1).split(most)

@@ -30,14 +30,25 @@ def views_of(cfg: CfgNode, teacher_size: int | None) -> Views:
 
 
 def training_batches(
-    cfg: CfgNode, data: list[ImageDataset], teachers: list[TeacherSource], start: int, rank: int, ranks: int
+    cfg: CfgNode,
+    data: list[ImageDataset],
+    teachers: list[TeacherSource],
+    start: int,
+    rank: int,
+    ranks: int,
+    dry: bool = False,
 ) -> DataLoader:
-    """An endless loader of this rank's batches, from iteration ``start`` on; ``teachers``: those that look, if any."""
+    """An endless loader of this rank's batches, from iteration ``start`` on.
+
+    Args:
+        teachers: those that look, if any.
+        dry: a batch or a few are wanted: a cache that is not there is not made, and this process reads.
+    """
     size = cfg.SOLVER.IMS_PER_BATCH
     own_size = images_a_rank(size, ranks)
     teacher_size = max((source.cfg.INPUT.SIZE for source in teachers), default=None)
     every, views, guided = joined(data), views_of(cfg, teacher_size), bool(teachers)
-    outputs = cached_outputs(cfg, teachers, every, views, ranks) if guided else None
+    outputs = cached_outputs(cfg, teachers, every, views, ranks, make=not dry) if guided else None
     shared, known = guided and outputs is None and views.shared, all(labeled(cfg, part) for part in data)
 
     def collate(samples: list[Sample]) -> HostBatch:
@@ -55,7 +66,7 @@ def training_batches(
 
     batches = Batches(functools.partial(shuffled, len(every), cfg.SEED), own_size, start, rank=rank, ranks=ranks)
     dataset = TrainViews(every, views, alone=not guided or outputs is not None)
-    return train_loader(dataset, batches, cfg.DATALOADER.NUM_WORKERS, collate)
+    return train_loader(dataset, batches, 0 if dry else cfg.DATALOADER.NUM_WORKERS, collate)
 
 
 def test_batches(cfg: CfgNode, data: ImageDataset, teacher: int | None, rank: int, ranks: int) -> DataLoader:

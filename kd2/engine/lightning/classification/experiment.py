@@ -113,7 +113,10 @@ class ClassificationExperiment(LightningExperiment):
         )
 
     def train_loader(self, data: list[ImageDataset], start: int, rank: int, ranks: int) -> DataLoader:
-        return training_batches(self.cfg, data, self.teachers if self.teacher_size else [], start, rank, ranks)
+        return self._batches(data, start, rank, ranks)
+
+    def dry_loader(self, data: list[ImageDataset]) -> DataLoader:
+        return self._batches(data, start=0, rank=0, ranks=1, dry=True)
 
     def test_loader(self, data: ImageDataset, rank: int, ranks: int) -> DataLoader:
         teacher = self.teacher_size if self.cfg.TEST.TEACHER and not self.args.eval_only else None
@@ -132,6 +135,10 @@ class ClassificationExperiment(LightningExperiment):
     def teacher_logits(self, teacher: nn.Module, batch: Batch) -> Tensor:
         """(N, K) of the teacher: its own normalization of the pixels that are meant for it, or its cached logits."""
         return teacher(self.teacher_normalize(batch.teacher) if batch.targets is None else batch.targets)
+
+    def _batches(self, data: list[ImageDataset], start: int, rank: int, ranks: int, dry: bool = False) -> DataLoader:
+        teachers = self.teachers if self.teacher_size else []
+        return training_batches(self.cfg, data, teachers, start, rank, ranks, dry)
 
     def _built(self, model: nn.Module, side: str, size: int, classes: int, **facts: Any) -> BuiltModel:
         blank = torch.zeros(1, 3, size, size, dtype=next(model.parameters()).dtype)

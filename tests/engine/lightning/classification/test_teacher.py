@@ -13,6 +13,7 @@ pytest.importorskip("lightning", reason="needs lightning")
 import numpy as np
 import torch
 
+from kd2 import engine
 from kd2.data.classification.views import MODES
 from kd2.distill import ConfigError, Distiller
 from kd2.engine.lightning.classification.teacher import TeacherEnsemble, TeacherNetwork
@@ -175,6 +176,25 @@ def test_a_cache_of_another_teacher_is_refused(cached, tmp_path):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE: .* was made from something else: teacher .*; delete it"):
         runs.train(config, "KD.TEACHER.WEIGHTS", str(tmp_path / "other.pth"), "OUTPUT_DIR", str(tmp_path))
+
+
+def test_a_dry_run_refuses_a_cache_of_other_views(cached):
+    config, _ = cached
+    with pytest.raises(ConfigError, match="^KD.VIEWS.CACHE: .* was made from something else: mode fix/cc instead"):
+        with engine.dry_run(config, ["KD.VIEWS.MODE", "fix/ic_ens"]):
+            pass
+
+
+@pytest.mark.parametrize("mode", ["fix/cc", "fix/ic_ens"])
+def test_a_dry_run_computes_the_outputs_of_its_batch_alone(cached, tmp_path, mode):
+    folder = tmp_path / "cache"
+    options = ["KD.VIEWS.MODE", mode, "KD.VIEWS.CACHE", str(folder), "OUTPUT_DIR", str(tmp_path / "out")]
+    with engine.dry_run(cached[0], options) as found:
+        targets = found.batch.targets
+    assert not folder.exists()
+    runs.train(cached[0], *options, "SOLVER.MAX_ITER", "1")
+    with engine.dry_run(cached[0], options) as found:
+        assert torch.allclose(found.batch.targets, targets, atol=1e-4)
 
 
 def test_a_cache_of_another_data_set_is_refused(cached, tmp_path):
