@@ -74,7 +74,8 @@ class _Checkpoints(ModelCheckpoint):
         if trainer.global_step == self._step:
             return  # gradients are still collected
         self._step = trainer.global_step
-        if not (module.best.metric and self._step % module.cfg.TEST.EVAL_PERIOD == 0):
+        period = module.cfg.TEST.EVAL_PERIOD
+        if not (module.best.metric and period and self._step % period == 0):
             self._save(trainer, module, *args)
 
     def _save(self, trainer: lightning.Trainer, *args: Any) -> None:

@@ -35,11 +35,10 @@ def read_file(path: str, where: str) -> Any:
         ConfigError: a truncated or foreign file, a damaged one (the check sums of its entries are compared), one that
             would run code, or that is no file of weights at all.
     """
-    if other := _no_weights(path):
-        raise ConfigError(f"{where} is {other}, expected a file of weights")
     try:
-        damaged = _damaged(path)
-        if not damaged:
+        other = _no_weights(path)
+        damaged = "" if other else _damaged(path)
+        if not (other or damaged):
             return _plain(path)
     except ImportError as error:
         raise ConfigError(f"{where} needs the package {error.name}, which is missing here") from None
@@ -48,7 +47,8 @@ def read_file(path: str, where: str) -> Any:
         if not any(sign in text for sign in _FOREIGN):
             raise ConfigError(f"{where} is truncated or no checkpoint ({text})") from None
     else:
-        raise ConfigError(f"{where} is damaged: {damaged}")
+        text = f"damaged: {damaged}" if damaged else f"{other}, expected a file of weights"
+        raise ConfigError(f"{where} is {text}")
     require_pickles(where, text)
     try:
         return _with_code(path)
@@ -95,7 +95,7 @@ def _no_weights(path: str) -> str:
     head = _head(path)
     if not head:
         return "empty"
-    if head.startswith(_ZIP) and zipfile.is_zipfile(path):
+    if head.startswith(_ZIP):
         return _other_archive(path)
     text = b"" if _of_safetensors(head) else head.removeprefix(b"\xef\xbb\xbf").lstrip()
     return next((name for start, name in _OTHERS.items() if text.startswith(start)), "")
